@@ -1,0 +1,24 @@
+//! Containers: the engine that creates, starts, stops and removes them, and the monitor that watches each.
+//!
+//! The one crate that knows both images and networks. A front end (the command line now, an HTTP API later) makes one
+//! call of [`Engine`] for each command, with a typed request and a typed answer.
+
+pub mod attach;
+pub mod bundle;
+pub mod engine;
+pub mod logs;
+pub mod monitor;
+pub mod oci;
+pub mod record;
+pub mod request;
+pub mod seccomp;
+pub mod spec;
+pub mod store;
+pub mod user;
+
+mod error;
+
+pub use engine::{Engine, Settings};
+pub use error::{Error, ErrorKind};
+pub use record::{Container, State};
+pub use request::{ContainerRequest, ExecRequest, Mount, MountKind, NetworkMode};

@@ -1,0 +1,98 @@
+//! What a front end asks for: plain data, validated where it is used.
+
+use std::path::PathBuf;
+
+use netmgr::PortRequest;
+use serde::{Deserialize, Serialize};
+
+/// `run` and `create`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRequest {
+    /// `None`: a generated adjective_surname.
+    pub name: Option<String>,
+    /// As written by the user: a reference, or an image ID.
+    pub image: String,
+    /// Words after the image; empty: the image's CMD.
+    pub command: Vec<String>,
+    /// `--entrypoint`: replaces the image's ENTRYPOINT and clears its CMD. An empty string resets it.
+    pub entrypoint: Option<String>,
+    /// `K=V`; a bare `K` has been resolved (or dropped) by the front end already.
+    pub env: Vec<String>,
+    pub labels: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub workdir: Option<String>,
+    /// `user[:group]`, names or numbers.
+    pub user: Option<String>,
+    pub hostname: Option<String>,
+    /// `-t`
+    pub tty: bool,
+    /// `-i`: keep stdin open.
+    pub open_stdin: bool,
+    /// `--rm`
+    pub auto_remove: bool,
+    pub network: NetworkMode,
+    pub ports: Vec<PortRequest>,
+    /// Seconds `stop` waits before SIGKILL; `None`: 10.
+    pub stop_timeout: Option<u32>,
+    /// `None`: the image's STOPSIGNAL, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Rows and columns of the caller's terminal: set before the program starts.
+    pub tty_size: Option<(u16, u16)>,
+    /// All capabilities of our own bounding set, all devices, no seccomp, nothing masked.
+    pub privileged: bool,
+    /// `--add-host`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// `--dns`, `--dns-search`; empty: the host's.
+    pub dns: Vec<String>,
+    pub dns_search: Vec<String>,
+}
+
+/// `--network`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The default network.
+    #[default]
+    Bridge,
+    /// The host's own namespace.
+    Host,
+    /// A namespace with `lo` and nothing else.
+    None,
+    /// A user network, by name or ID.
+    Named(String),
+}
+
+/// `-v`: what is mounted where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub kind: MountKind,
+    /// Absolute, inside the container.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A host path, absolute; made as a directory if missing, as `-v` of Docker does.
+    Bind(PathBuf),
+    /// A named volume, created on first use and filled from the image.
+    Volume(String),
+    /// A volume without a name (image VOLUMEs, `-v /path`): lives as long as the container.
+    Anonymous,
+}
+
+/// `exec`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    pub container: String,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub tty: bool,
+    pub open_stdin: bool,
+    pub detach: bool,
+    pub privileged: bool,
+    pub tty_size: Option<(u16, u16)>,
+}

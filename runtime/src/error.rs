@@ -1,7 +1,9 @@
 //! The one error of this crate, with a kind for exit codes and for a later HTTP API.
 
+use serde::{Deserialize, Serialize};
+
 /// What sort of failure it is: the caller maps it to an exit code or an HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The request itself is wrong.
     Invalid,
@@ -19,11 +21,77 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Grows a variant for each operation; names the object in each.
+/// What went wrong, with which object. `Display` leaves out the source: the caller prints the chain once.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("No such container: {0}")]
     NoSuchContainer(String),
+    #[error(
+        "more than one container has an ID that begins with {0}: give more digits, or the name"
+    )]
+    AmbiguousId(String),
+    #[error("No such image: {0}")]
+    NoSuchImage(String),
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameInUse { name: String, holder: String },
+    #[error("No command specified")]
+    NoCommand,
+    #[error("Container {0} is not running")]
+    NotRunning(String),
+    #[error("container {0} is being started by another command: try again when that has ended")]
+    BeingStarted(String),
+    #[error(
+        "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
+    )]
+    StillRunning(String),
+    #[error("Invalid signal: {0}")]
+    InvalidSignal(String),
+    #[error("invalid mount path: '{0}' mount path must be absolute")]
+    RelativeMountTarget(String),
+    #[error("Duplicate mount point: {0}")]
+    DuplicateMount(String),
+    #[error("conflicting options: port publishing and the {0} network mode")]
+    PortsNeedNetwork(&'static str),
+    #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
+    RelativeWorkdir(String),
+    /// The container's program could not be run; the text is Docker's.
+    #[error("{message}")]
+    Program { kind: ErrorKind, message: String },
+    #[error("container {0} did not end after SIGKILL: a process of it may hang in the kernel")]
+    WillNotDie(String),
+    #[error("monitor of container {container} broke off while it {step}; its messages: {messages}")]
+    MonitorBroke {
+        container: String,
+        step: &'static str,
+        messages: String,
+    },
+    #[error("cannot {step} for container {container}")]
+    Io {
+        step: &'static str,
+        container: String,
+        source: std::io::Error,
+    },
+    #[error("cannot {step}")]
+    Host {
+        step: &'static str,
+        source: std::io::Error,
+    },
+    #[error("cannot open the database {path}")]
+    OpenDatabase {
+        path: std::path::PathBuf,
+        source: rusqlite::Error,
+    },
+    #[error("the database {path} was written by a newer coracle: use that one")]
+    NewerDatabase { path: std::path::PathBuf },
+    #[error("the database failed")]
+    Database(#[from] rusqlite::Error),
+    #[error("a row of the database holds {what} that cannot be read")]
+    CorruptRow {
+        what: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error(transparent)]
     Image(#[from] image::Error),
     #[error(transparent)]
@@ -32,9 +100,29 @@ pub enum Error {
 
 impl Error {
     pub fn kind(&self) -> ErrorKind {
+        use Error::*;
         match self {
-            Error::NoSuchContainer(_) => ErrorKind::NotFound,
-            Error::Image(e) => match e.kind() {
+            NoSuchContainer(_) | NoSuchImage(_) => ErrorKind::NotFound,
+            NameInUse { .. } | NotRunning(_) | BeingStarted(_) | StillRunning(_) => {
+                ErrorKind::Conflict
+            }
+            AmbiguousId(_)
+            | NoCommand
+            | InvalidSignal(_)
+            | RelativeMountTarget(_)
+            | DuplicateMount(_)
+            | PortsNeedNetwork(_)
+            | RelativeWorkdir(_) => ErrorKind::Invalid,
+            Program { kind, .. } => *kind,
+            WillNotDie(_)
+            | MonitorBroke { .. }
+            | Io { .. }
+            | Host { .. }
+            | OpenDatabase { .. }
+            | NewerDatabase { .. }
+            | Database(_)
+            | CorruptRow { .. } => ErrorKind::Internal,
+            Image(e) => match e.kind() {
                 image::ErrorKind::Invalid => ErrorKind::Invalid,
                 image::ErrorKind::NotFound => ErrorKind::NotFound,
                 image::ErrorKind::Conflict => ErrorKind::Conflict,
@@ -42,7 +130,7 @@ impl Error {
                 image::ErrorKind::Unavailable => ErrorKind::Unavailable,
                 image::ErrorKind::Untrusted | image::ErrorKind::Internal => ErrorKind::Internal,
             },
-            Error::Network(e) => match e.kind() {
+            Network(e) => match e.kind() {
                 netmgr::ErrorKind::Invalid => ErrorKind::Invalid,
                 netmgr::ErrorKind::NotFound => ErrorKind::NotFound,
                 netmgr::ErrorKind::Conflict => ErrorKind::Conflict,

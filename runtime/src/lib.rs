@@ -5,18 +5,24 @@
 
 pub mod attach;
 pub mod bundle;
+pub mod cgroup;
 pub mod engine;
 pub mod logs;
 pub mod monitor;
+pub mod names;
 pub mod oci;
+pub mod process;
 pub mod record;
 pub mod request;
 pub mod seccomp;
 pub mod spec;
 pub mod store;
 pub mod user;
+pub mod volume;
 
 mod error;
+mod pidfd;
+mod wire;
 
 pub use engine::{Engine, Settings};
 pub use error::{Error, ErrorKind};

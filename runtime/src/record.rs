@@ -7,11 +7,12 @@ use time::OffsetDateTime;
 use crate::request::ContainerRequest;
 
 /// A container, as the database knows it and the kernel confirms it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
     pub name: String,
+    #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,
     /// As asked for (`request`), and what the image made of it (`resolved`).
     pub request: ContainerRequest,
@@ -52,16 +53,19 @@ pub struct ResolvedMount {
 }
 
 /// Derived at each reading from the database, the boot id and the process itself: nothing transitional is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     Created,
     Running {
         pid: i32,
+        #[serde(with = "time::serde::rfc3339")]
         started: OffsetDateTime,
     },
     Exited {
         code: i32,
+        #[serde(with = "time::serde::rfc3339::option")]
         started: Option<OffsetDateTime>,
+        #[serde(with = "time::serde::rfc3339")]
         finished: OffsetDateTime,
         oom_killed: bool,
         error: String,

@@ -8,6 +8,16 @@ use crate::record::Container;
 use crate::user::User;
 
 /// What the spec needs to know of this host and of this start.
+use crate::error::Error;
+pub fn capabilities(_: &Container, _: &Place) -> Vec<String> {
+    todo!()
+}
+pub fn default_capabilities(_: &Container) -> Vec<String> {
+    todo!()
+}
+pub fn capability_sets(_: &[String]) -> Result<oci_spec::runtime::LinuxCapabilities, Error> {
+    todo!()
+}
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Absolute path of the root filesystem in the monitor's mount namespace.

@@ -1,1 +1,359 @@
-//! Skeleton.
+//! The database: opening it, and the rows of containers. Networks, images and volumes keep their own tables in it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::error::Error;
+use crate::process::Identity;
+use crate::record::{Container, State};
+
+/// Bumped with the schema; a database that says the same is not looked at again.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS containers (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id          TEXT NOT NULL UNIQUE,
+    name        TEXT NOT NULL UNIQUE,
+    created     TEXT NOT NULL,
+    image_id    TEXT NOT NULL,
+    request     TEXT NOT NULL,
+    resolved    TEXT NOT NULL,
+    auto_remove INTEGER NOT NULL,
+    -- Who answers for a container that is starting or running: first the command, then the monitor.
+    boot_id     TEXT,
+    owner_pid   INTEGER,
+    owner_start INTEGER,
+    -- The container's first process, from the moment it exists (it may still wait for its start).
+    pid         INTEGER,
+    pid_start   INTEGER,
+    started     TEXT,
+    finished    TEXT,
+    exit_code   INTEGER,
+    oom_killed  INTEGER NOT NULL DEFAULT 0,
+    error       TEXT NOT NULL DEFAULT ''
+);
+";
+
+/// A container's row, with the facts about processes that only the engine and the monitor need.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its `state` is what the row says; whether the kernel agrees is for the engine to find out.
+    pub container: Container,
+    pub owner: Option<Owner>,
+    /// The first process.
+    pub init: Option<Identity>,
+}
+
+/// The process that answers for a container, and the boot in which it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub process: Identity,
+    pub boot_id: String,
+}
+
+/// Opens the database of `root` and makes it on first use.
+pub fn open(root: &Path) -> Result<Connection, Error> {
+    let path = root.join("coracle.db");
+    let failed = |source| Error::OpenDatabase {
+        path: path.clone(),
+        source,
+    };
+    let conn = Connection::open(&path).map_err(failed)?;
+    // WAL: readers never wait. NORMAL: a power loss may cost the last moments, never the database.
+    conn.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
+    conn.pragma_update(None, "journal_mode", "WAL")
+        .map_err(failed)?;
+    conn.pragma_update(None, "synchronous", "NORMAL")
+        .map_err(failed)?;
+    conn.pragma_update(None, "foreign_keys", true)
+        .map_err(failed)?;
+    let schema: i64 = conn
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed)?;
+    if schema > SCHEMA {
+        return Err(Error::NewerDatabase { path });
+    }
+    if schema < SCHEMA {
+        conn.execute_batch(TABLES).map_err(failed)?;
+        image::store::create_tables(&conn)?;
+        netmgr::store::create_tables(&conn)?;
+        crate::volume::create_tables(&conn)?;
+        conn.pragma_update(None, "user_version", SCHEMA)
+            .map_err(failed)?;
+    }
+    Ok(conn)
+}
+
+/// Enters a new container. A name in use is a conflict.
+pub fn insert(conn: &Connection, container: &Container) -> Result<(), Error> {
+    if let Some(holder) = id_of_name(conn, &container.name)? {
+        return Err(Error::NameInUse {
+            name: container.name.clone(),
+            holder,
+        });
+    }
+    conn.execute(
+        "INSERT INTO containers (id, name, created, image_id, request, resolved, auto_remove) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            container.id,
+            container.name,
+            text(container.created),
+            container.image_id,
+            json(&container.request)?,
+            json(&container.resolved)?,
+            container.request.auto_remove,
+        ],
+    )?;
+    Ok(())
+}
+
+pub fn delete(conn: &Connection, id: &str) -> Result<(), Error> {
+    conn.execute("DELETE FROM containers WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// The container of this name, ID or unique prefix of an ID.
+pub fn find(conn: &Connection, name: &str) -> Result<Stored, Error> {
+    let missing = || Error::NoSuchContainer(name.to_owned());
+    if name.is_empty() {
+        return Err(missing());
+    }
+    // As `inspect` prints it, a name begins with a slash; people paste it.
+    let plain = name.strip_prefix('/').unwrap_or(name);
+    let exact = one(
+        conn,
+        "WHERE name = ?1 OR id = ?1 ORDER BY id = ?1 DESC LIMIT 1",
+        plain,
+    )?;
+    if let Some(stored) = exact {
+        return Ok(stored);
+    }
+    if plain.is_empty() || !plain.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(missing());
+    }
+    let mut matches = several(
+        conn,
+        "WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2",
+        [plain],
+    )?;
+    match (matches.pop(), matches.pop()) {
+        (None, _) => Err(missing()),
+        (Some(stored), None) => Ok(stored),
+        _ => Err(Error::AmbiguousId(name.to_owned())),
+    }
+}
+
+pub fn get(conn: &Connection, id: &str) -> Result<Option<Stored>, Error> {
+    one(conn, "WHERE id = ?1", id)
+}
+
+/// All containers, newest first.
+pub fn list(conn: &Connection) -> Result<Vec<Stored>, Error> {
+    several(conn, "ORDER BY seq DESC", [])
+}
+
+/// Those that somebody answers for: starting or running.
+pub fn owned(conn: &Connection) -> Result<Vec<Stored>, Error> {
+    several(conn, "WHERE owner_pid IS NOT NULL", [])
+}
+
+/// The IDs of all containers.
+pub fn ids(conn: &Connection) -> Result<Vec<String>, Error> {
+    let mut statement = conn.prepare("SELECT id FROM containers")?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The image of each container, with the container's ID: `rmi` must not take these.
+pub fn images_in_use(conn: &Connection) -> Result<Vec<(String, String)>, Error> {
+    let mut statement = conn.prepare("SELECT image_id, id FROM containers")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Claims a container for a start. False if somebody answers for it already.
+pub fn claim(conn: &Connection, id: &str, owner: &Owner) -> Result<bool, Error> {
+    let changed = conn.execute(
+        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, pid = NULL, pid_start = NULL,
+             started = NULL, finished = NULL, exit_code = NULL, oom_killed = 0, error = ''
+         WHERE id = ?1 AND owner_pid IS NULL",
+        params![id, owner.boot_id, owner.process.pid, owner.process.start as i64],
+    )?;
+    Ok(changed == 1)
+}
+
+/// Hands a claimed container to its monitor.
+pub fn hand_over(conn: &Connection, id: &str, owner: &Owner) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4 WHERE id = ?1",
+        params![
+            id,
+            owner.boot_id,
+            owner.process.pid,
+            owner.process.start as i64
+        ],
+    )?;
+    Ok(())
+}
+
+/// Records the first process, which waits for its start.
+pub fn set_running(
+    conn: &Connection,
+    id: &str,
+    init: Identity,
+    started: OffsetDateTime,
+) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET pid = ?2, pid_start = ?3, started = ?4 WHERE id = ?1",
+        params![id, init.pid, init.start as i64, text(started)],
+    )?;
+    Ok(())
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    pub code: i32,
+    pub oom_killed: bool,
+    pub error: String,
+}
+
+/// Nobody answers for the container any more: it has ended.
+pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
+             finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5
+         WHERE id = ?1",
+        params![id, text(OffsetDateTime::now_utc()), end.code, end.oom_killed, end.error],
+    )?;
+    Ok(())
+}
+
+/// A start that came to nothing: nobody answers for the container, and it never ran.
+pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
+             started = NULL
+         WHERE id = ?1",
+        [id],
+    )?;
+    Ok(())
+}
+
+fn id_of_name(conn: &Connection, name: &str) -> Result<Option<String>, Error> {
+    let id = conn
+        .query_row("SELECT id FROM containers WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    Ok(id)
+}
+
+const COLUMNS: &str = "id, name, created, image_id, request, resolved, boot_id, owner_pid, owner_start, pid, pid_start,
+    started, finished, exit_code, oom_killed, error";
+
+fn one(conn: &Connection, clause: &str, name: &str) -> Result<Option<Stored>, Error> {
+    Ok(several(conn, clause, [name])?.into_iter().next())
+}
+
+fn several(
+    conn: &Connection,
+    clause: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<Stored>, Error> {
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM containers {clause}"))?;
+    let mut rows = statement.query(params)?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+fn read(row: &Row<'_>) -> Result<Stored, Error> {
+    let process = |pid, start| -> Result<Option<Identity>, Error> {
+        let pid: Option<i32> = row.get(pid)?;
+        let start: Option<i64> = row.get(start)?;
+        Ok(pid.zip(start).map(|(pid, start)| Identity {
+            pid,
+            start: start as u64,
+        }))
+    };
+    let boot_id: Option<String> = row.get("boot_id")?;
+    let owner = process("owner_pid", "owner_start")?.map(|process| Owner {
+        process,
+        boot_id: boot_id.unwrap_or_default(),
+    });
+    let init = process("pid", "pid_start")?;
+    let container = Container {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        created: parse_time(&row.get::<_, String>("created")?)?,
+        request: parse_json(&row.get::<_, String>("request")?)?,
+        resolved: parse_json(&row.get::<_, String>("resolved")?)?,
+        image_id: row.get("image_id")?,
+        state: read_state(row, init)?,
+        attachments: Vec::new(),
+    };
+    Ok(Stored {
+        container,
+        owner,
+        init,
+    })
+}
+
+fn read_state(row: &Row<'_>, init: Option<Identity>) -> Result<State, Error> {
+    let time = |column| -> Result<Option<OffsetDateTime>, Error> {
+        row.get::<_, Option<String>>(column)?
+            .map(|text| parse_time(&text))
+            .transpose()
+    };
+    let (started, finished) = (time("started")?, time("finished")?);
+    if let Some(finished) = finished {
+        return Ok(State::Exited {
+            code: row.get::<_, Option<i32>>("exit_code")?.unwrap_or(0),
+            started,
+            finished,
+            oom_killed: row.get("oom_killed")?,
+            error: row.get("error")?,
+        });
+    }
+    Ok(match (init, started) {
+        (Some(init), Some(started)) => State::Running {
+            pid: init.pid,
+            started,
+        },
+        _ => State::Created,
+    })
+}
+
+fn text(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+fn parse_time(text: &str) -> Result<OffsetDateTime, Error> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|e| Error::CorruptRow {
+        what: "a time",
+        source: e.into(),
+    })
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|e| Error::CorruptRow {
+        what: "a record",
+        source: e.into(),
+    })
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|e| Error::CorruptRow {
+        what: "a record",
+        source: e.into(),
+    })
+}

@@ -7,3 +7,6 @@ use crate::error::Error;
 pub fn create() -> Result<Netns, Error> {
     todo!()
 }
+pub fn loopback_up(_: &Netns) -> Result<(), Error> {
+    todo!()
+}

@@ -1,12 +1,24 @@
 //! The one orchestrator: each command of a front end is one call here.
 
+pub mod finish;
+
+mod create;
+mod end;
+mod exec;
+mod repair;
+mod start;
+
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::attach::{Outcome, Session, Streams};
+use rusqlite::Connection;
+
+use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
-use crate::record::Container;
+use crate::logs;
+use crate::record::{Container, State};
 use crate::request::{ContainerRequest, ExecRequest};
+use crate::store;
 
 /// Where state lives. Built once by the front end.
 #[derive(Clone, Debug)]
@@ -21,6 +33,7 @@ pub struct Settings {
 /// An open engine: the database, and what to repair has been repaired.
 pub struct Engine {
     settings: Settings,
+    conn: Connection,
 }
 
 /// How `start` and `run` leave the container.
@@ -43,7 +56,22 @@ pub struct LogOptions {
 impl Engine {
     /// Opens the database (and makes it on first use), and repairs what a killed command or monitor has left.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        Ok(Engine { settings })
+        use std::os::unix::fs::DirBuilderExt;
+        for directory in [&settings.root, &settings.run_root] {
+            // Only root may look: images hold setuid programs of any age.
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(|source| Error::Host {
+                    step: "make the state directories",
+                    source,
+                })?;
+        }
+        let conn = store::open(&settings.root)?;
+        let mut engine = Engine { settings, conn };
+        engine.repair()?;
+        Ok(engine)
     }
 
     pub fn settings(&self) -> &Settings {
@@ -52,55 +80,66 @@ impl Engine {
 
     // Containers. `name` is a name, a full ID or a unique prefix of an ID, everywhere.
 
-    /// `create`: the record and the writable layer; nothing runs. The image must be present (see [`Engine::find_image`]).
+    /// `create`: the record; nothing runs. The image must be present (see [`Engine::find_image`]).
     pub fn create(&mut self, request: &ContainerRequest) -> Result<Container, Error> {
-        todo!("{request:?}")
+        create::create(self, request)
     }
 
     /// `start`, and the second half of `run`. With [`StartMode::Attached`] the answer carries the streams.
+    /// A container that runs already is no error.
     pub fn start(&mut self, name: &str, mode: StartMode) -> Result<Option<Session>, Error> {
-        todo!("{name} {mode:?}")
+        start::start(self, name, mode)
     }
 
     /// Runs a command in a running container. `Ok(None)` when detached.
     pub fn exec(&mut self, request: &ExecRequest) -> Result<Option<Session>, Error> {
-        todo!("{request:?}")
+        exec::exec(self, request)
     }
 
     /// Relays between the caller's streams and a session until the program ends or the user detaches.
     pub fn relay(&mut self, session: Session, streams: Streams) -> Result<Outcome, Error> {
-        let _ = (session, streams);
-        todo!()
+        attach::relay(session, streams)
     }
 
     /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
     /// and its network is released. A container that does not run is no error.
     pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<(), Error> {
-        todo!("{name} {timeout:?}")
+        end::stop(self, name, timeout)
     }
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
     pub fn kill(&mut self, name: &str, signal: &str) -> Result<(), Error> {
-        todo!("{name} {signal}")
+        end::kill(self, name, signal)
     }
 
     /// `rm`: a running container is a conflict unless `force`. `volumes` takes its anonymous volumes along.
     pub fn remove(&mut self, name: &str, force: bool, volumes: bool) -> Result<(), Error> {
-        todo!("{name} {force} {volumes}")
+        end::remove(self, name, force, volumes)
     }
 
     /// `wait`: blocks until the container has ended and is cleaned up; its exit code.
     pub fn wait(&mut self, name: &str) -> Result<i32, Error> {
-        todo!("{name}")
+        end::wait(self, name)
     }
 
     /// All containers, newest first.
     pub fn list(&mut self) -> Result<Vec<Container>, Error> {
-        todo!()
+        let stored = store::list(&self.conn)?;
+        let mut containers: Vec<Container> = stored.into_iter().map(|s| s.container).collect();
+        let networks = netmgr::store::networks(&self.conn)?;
+        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        for container in &mut containers {
+            container.attachments = attachments(&networks, &endpoints, &container.id);
+        }
+        Ok(containers)
     }
 
     pub fn find(&mut self, name: &str) -> Result<Container, Error> {
-        Err(Error::NoSuchContainer(name.to_owned()))
+        let mut container = store::find(&self.conn, name)?.container;
+        let networks = netmgr::store::networks(&self.conn)?;
+        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        container.attachments = attachments(&networks, &endpoints, &container.id);
+        Ok(container)
     }
 
     /// `logs`: writes to the two streams; returns at the end of the log, or with `follow` when the container ends.
@@ -111,8 +150,21 @@ impl Engine {
         out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> Result<(), Error> {
-        let _ = (name, options, out, err);
-        todo!()
+        let stored = store::find(&self.conn, name)?;
+        let id = &stored.container.id;
+        let path = finish::log_path(&self.settings.root, id);
+        let ended = match stored.container.state {
+            State::Running { .. } => stored
+                .owner
+                .and_then(|o| o.process.open())
+                .map(|handle| handle.into_fd()),
+            _ => None,
+        };
+        logs::read(&path, options, ended.as_ref(), out, err).map_err(|source| Error::Io {
+            step: "read the log",
+            container: id.clone(),
+            source,
+        })
     }
 
     // Images: image's own calls, with this engine's database.
@@ -123,21 +175,33 @@ impl Engine {
         options: &image::pull::PullOptions,
         progress: &mut dyn FnMut(image::pull::PullEvent),
     ) -> Result<image::Image, Error> {
-        let _ = (reference, options, progress);
-        todo!()
+        Ok(image::pull::pull(
+            &mut self.conn,
+            &self.settings.root,
+            reference,
+            options,
+            progress,
+        )?)
     }
 
     /// `None` if there is no such image.
     pub fn find_image(&mut self, name: &str) -> Result<Option<image::Image>, Error> {
-        todo!("{name}")
+        Ok(image::store::find(&self.conn, &self.settings.root, name)?)
     }
 
     pub fn images(&mut self) -> Result<Vec<image::ImageSummary>, Error> {
-        todo!()
+        Ok(image::store::list(&self.conn)?)
     }
 
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Vec<image::Removal>, Error> {
-        todo!("{name} {force}")
+        let in_use = store::images_in_use(&self.conn)?;
+        Ok(image::store::remove(
+            &mut self.conn,
+            &self.settings.root,
+            name,
+            force,
+            &in_use,
+        )?)
     }
 
     pub fn import(
@@ -147,8 +211,14 @@ impl Engine {
         changes: &[String],
         message: Option<&str>,
     ) -> Result<image::Image, Error> {
-        let _ = (tar, name, changes, message);
-        todo!()
+        Ok(image::archive::import(
+            &mut self.conn,
+            &self.settings.root,
+            tar,
+            name,
+            changes,
+            message,
+        )?)
     }
 
     // Networks: netmgr's own calls.
@@ -157,38 +227,81 @@ impl Engine {
         &mut self,
         request: &netmgr::NetworkRequest,
     ) -> Result<netmgr::Network, Error> {
-        todo!("{request:?}")
+        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
+            Ok(edit.create_network(request)?)
+        })
     }
 
     /// Returns the network that was removed.
     pub fn remove_network(&mut self, name: &str) -> Result<netmgr::Network, Error> {
-        todo!("{name}")
+        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
+            Ok(edit.remove_network(name)?)
+        })
     }
 
     /// With the endpoints attached to each.
     pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
-        todo!()
+        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        let networks = netmgr::store::networks(&self.conn)?;
+        let of = |id: &str| {
+            endpoints
+                .iter()
+                .filter(|e| e.network_id == id)
+                .cloned()
+                .collect()
+        };
+        Ok(networks
+            .into_iter()
+            .map(|n| (n.clone(), of(&n.id)))
+            .collect())
     }
 
     // The system.
 
     pub fn system_up(&mut self) -> Result<(), Error> {
-        todo!()
+        Ok(netmgr::up(&self.settings.network, &mut self.conn)?)
     }
 
     /// Stops every container, then takes everything of ours off the host.
     pub fn system_down(&mut self) -> Result<(), Error> {
-        todo!()
+        for stored in store::owned(&self.conn)? {
+            end::stop(self, &stored.container.id, None)?;
+        }
+        netmgr::down(&self.settings.network, &mut self.conn)?;
+        crate::cgroup::remove_parent();
+        Ok(())
     }
 
     pub fn system_reload(&mut self) -> Result<(), Error> {
-        todo!()
+        Ok(netmgr::reload(&self.settings.network, &mut self.conn)?)
     }
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.
     pub fn rules(&mut self) -> Result<Vec<ExplainedRule>, Error> {
-        todo!()
+        let model = netmgr::store::load_model(&self.conn, self.settings.network.profile)?;
+        let rules = netmgr::explain::explain(&model);
+        Ok(rules
+            .into_iter()
+            .map(|(table, rule, why)| ExplainedRule { table, rule, why })
+            .collect())
     }
+}
+
+fn attachments(
+    networks: &[netmgr::Network],
+    endpoints: &[netmgr::Endpoint],
+    id: &str,
+) -> Vec<(netmgr::Network, netmgr::Endpoint)> {
+    endpoints
+        .iter()
+        .filter(|e| e.container_id == id)
+        .filter_map(|e| {
+            networks
+                .iter()
+                .find(|n| n.id == e.network_id)
+                .map(|n| (n.clone(), e.clone()))
+        })
+        .collect()
 }
 
 /// One rule and its reason.

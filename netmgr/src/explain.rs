@@ -1,0 +1,5 @@
+//! stand-in
+use crate::model::*;
+pub fn explain(_: &Model) -> Vec<(String, String, String)> {
+    todo!()
+}

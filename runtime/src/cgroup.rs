@@ -1,0 +1,101 @@
+//! What is left of a container's cgroups: finding its processes and removing the directories.
+//!
+//! libcontainer makes the cgroups; after a crash only the directories are left to tell, so this reads them alone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Below this directory of each hierarchy, one directory for each container.
+const PARENT: &str = "coracle";
+
+/// The path that the OCI spec carries.
+pub fn path(id: &str) -> PathBuf {
+    Path::new("/").join(PARENT).join(id)
+}
+
+/// Whether the host has pure cgroup v2: one hierarchy, at the root itself.
+pub fn is_v2() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// All processes in the container's cgroups.
+pub fn processes(id: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = directories(id)
+        .iter()
+        .filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|line| line.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Removes the container's cgroups. The kernel refuses while a process of it is still being torn down: wait for that.
+pub fn remove(id: &str) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    for directory in directories(id) {
+        loop {
+            match remove_tree(&directory) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                result => break result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes our parent directory from every hierarchy where no container is left in it.
+pub fn remove_parent() {
+    for directory in hierarchies() {
+        // Busy or missing: somebody else's containers, or nothing to do.
+        let _ = fs::remove_dir(directory.join(PARENT));
+    }
+}
+
+/// A program in the container may have made cgroups below its own (containers in containers do).
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+        result => return result,
+    }
+    for entry in fs::read_dir(directory)?.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+fn directories(id: &str) -> Vec<PathBuf> {
+    hierarchies()
+        .into_iter()
+        .map(|h| h.join(PARENT).join(id))
+        .filter(|d| d.exists())
+        .collect()
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    if is_v2() {
+        return vec![ROOT.into()];
+    }
+    let Ok(entries) = fs::read_dir(ROOT) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        // `cpuacct -> cpu,cpuacct` and the like name the same hierarchy twice.
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
+}

@@ -1,0 +1,225 @@
+//! `create`: from a request and an image to a record. Nothing runs, nothing is mounted.
+
+use time::OffsetDateTime;
+
+use super::Engine;
+use crate::error::Error;
+use crate::names;
+use crate::record::{Container, Resolved, ResolvedMount, State};
+use crate::request::{ContainerRequest, Mount, MountKind, NetworkMode};
+use crate::store;
+use crate::volume;
+
+pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
+    let image = image::store::find(&engine.conn, &engine.settings.root, &request.image)?
+        .ok_or_else(|| Error::NoSuchImage(request.image.clone()))?;
+    let id = names::new_id()?;
+    let resolved = resolve(request, &image, &id)?;
+    if let Some(name) = &request.name {
+        names::validate(name)?;
+    }
+    let root = engine.settings.root.clone();
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let name = match &request.name {
+        Some(name) => name.clone(),
+        None => free_name(&tx)?,
+    };
+    let mut container = Container {
+        id,
+        name,
+        created: OffsetDateTime::now_utc(),
+        request: request.clone(),
+        resolved,
+        image_id: image.id,
+        state: State::Created,
+        attachments: Vec::new(),
+    };
+    container.resolved.mounts = mounts(&tx, &root, request, &image.config)?;
+    store::insert(&tx, &container)?;
+    tx.commit()?;
+    Ok(container)
+}
+
+fn free_name(conn: &rusqlite::Connection) -> Result<String, Error> {
+    loop {
+        let name = names::generate();
+        match store::find(conn, &name) {
+            Err(Error::NoSuchContainer(_)) => return Ok(name),
+            Err(e) => return Err(e),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// What the image's config makes of the request; mounts apart, which need the database.
+fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result<Resolved, Error> {
+    let config = image.config.config().clone().unwrap_or_default();
+    let image_entrypoint = config.entrypoint().clone().unwrap_or_default();
+    let image_command = config.cmd().clone().unwrap_or_default();
+    let (entrypoint, command) = match &request.entrypoint {
+        Some(program) if program.is_empty() => (Vec::new(), request.command.clone()),
+        Some(program) => (vec![program.clone()], request.command.clone()),
+        None if request.command.is_empty() => (image_entrypoint, image_command),
+        None => (image_entrypoint, request.command.clone()),
+    };
+    if entrypoint.is_empty() && command.is_empty() {
+        return Err(Error::NoCommand);
+    }
+    let workdir = request
+        .workdir
+        .clone()
+        .or_else(|| config.working_dir().clone())
+        .unwrap_or_default();
+    let workdir = if workdir.is_empty() {
+        "/".to_owned()
+    } else {
+        workdir
+    };
+    if !workdir.starts_with('/') {
+        return Err(Error::RelativeWorkdir(workdir));
+    }
+    match request.network {
+        NetworkMode::None if !request.ports.is_empty() => {
+            return Err(Error::PortsNeedNetwork("none"));
+        }
+        // As in Docker, published ports mean nothing with the host's own network.
+        _ => {}
+    }
+    Ok(Resolved {
+        entrypoint,
+        command,
+        env: merge_env(config.env().clone().unwrap_or_default(), &request.env),
+        workdir,
+        user: request
+            .user
+            .clone()
+            .or_else(|| config.user().clone())
+            .unwrap_or_default(),
+        hostname: request
+            .hostname
+            .clone()
+            .unwrap_or_else(|| id[..12].to_owned()),
+        labels: merge_labels(config.labels().clone().unwrap_or_default(), &request.labels),
+        exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request),
+        stop_signal: request
+            .stop_signal
+            .clone()
+            .or_else(|| config.stop_signal().clone())
+            .unwrap_or_else(|| "SIGTERM".into()),
+        mounts: Vec::new(),
+    })
+}
+
+fn merge_env(mut env: Vec<String>, asked: &[String]) -> Vec<String> {
+    let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    for entry in asked {
+        match env.iter().position(|e| key(e) == key(entry)) {
+            Some(place) => env[place] = entry.clone(),
+            None => env.push(entry.clone()),
+        }
+    }
+    env
+}
+
+fn merge_labels(
+    image: std::collections::HashMap<String, String>,
+    asked: &[(String, String)],
+) -> Vec<(String, String)> {
+    let mut labels: std::collections::BTreeMap<String, String> = image.into_iter().collect();
+    labels.extend(asked.iter().cloned());
+    labels.into_iter().collect()
+}
+
+fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Vec<String> {
+    for port in exposed.iter_mut().filter(|p| !p.contains('/')) {
+        port.push_str("/tcp");
+    }
+    for ports in &request.ports {
+        for offset in 0..ports.count {
+            exposed.push(format!(
+                "{}/{}",
+                ports.container_port.saturating_add(offset),
+                ports.protocol.as_str()
+            ));
+        }
+    }
+    exposed.sort_unstable();
+    exposed.dedup();
+    exposed
+}
+
+/// The mounts of the request, and the image's VOLUMEs that none of them covers.
+fn mounts(
+    conn: &rusqlite::Connection,
+    root: &std::path::Path,
+    request: &ContainerRequest,
+    config: &oci_spec::image::ImageConfiguration,
+) -> Result<Vec<ResolvedMount>, Error> {
+    let mut wanted = request.mounts.clone();
+    let volumes = config
+        .config()
+        .as_ref()
+        .and_then(|c| c.volumes().clone())
+        .unwrap_or_default();
+    for target in volumes {
+        if !wanted
+            .iter()
+            .any(|m| m.target.as_os_str() == target.trim_end_matches('/'))
+        {
+            wanted.push(Mount {
+                kind: MountKind::Anonymous,
+                target: target.into(),
+                read_only: false,
+            });
+        }
+    }
+    let mut resolved: Vec<ResolvedMount> = Vec::with_capacity(wanted.len());
+    for mount in wanted {
+        let target = mount.target.to_string_lossy().into_owned();
+        if !target.starts_with('/') {
+            return Err(Error::RelativeMountTarget(target));
+        }
+        if resolved.iter().any(|m| m.target == target) {
+            return Err(Error::DuplicateMount(target));
+        }
+        let (source, volume) = match mount.kind {
+            MountKind::Bind(path) => (path.to_string_lossy().into_owned(), None),
+            MountKind::Volume(name) => (volume_path(conn, root, &name, false)?, Some(name)),
+            MountKind::Anonymous => {
+                let name = names::new_id()?;
+                (volume_path(conn, root, &name, true)?, Some(name))
+            }
+        };
+        resolved.push(ResolvedMount {
+            source,
+            target,
+            volume,
+            read_only: mount.read_only,
+        });
+    }
+    Ok(resolved)
+}
+
+fn volume_path(
+    conn: &rusqlite::Connection,
+    root: &std::path::Path,
+    name: &str,
+    anonymous: bool,
+) -> Result<String, Error> {
+    volume::create(conn, root, name, anonymous)?;
+    Ok(volume::path(root, name).to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_overrides_the_image_variable_by_variable() {
+        let image = vec!["PATH=/bin".to_owned(), "A=1".to_owned()];
+        let merged = merge_env(image, &["A=2".to_owned(), "B=3".to_owned()]);
+        assert_eq!(merged, ["PATH=/bin", "A=2", "B=3"]);
+    }
+}

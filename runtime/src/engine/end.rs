@@ -1,0 +1,215 @@
+//! `stop`, `kill`, `rm`, `wait`: signals to a container's first process, and waiting for its monitor to have cleaned up.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Engine, finish};
+use crate::error::Error;
+use crate::monitor;
+use crate::process::Handle;
+use crate::record::State;
+use crate::store::{self, Stored};
+use crate::wire::{self, Kind};
+
+/// How long a container may take to end after SIGKILL, and its monitor to clean up.
+const LAST_WAIT: Duration = Duration::from_secs(20);
+
+const DEFAULT_STOP_TIMEOUT: u32 = 10;
+
+pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Result<(), Error> {
+    let stored = store::find(&engine.conn, name)?;
+    let Some(init) = running(&stored) else {
+        return Ok(());
+    };
+    let signal = signal_number(&stored.container.resolved.stop_signal)?;
+    let timeout = timeout
+        .or(stored.container.request.stop_timeout)
+        .unwrap_or(DEFAULT_STOP_TIMEOUT);
+    let end = Waiter::connect(engine, &stored);
+    send(&stored, &init, signal)?;
+    if !init
+        .wait(Some(Duration::from_secs(timeout.into())))
+        .unwrap_or(true)
+    {
+        send(&stored, &init, libc::SIGKILL)?;
+    }
+    end.wait(engine, Some(LAST_WAIT)).map(|_| ())
+}
+
+pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), Error> {
+    let number = signal_number(signal)?;
+    let stored = store::find(&engine.conn, name)?;
+    let init = running(&stored).ok_or_else(|| Error::NotRunning(stored.container.id.clone()))?;
+    send(&stored, &init, number)
+}
+
+pub(super) fn remove(
+    engine: &mut Engine,
+    name: &str,
+    force: bool,
+    volumes: bool,
+) -> Result<(), Error> {
+    let stored = store::find(&engine.conn, name)?;
+    let id = stored.container.id.clone();
+    if stored.owner.is_some() {
+        if !force {
+            return Err(Error::StillRunning(id));
+        }
+        let end = Waiter::connect(engine, &stored);
+        if let Some(init) = running(&stored) {
+            send(&stored, &init, libc::SIGKILL)?;
+        }
+        end.wait(engine, Some(LAST_WAIT))?;
+    }
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // With --rm, the monitor may have removed it by now.
+    if let Some(stored) = store::get(&tx, &id)? {
+        if stored.owner.is_some() {
+            return Err(Error::StillRunning(id));
+        }
+        finish::delete(&tx, &engine.settings, &stored, volumes)?;
+    }
+    tx.commit()?;
+    finish::remove_storage(&engine.settings, &id)
+}
+
+pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {
+    let stored = store::find(&engine.conn, name)?;
+    match stored.container.state {
+        State::Exited { code, .. } => Ok(code),
+        State::Created if stored.owner.is_none() => Ok(0),
+        _ => Waiter::connect(engine, &stored).wait(engine, None),
+    }
+}
+
+/// The container's first process, if it runs.
+fn running(stored: &Stored) -> Option<Handle> {
+    stored.init.and_then(|init| init.open())
+}
+
+fn send(stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
+    let container = stored.container.id.clone();
+    init.signal(signal).map_err(|source| Error::Io {
+        step: "signal the container",
+        container,
+        source,
+    })
+}
+
+/// Waits for a container's end: the monitor tells its clients when everything is cleaned up.
+pub(super) struct Waiter {
+    id: String,
+    socket: Option<OwnedFd>,
+}
+
+impl Waiter {
+    /// Connect before the signal that ends the container: afterwards the monitor may have gone.
+    pub(super) fn connect(engine: &Engine, stored: &Stored) -> Waiter {
+        let id = stored.container.id.clone();
+        let path = monitor::directory(&engine.settings.run_root, &id).join(finish::SOCKET);
+        Waiter {
+            socket: wire::connect(&path).ok(),
+            id,
+        }
+    }
+
+    /// The exit code.
+    pub(super) fn wait(self, engine: &mut Engine, timeout: Option<Duration>) -> Result<i32, Error> {
+        let deadline = timeout.map(|t| Instant::now() + t);
+        if let Some(socket) = &self.socket
+            && let Some(code) = exit_message(socket, deadline)
+        {
+            return Ok(code);
+        }
+        self.wait_for_row(engine, deadline)
+    }
+
+    /// The monitor was killed, or had closed its socket already: the row tells, and repair writes it if need be.
+    fn wait_for_row(self, engine: &mut Engine, deadline: Option<Instant>) -> Result<i32, Error> {
+        loop {
+            let Some(stored) = store::get(&engine.conn, &self.id)? else {
+                return Ok(finish::UNKNOWN);
+            };
+            match stored.container.state {
+                State::Exited { code, .. } => return Ok(code),
+                State::Created if stored.owner.is_none() => return Ok(0),
+                _ if !finish::is_answered_for(&stored) => engine.repair()?,
+                _ if deadline.is_some_and(|d| Instant::now() > d) => {
+                    return Err(Error::WillNotDie(self.id));
+                }
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+}
+
+fn exit_message(socket: &OwnedFd, deadline: Option<Instant>) -> Option<i32> {
+    loop {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let left = left.map(|d| Timespec {
+            tv_sec: d.as_secs() as i64,
+            tv_nsec: d.subsec_nanos() as i64,
+        });
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) => return None,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+        let message = wire::receive(socket).ok()??;
+        if message.kind == Kind::Exit {
+            return message.payload.try_into().ok().map(i32::from_le_bytes);
+        }
+    }
+}
+
+/// `KILL`, `SIGKILL`, `kill`, `9`.
+pub(super) fn signal_number(name: &str) -> Result<i32, Error> {
+    let invalid = || Error::InvalidSignal(name.to_owned());
+    if let Ok(number) = name.parse::<i32>() {
+        return if (1..=libc::SIGRTMAX()).contains(&number) {
+            Ok(number)
+        } else {
+            Err(invalid())
+        };
+    }
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = short.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() {
+            0
+        } else {
+            offset.parse().map_err(|_| invalid())?
+        };
+        let number = libc::SIGRTMIN() + offset;
+        return if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number) {
+            Ok(number)
+        } else {
+            Err(invalid())
+        };
+    }
+    format!("SIG{short}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|s| s as i32)
+        .map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_understood_as_people_write_them() {
+        for name in ["KILL", "SIGKILL", "sigkill", "9"] {
+            assert_eq!(signal_number(name).unwrap(), 9);
+        }
+        assert_eq!(signal_number("RTMIN+1").unwrap(), libc::SIGRTMIN() + 1);
+        for name in ["", "NOPE", "0", "-1", "1000", "SIG", "RTMIN+100"] {
+            assert!(signal_number(name).is_err(), "{name}");
+        }
+    }
+}

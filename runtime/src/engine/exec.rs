@@ -1,0 +1,58 @@
+//! `exec`: a monitor of its own beside the container's.
+
+use super::Engine;
+use crate::attach::Session;
+use crate::error::Error;
+use crate::monitor::{self, Descriptors, Launch, LaunchKind};
+use crate::names;
+use crate::record::State;
+use crate::request::ExecRequest;
+use crate::store;
+use crate::wire;
+
+pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<Session>, Error> {
+    if request.command.is_empty() {
+        return Err(Error::NoCommand);
+    }
+    let stored = store::find(&engine.conn, &request.container)?;
+    let container = stored.container;
+    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
+        return Err(Error::NotRunning(container.id));
+    };
+    let failed = |source| Error::Io {
+        step: "prepare the exec",
+        container: container.id.clone(),
+        source,
+    };
+    let id = names::new_id()?;
+    let directory = monitor::exec::make_directory(&engine.settings.run_root, &container.id, &id)
+        .map_err(failed)?;
+    let (client, theirs) = if request.detach {
+        (None, None)
+    } else {
+        let (ours, theirs) = wire::pair().map_err(failed)?;
+        (Some(ours), Some(theirs))
+    };
+    let kind = LaunchKind::Exec {
+        id,
+        request: request.clone(),
+    };
+    let launch = Launch::new(&engine.settings, container.clone(), kind);
+    let descriptors = Descriptors {
+        client: theirs,
+        ..Descriptors::default()
+    };
+    let monitor = monitor::spawn(launch, descriptors, &directory).inspect_err(|_| {
+        let _ = std::fs::remove_dir_all(&directory);
+    })?;
+    monitor.started()?;
+    let _ = init;
+    let child = monitor.release();
+    Ok(client.map(|socket| Session {
+        socket,
+        tty: request.tty,
+        container: container.id,
+        init: None,
+        monitor: child,
+    }))
+}

@@ -1,0 +1,153 @@
+//! The end of a container, whoever sees it: its monitor, the command that could not start it, or a later command.
+//!
+//! Each function may run twice, and after a kill at any point: the row is the last thing that changes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use netmgr::VethRemoval;
+use rusqlite::Connection;
+
+use super::Settings;
+use crate::error::Error;
+use crate::process::{self, Identity};
+use crate::store::{self, End, Stored};
+use crate::volume;
+
+/// In a container's run directory: its program has been executed.
+pub const STARTED: &str = "started";
+/// Likewise: its exit code, should the monitor be killed before it has written the record.
+pub const EXIT: &str = "exit";
+/// Likewise: where clients of the monitor connect.
+pub const SOCKET: &str = "attach.sock";
+/// In a container's storage: its log.
+pub const LOG: &str = "json.log";
+/// The exit code where nobody saw it, as after a reboot. Docker says the same.
+pub const UNKNOWN: i32 = 255;
+
+pub fn log_path(root: &Path, id: &str) -> PathBuf {
+    storage(root, id).join(LOG)
+}
+
+pub fn storage(root: &Path, id: &str) -> PathBuf {
+    root.join("containers").join(id)
+}
+
+/// A monitor's last act: the network and the record. With `--rm`, the container goes.
+pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<(), Error> {
+    let me = Identity::myself().map_err(|source| Error::Host {
+        step: "find this process",
+        source,
+    })?;
+    let mut conn = store::open(&settings.root)?;
+    record_end(settings, &mut conn, id, end, |stored| {
+        stored.owner.as_ref().is_some_and(|o| o.process == me)
+    })
+}
+
+/// Records an end, if the row is still as `applies` wants it: meanwhile somebody else may have done so.
+pub fn record_end(
+    settings: &Settings,
+    conn: &mut Connection,
+    id: &str,
+    end: &End,
+    applies: impl Fn(&Stored) -> bool,
+) -> Result<(), Error> {
+    let removed = netmgr::change(&settings.network, conn, |edit| {
+        let Some(stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
+            return Ok(None);
+        };
+        edit.detach(id, VethRemoval::ByKernel)?;
+        store::set_exited(edit.transaction(), id, end)?;
+        if !stored.container.request.auto_remove {
+            return Ok::<_, Error>(None);
+        }
+        delete(edit.transaction(), settings, &stored, true)?;
+        Ok(Some(stored.container))
+    })?;
+    if removed.is_some() {
+        remove_storage(settings, id)?;
+    }
+    Ok(())
+}
+
+/// A start that came to nothing: the container is as it was before.
+pub fn release(settings: &Settings, conn: &mut Connection, id: &str) -> Result<(), Error> {
+    let me = Identity::myself().map_err(|source| Error::Host {
+        step: "find this process",
+        source,
+    })?;
+    release_if(settings, conn, id, |owner| owner == me || !owner.is_alive())
+}
+
+fn release_if(
+    settings: &Settings,
+    conn: &mut Connection,
+    id: &str,
+    applies: impl Fn(Identity) -> bool,
+) -> Result<(), Error> {
+    netmgr::change(&settings.network, conn, |edit| {
+        let stored = store::get(edit.transaction(), id)?;
+        let Some(owner) = stored.and_then(|s| s.owner) else {
+            return Ok(());
+        };
+        if !applies(owner.process) {
+            return Ok(());
+        }
+        edit.detach(id, VethRemoval::ByKernel)?;
+        store::unclaim(edit.transaction(), id)
+    })
+}
+
+/// A monitor whose command was killed before the program could run.
+pub fn abandon(settings: &Settings, id: &str) {
+    let result = store::open(&settings.root).and_then(|mut conn| release(settings, &mut conn, id));
+    if let Err(e) = result {
+        // The next command finds a dead owner and does the same.
+        eprintln!("cannot release the container: {e}");
+    }
+}
+
+/// Takes a container's rows away, and with `volumes` those of its anonymous volumes.
+pub fn delete(
+    conn: &Connection,
+    settings: &Settings,
+    stored: &Stored,
+    volumes: bool,
+) -> Result<(), Error> {
+    store::delete(conn, &stored.container.id)?;
+    if volumes {
+        for name in stored
+            .container
+            .resolved
+            .mounts
+            .iter()
+            .filter_map(|m| m.volume.as_ref())
+        {
+            volume::remove_if_anonymous(conn, &settings.root, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a container without a row has left in ROOT.
+pub fn remove_storage(settings: &Settings, id: &str) -> Result<(), Error> {
+    match fs::remove_dir_all(storage(&settings.root, id)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            step: "remove the storage",
+            container: id.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an owner of this boot still lives.
+pub fn is_answered_for(stored: &Stored) -> bool {
+    let boot = process::boot_id().unwrap_or_default();
+    stored
+        .owner
+        .as_ref()
+        .is_some_and(|o| o.boot_id == boot && o.process.is_alive())
+}

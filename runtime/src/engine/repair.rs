@@ -1,0 +1,211 @@
+//! What a killed command or monitor has left behind, found and mended by the next command. Cheap when nothing is wrong.
+//!
+//! A container that runs without its monitor gets a new one; one that never came to run, or has ended unseen, is brought
+//! to its end. Directories without a row are removed.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use netmgr::proxy::Forward;
+use netmgr::{PortRequest, VethRemoval};
+
+use super::{Engine, finish};
+use crate::cgroup;
+use crate::error::Error;
+use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
+use crate::process::{self, Identity};
+use crate::store::{self, End, Owner, Stored};
+
+/// How long the kernel may take to tear down what has been killed.
+const TEAR_DOWN: Duration = Duration::from_secs(10);
+
+impl Engine {
+    pub(super) fn repair(&mut self) -> Result<(), Error> {
+        let boot_id = process::boot_id().map_err(|source| Error::Host {
+            step: "read the boot id",
+            source,
+        })?;
+        for stored in store::owned(&self.conn)? {
+            let Some(owner) = &stored.owner else { continue };
+            if owner.boot_id == boot_id && owner.process.is_alive() {
+                continue;
+            }
+            let id = stored.container.id.clone();
+            // One broken container must not stand in the way of the others.
+            if let Err(e) = self.mend(&stored.container.id, owner, &boot_id) {
+                tracing::warn!(container = id, "cannot repair: {e}");
+            }
+        }
+        self.sweep()?;
+        Ok(netmgr::repair(&self.settings.network, &mut self.conn)?)
+    }
+
+    /// Under the lock, so that two commands do not mend one container, nor one mends what the other has started anew.
+    fn mend(&mut self, id: &str, dead: &Owner, boot_id: &str) -> Result<(), Error> {
+        let settings = self.settings.clone();
+        let outcome = netmgr::change(&settings.network, &mut self.conn, |edit| {
+            let same = |stored: &Stored| stored.owner.as_ref() == Some(dead);
+            let Some(stored) = store::get(edit.transaction(), id)?.filter(same) else {
+                return Ok(Mended::Nothing);
+            };
+            let directory = monitor::directory(&settings.run_root, id);
+            let started = dead.boot_id == boot_id && directory.join(finish::STARTED).exists();
+            if let (true, Some(init)) = (started, stored.init.filter(|init| init.is_alive()))
+                && !stored.container.request.tty
+            {
+                let forwards = held_again(edit.transaction(), id)?;
+                let launch = Launch::new(
+                    &settings,
+                    stored.container.clone(),
+                    LaunchKind::Adopt { init },
+                );
+                let monitor = monitor::spawn(
+                    launch,
+                    Descriptors {
+                        forwards,
+                        ..Descriptors::default()
+                    },
+                    &directory,
+                )?;
+                monitor.created()?;
+                let owner = Owner {
+                    process: monitor.process,
+                    boot_id: boot_id.to_owned(),
+                };
+                store::hand_over(edit.transaction(), id, &owner)?;
+                return Ok(Mended::Adopted(monitor));
+            }
+            let end = bury(&stored, &directory, dead.boot_id == boot_id);
+            cgroup::remove(id).map_err(|source| io_error("remove the cgroups", id, source))?;
+            monitor::remove_directories(&settings.run_root, id)
+                .map_err(|source| io_error("remove the run directory", id, source))?;
+            edit.detach(id, VethRemoval::ByKernel)?;
+            if !started && dead.boot_id == boot_id {
+                store::unclaim(edit.transaction(), id)?;
+                return Ok(Mended::Nothing);
+            }
+            store::set_exited(edit.transaction(), id, &end)?;
+            if stored.container.request.auto_remove {
+                finish::delete(edit.transaction(), &settings, &stored, true)?;
+                return Ok::<_, Error>(Mended::Removed);
+            }
+            Ok(Mended::Nothing)
+        })?;
+        match outcome {
+            Mended::Nothing => Ok(()),
+            Mended::Removed => finish::remove_storage(&self.settings, id),
+            Mended::Adopted(monitor) => {
+                monitor.go()?;
+                drop(monitor.release());
+                Ok(())
+            }
+        }
+    }
+
+    /// Directories whose container has no row (its removal was cut short), or no owner.
+    fn sweep(&self) -> Result<(), Error> {
+        let stored = names_in(&self.settings.root.join("containers"));
+        let run = names_in(&self.settings.run_root.join("containers"));
+        if stored.is_empty() && run.is_empty() {
+            return Ok(());
+        }
+        // Read after the directories: a row is always older than its directories.
+        let known: HashSet<String> = store::ids(&self.conn)?.into_iter().collect();
+        for id in stored.iter().filter(|id| !known.contains(*id)) {
+            finish::remove_storage(&self.settings, id)?;
+        }
+        for id in run.iter().filter(|id| !known.contains(*id)) {
+            if monitor::processes(id).is_empty() {
+                monitor::remove_directories(&self.settings.run_root, id)
+                    .map_err(|source| io_error("remove the run directory", id, source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Mended {
+    Nothing,
+    Removed,
+    Adopted(Handle),
+}
+
+fn io_error(step: &'static str, id: &str, source: std::io::Error) -> Error {
+    Error::Io {
+        step,
+        container: id.to_owned(),
+        source,
+    }
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect()
+}
+
+/// Listens again on the ports of a container whose monitor, with its sockets, has gone.
+fn held_again(conn: &rusqlite::Connection, id: &str) -> Result<Vec<Forward>, Error> {
+    let mut forwards = Vec::new();
+    for endpoint in netmgr::store::endpoints(conn)?
+        .into_iter()
+        .filter(|e| e.container_id == id)
+    {
+        for map in &endpoint.ports {
+            let request = PortRequest {
+                protocol: map.protocol,
+                host_ip: map.host_ip,
+                host_port: Some(map.host_port),
+                container_port: map.container_port,
+                count: map.count,
+            };
+            let (_, held) = netmgr::ports::hold(&request).map_err(netmgr::Error::from)?;
+            forwards.extend(held.into_iter().map(|held| Forward {
+                protocol: held.protocol,
+                target: (endpoint.address, held.container_port).into(),
+                listener: held.socket,
+            }));
+        }
+    }
+    Ok(forwards)
+}
+
+/// Kills whatever of the container is left, and waits for it to be gone; its exit code as far as anybody knows.
+fn bury(stored: &Stored, directory: &Path, same_boot: bool) -> End {
+    let recorded = fs::read_to_string(directory.join(finish::EXIT))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    if !same_boot {
+        return End {
+            code: recorded.unwrap_or(finish::UNKNOWN),
+            ..End::default()
+        };
+    }
+    let id = &stored.container.id;
+    let mut left: Vec<Identity> = monitor::processes(id);
+    left.extend(stored.init);
+    left.extend(cgroup::processes(id).into_iter().filter_map(Identity::of));
+    let handles: Vec<process::Handle> = left.into_iter().filter_map(Identity::open).collect();
+    let killed = !handles.is_empty();
+    for handle in &handles {
+        let _ = handle.kill();
+    }
+    for handle in &handles {
+        let _ = handle.wait(Some(TEAR_DOWN));
+    }
+    let code = recorded.unwrap_or(if killed {
+        128 + libc::SIGKILL
+    } else {
+        finish::UNKNOWN
+    });
+    End {
+        code,
+        ..End::default()
+    }
+}

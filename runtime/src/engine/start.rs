@@ -1,0 +1,266 @@
+//! `start`: claim, network, monitor, go; or everything back as it was.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use netmgr::{AttachRequest, Attachment, Netns};
+use time::OffsetDateTime;
+
+use super::{Engine, StartMode, finish};
+use crate::attach::Session;
+use crate::bundle;
+use crate::error::Error;
+use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
+use crate::process::{self, Identity};
+use crate::record::{Container, State};
+use crate::request::NetworkMode;
+use crate::store::{self, Owner};
+use crate::wire;
+
+pub(super) fn start(
+    engine: &mut Engine,
+    name: &str,
+    mode: StartMode,
+) -> Result<Option<Session>, Error> {
+    let stored = store::find(&engine.conn, name)?;
+    let container = stored.container;
+    if let State::Running { .. } = container.state {
+        return Ok(None);
+    }
+    let host = |step| move |source| Error::Host { step, source };
+    let owner = Owner {
+        process: Identity::myself().map_err(host("find this process"))?,
+        boot_id: process::boot_id().map_err(host("read the boot id"))?,
+    };
+    if !store::claim(&engine.conn, &container.id, &owner)? {
+        return Err(Error::BeingStarted(container.name));
+    }
+    let id = container.id.clone();
+    match run(engine, container, &owner, mode) {
+        Ok(session) => Ok(session),
+        Err(error) => {
+            // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
+            if let Err(e) = monitor::remove_directories(&engine.settings.run_root, &id) {
+                tracing::warn!(container = id, "cannot remove the run directory: {e}");
+            }
+            if let Err(e) = finish::release(&engine.settings, &mut engine.conn, &id) {
+                tracing::warn!(container = id, "cannot release the container: {e}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The monitor, and this side of the container's streams.
+struct Running {
+    monitor: Handle,
+    client: Option<OwnedFd>,
+}
+
+fn run(
+    engine: &mut Engine,
+    container: Container,
+    owner: &Owner,
+    mode: StartMode,
+) -> Result<Option<Session>, Error> {
+    let id = container.id.clone();
+    let failed = |step| {
+        let container = id.clone();
+        move |source| Error::Io {
+            step,
+            container,
+            source,
+        }
+    };
+    let image = image::store::find(&engine.conn, &engine.settings.root, &container.image_id)?
+        .ok_or_else(|| Error::NoSuchImage(container.image_id.clone()))?;
+    let populate = volumes_to_fill(&container);
+    prepare_mount_sources(&container).map_err(failed("make a host directory for a mount"))?;
+    let storage = engine.settings.root.join("containers").join(&id);
+    let directory = monitor::directory(&engine.settings.run_root, &id);
+    make_directories(&storage, &directory).map_err(failed("make the container's directories"))?;
+    let netns = match container.request.network {
+        NetworkMode::Host => None,
+        _ => Some(netmgr::kernel::netns::create().map_err(netmgr::Error::from)?),
+    };
+    let launch = Launch::new(
+        &engine.settings,
+        container.clone(),
+        LaunchKind::Run {
+            layers: image.layers,
+            populate,
+        },
+    );
+    let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
+        let attachment = attach(edit, &container, netns.as_ref())?;
+        write_files(&storage, &container, attachment.as_ref())
+            .map_err(failed("write hosts and resolv.conf"))?;
+        // From here the monitor prepares the container while this process writes links and rules.
+        let running = spawn(launch, attachment, netns.as_ref(), mode, &directory)?;
+        let owner = Owner {
+            process: running.monitor.process,
+            boot_id: owner.boot_id.clone(),
+        };
+        store::hand_over(edit.transaction(), &id, &owner)?;
+        Ok::<_, Error>(running)
+    })?;
+    drop(netns);
+    let begun = running.monitor.created().and_then(|init| {
+        store::set_running(&engine.conn, &id, init, OffsetDateTime::now_utc())?;
+        running.monitor.go()?;
+        Ok(init)
+    });
+    match begun {
+        Ok(init) => Ok(running.into_session(&container, init)),
+        Err(error) => {
+            // Dropped, the monitor ends; it has when this returns.
+            drop(running);
+            Err(error)
+        }
+    }
+}
+
+impl Running {
+    fn into_session(self, container: &Container, init: Identity) -> Option<Session> {
+        let Some(socket) = self.client else {
+            drop(self.monitor.release());
+            return None;
+        };
+        Some(Session {
+            socket,
+            tty: container.request.tty,
+            container: container.id.clone(),
+            init: Some(init),
+            monitor: self.monitor.release(),
+        })
+    }
+}
+
+fn attach(
+    edit: &mut netmgr::Edit<'_>,
+    container: &Container,
+    netns: Option<&Netns>,
+) -> Result<Option<Attachment>, Error> {
+    let network = match &container.request.network {
+        NetworkMode::Host => return Ok(None),
+        NetworkMode::None => {
+            if let Some(netns) = netns {
+                netmgr::kernel::netns::loopback_up(netns).map_err(netmgr::Error::from)?;
+            }
+            return Ok(None);
+        }
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::Named(name) => name,
+    };
+    let Some(netns) = netns else { return Ok(None) };
+    let attachment = edit.attach(&AttachRequest {
+        container_id: container.id.clone(),
+        container_name: container.name.clone(),
+        network: network.to_owned(),
+        netns: netns.clone(),
+        ports: container.request.ports.clone(),
+    })?;
+    Ok(Some(attachment))
+}
+
+fn spawn(
+    launch: Launch,
+    attachment: Option<Attachment>,
+    netns: Option<&Netns>,
+    mode: StartMode,
+    directory: &Path,
+) -> Result<Running, Error> {
+    let id = launch.container.id.clone();
+    let failed = |source| Error::Io {
+        step: "make the container's stream socket",
+        container: id.clone(),
+        source,
+    };
+    let (client, theirs) = match mode {
+        StartMode::Detached => (None, None),
+        StartMode::Attached => {
+            let (ours, theirs) = wire::pair().map_err(failed)?;
+            (Some(ours), Some(theirs))
+        }
+    };
+    let netns = netns
+        .map(|netns| duplicate(&netns.0))
+        .transpose()
+        .map_err(failed)?;
+    let forwards = attachment.map(|a| a.forwards).unwrap_or_default();
+    let monitor = monitor::spawn(
+        launch,
+        Descriptors {
+            netns,
+            client: theirs,
+            forwards,
+        },
+        directory,
+    )?;
+    Ok(Running { monitor, client })
+}
+
+fn duplicate(fd: &Arc<OwnedFd>) -> io::Result<OwnedFd> {
+    fd.try_clone()
+}
+
+/// Named volumes that hold nothing yet get what the image has at their place, as in Docker.
+fn volumes_to_fill(container: &Container) -> Vec<(PathBuf, String)> {
+    let empty = |path: &str| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    container
+        .resolved
+        .mounts
+        .iter()
+        .filter(|m| m.volume.is_some() && empty(&m.source))
+        .map(|m| (PathBuf::from(&m.source), m.target.clone()))
+        .collect()
+}
+
+/// `-v /host/path:...` makes the host's directory if it is not there.
+fn prepare_mount_sources(container: &Container) -> io::Result<()> {
+    for mount in &container.resolved.mounts {
+        match fs::metadata(&mount.source) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&mount.source)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn make_directories(storage: &Path, directory: &Path) -> io::Result<()> {
+    // Overlayfs takes the mode of the root from the uppermost layer, which is this one.
+    for path in [storage.join("diff"), storage.join("work")] {
+        fs::create_dir_all(path)?;
+    }
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::create_dir_all(directory)
+}
+
+/// The three files that are bound over the image's own.
+fn write_files(
+    storage: &Path,
+    container: &Container,
+    attachment: Option<&Attachment>,
+) -> io::Result<()> {
+    let resolved = &container.resolved;
+    let on_host = container.request.network == NetworkMode::Host;
+    let address = attachment.map(|a| a.endpoint.address);
+    let hosts = match on_host {
+        true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        false => bundle::hosts_file(&resolved.hostname, address, &container.request.extra_hosts),
+    };
+    fs::write(storage.join("hosts"), hosts)?;
+    fs::write(storage.join("hostname"), format!("{}\n", resolved.hostname))?;
+    let text = bundle::container_resolv_conf(
+        on_host,
+        &container.request.dns,
+        &container.request.dns_search,
+    );
+    fs::write(storage.join("resolv.conf"), text)
+}

@@ -1,0 +1,402 @@
+//! The life of one container, from its mounts to the last trace of it.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use netmgr::proxy::{self, Forward};
+use nix::sched::CloneFlags;
+
+use super::launch::{self, Descriptors, Launch, LaunchKind};
+use super::relay::Relay;
+use super::streams::{self, Console, Streams};
+use crate::bundle;
+use crate::cgroup;
+use crate::engine::finish;
+use crate::error::ErrorKind;
+use crate::logs;
+use crate::oci::{self, Confinement, Created, Failure};
+use crate::process::Identity;
+use crate::seccomp;
+use crate::spec::{self, Place};
+use crate::store::End;
+use crate::user;
+use crate::volume;
+use crate::wire::{self, Kind};
+
+/// The small stack of the proxy's thread: it keeps its buffers on the heap, and only while they are used.
+const PROXY_STACK: usize = 128 * 1024;
+
+/// The main program of a container's monitor.
+pub(super) fn run(control: OwnedFd) -> i32 {
+    super::settle(&control);
+    let (launch, descriptors) = match launch::receive(&control) {
+        Ok(Some(received)) => received,
+        // The command has gone already; it had made nothing that the next command would not find.
+        Ok(None) => return 0,
+        Err(e) => {
+            eprintln!("cannot read the launch: {e}");
+            return 1;
+        }
+    };
+    match launch.kind.clone() {
+        LaunchKind::Run { layers, populate } => {
+            run_new(control, launch, descriptors, &layers, &populate)
+        }
+        LaunchKind::Adopt { init } => adopt(control, launch, descriptors, init),
+        LaunchKind::Exec { .. } => 1,
+    }
+}
+
+fn run_new(
+    control: OwnedFd,
+    launch: Launch,
+    descriptors: Descriptors,
+    layers: &[PathBuf],
+    populate: &[(PathBuf, String)],
+) -> i32 {
+    let id = launch.container.id.clone();
+    let directory = launch::directory(&launch.run_root, &id);
+    let failed = |failure: &Failure| {
+        clean_up(&launch, None);
+        fail(&control, failure);
+        1
+    };
+    let (created, relay, console) = match create(
+        &launch,
+        &directory,
+        descriptors.netns.as_ref(),
+        layers,
+        populate,
+    ) {
+        Ok(made) => made,
+        Err(failure) => return failed(&failure),
+    };
+    let Some(init) = Identity::of(created.pid) else {
+        return failed(&Failure {
+            kind: ErrorKind::Internal,
+            message: "the container's first process has gone".into(),
+        });
+    };
+    let mut relay = relay;
+    if let Some(console) = console {
+        match console.master(launch.container.request.tty_size) {
+            Ok(master) => relay.streams.terminal = Some(master),
+            Err(e) => {
+                kill_and_reap(init);
+                return failed(&Failure::internal("take the container's terminal", &e));
+            }
+        }
+    }
+    answer(&control, &init);
+    let word = wire::receive(&control)
+        .ok()
+        .flatten()
+        .map(|message| message.kind);
+    if word != Some(Kind::Go) {
+        kill_and_reap(init);
+        clean_up(&launch, None);
+        if word.is_none() {
+            // The command was killed: nobody else is there to leave the container as it was before the start.
+            finish::abandon(&launch.settings(), &id);
+        }
+        return 1;
+    }
+    if let Err(failure) = created.start() {
+        kill_and_reap(init);
+        return failed(&failure);
+    }
+    // Repair adopts a container that has this mark, and kills one that never came to run.
+    let _ = std::fs::write(directory.join(finish::STARTED), b"");
+    let _ = wire::send(&control, Kind::Started, &[]);
+    drop(control);
+    watch(
+        launch,
+        relay,
+        descriptors.client,
+        descriptors.forwards,
+        descriptors.netns,
+        init,
+        Waiter::Parent,
+    )
+}
+
+/// Takes the place of a monitor that was killed. The container's network namespace lives by its processes.
+fn adopt(control: OwnedFd, launch: Launch, descriptors: Descriptors, init: Identity) -> i32 {
+    let directory = launch::directory(&launch.run_root, &launch.container.id);
+    let relay = Relay::new(streams::reopen(&directory));
+    answer(&control, &init);
+    if !matches!(wire::receive(&control), Ok(Some(m)) if m.kind == Kind::Go) {
+        return 1;
+    }
+    let _ = wire::send(&control, Kind::Started, &[]);
+    drop(control);
+    watch(
+        launch,
+        relay,
+        None,
+        descriptors.forwards,
+        None,
+        init,
+        Waiter::Stranger,
+    )
+}
+
+/// How the exit code is learnt.
+#[derive(Clone, Copy)]
+enum Waiter {
+    /// The first process is our child (libcontainer clones it with CLONE_PARENT).
+    Parent,
+    /// Its parent was killed: the kernel still tells through the pidfd.
+    Stranger,
+}
+
+/// The mounts, the streams, the spec, and the first process, in the order in which each needs the one before.
+fn create(
+    launch: &Launch,
+    directory: &Path,
+    netns: Option<&OwnedFd>,
+    layers: &[PathBuf],
+    populate: &[(PathBuf, String)],
+) -> Result<(Created, Relay, Option<Console>), Failure> {
+    let container = &launch.container;
+    let storage = launch.root.join("containers").join(&container.id);
+    let rootfs = mount_rootfs(directory, &storage, layers)?;
+    for (data, target) in populate {
+        volume::populate(&rootfs, target, data)
+            .map_err(|e| Failure::internal("fill a volume from the image", &e))?;
+    }
+    make_mountpoints(&rootfs, container)?;
+    let user = user::look_up(&rootfs, &container.resolved.user).map_err(invalid)?;
+    let bounding_set = if container.request.privileged {
+        own_bounding_set()
+    } else {
+        Vec::new()
+    };
+    let place = Place {
+        rootfs,
+        netns: netns.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()),
+        hosts: storage.join("hosts"),
+        hostname: storage.join("hostname"),
+        resolv_conf: storage.join("resolv.conf"),
+        cgroup: cgroup::path(&container.id),
+        cgroup_v2: cgroup::is_v2(),
+        bounding_set,
+        user: user.clone(),
+    };
+    let spec = spec::spec(container, &place);
+    let (streams, stdio, console) = if container.request.tty {
+        let console = Console::listen(directory)
+            .map_err(|e| Failure::internal("make the console socket", &e))?;
+        (Streams::default(), console.stdio(), Some(console))
+    } else {
+        let (streams, stdio) = streams::make(directory, container.request.open_stdin, user.uid)
+            .map_err(|e| Failure::internal("make the container's streams", &e))?;
+        (streams, stdio, None)
+    };
+    let confinement = confinement(launch, &place)?;
+    let created = oci::create(
+        &container.id,
+        &launch::oci_state(&launch.run_root),
+        directory,
+        &spec,
+        stdio,
+        confinement,
+    )?;
+    Ok((created, Relay::new(streams), console))
+}
+
+fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let rootfs = directory.join("rootfs");
+    std::fs::create_dir_all(&rootfs)
+        .map_err(|e| Failure::internal("make the root directory", &e))?;
+    // The overlay is mounted in this process's own namespace: it goes with the last process that uses it, and the host
+    // never sees it. Slave, so that what the host unmounts does not stay busy in here.
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|e| Failure::internal("leave the host's mounts", &e))?;
+    bundle::make_mounts_slave().map_err(|e| Failure::internal("cut off the host's mounts", &e))?;
+    bundle::mount_overlay(
+        &rootfs,
+        layers,
+        &storage.join("diff"),
+        &storage.join("work"),
+    )
+    .map_err(|e| Failure::internal("mount the root filesystem", &e))?;
+    Ok(rootfs)
+}
+
+fn make_mountpoints(rootfs: &Path, container: &crate::record::Container) -> Result<(), Failure> {
+    let ensure = |target: &str, is_dir| {
+        volume::ensure_mountpoint(rootfs, target, is_dir)
+            .map_err(|e| Failure::internal("make a mount point", &e))
+    };
+    for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
+        ensure(file, false)?;
+    }
+    for mount in &container.resolved.mounts {
+        ensure(&mount.target, Path::new(&mount.source).is_dir())?;
+    }
+    // libcontainer wants the working directory to exist; Docker makes it too.
+    ensure(&container.resolved.workdir, true)
+}
+
+pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement, Failure> {
+    let container = &launch.container;
+    let capabilities = spec::capabilities(container, place);
+    let filter = if container.request.privileged {
+        None
+    } else {
+        let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
+        let cache = launch.root.join("seccomp");
+        Some(
+            seccomp::default_filter(&cache, &names)
+                .map_err(|e| Failure::internal("compile the seccomp filter", &e))?,
+        )
+    };
+    Ok(Confinement {
+        capabilities,
+        filter,
+    })
+}
+
+/// Nothing can be given to a container that this process does not have itself.
+pub(super) fn own_bounding_set() -> Vec<String> {
+    caps::read(None, caps::CapSet::Bounding)
+        .map(|set| set.iter().map(|c| c.to_string()).collect())
+        .unwrap_or_default()
+}
+
+pub(super) fn invalid(e: crate::error::Error) -> Failure {
+    Failure {
+        kind: e.kind(),
+        message: e.to_string(),
+    }
+}
+
+/// Everything from the start to the end: relays, waits, cleans up, tells.
+fn watch(
+    launch: Launch,
+    mut relay: Relay,
+    client: Option<OwnedFd>,
+    forwards: Vec<Forward>,
+    netns: Option<OwnedFd>,
+    init: Identity,
+    waiter: Waiter,
+) -> i32 {
+    let id = launch.container.id.clone();
+    let directory = launch::directory(&launch.run_root, &id);
+    if let Some(client) = client
+        && let Err(e) = relay.add_client(client, true)
+    {
+        eprintln!("cannot serve the command's streams: {e}");
+    }
+    match logs::Writer::open(&launch.root.join("containers").join(&id).join(finish::LOG)) {
+        Ok(writer) => relay.log = Some(writer),
+        Err(e) => eprintln!("cannot open the log: {e}"),
+    }
+    // An adopted container's old socket is in the way.
+    let socket = directory.join(finish::SOCKET);
+    let _ = std::fs::remove_file(&socket);
+    match wire::listen(&socket) {
+        Ok(listener) => relay.listener = Some(listener),
+        Err(e) => eprintln!("cannot listen for clients: {e}"),
+    }
+    let proxy = start_proxy(forwards);
+    let end = match init.open() {
+        Some(handle) => {
+            let ended = handle.into_fd();
+            if let Err(e) = relay.run(&ended) {
+                eprintln!("the relay broke off: {e}");
+            }
+            End {
+                code: exit_code(init, &ended, waiter),
+                ..End::default()
+            }
+        }
+        None => End {
+            code: reap(init).unwrap_or(finish::UNKNOWN),
+            ..End::default()
+        },
+    };
+    if let Some((thread, stop)) = proxy {
+        drop(stop);
+        let _ = thread.join();
+    }
+    drop(netns);
+    // Should this be killed from here on, repair finds the exit code.
+    let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());
+    clean_up(&launch, Some(&end));
+    relay.say_goodbye(end.code);
+    0
+}
+
+fn start_proxy(forwards: Vec<Forward>) -> Option<(JoinHandle<()>, OwnedFd)> {
+    if forwards.is_empty() {
+        return None;
+    }
+    let (stop, stopper) = io::pipe().ok()?;
+    let thread = std::thread::Builder::new()
+        .name("proxy".into())
+        .stack_size(PROXY_STACK)
+        .spawn(move || proxy::serve(forwards, stop.into()))
+        .inspect_err(|e| eprintln!("cannot start the loopback proxy: {e}"))
+        .ok()?;
+    Some((thread, stopper.into()))
+}
+
+/// Cgroups and directories always; with an end, the network and the record too.
+fn clean_up(launch: &Launch, end: Option<&End>) {
+    let id = &launch.container.id;
+    if let Err(e) = cgroup::remove(id) {
+        eprintln!("cannot remove the cgroups: {e}");
+    }
+    if let Err(e) = launch::remove_directories(&launch.run_root, id) {
+        eprintln!("cannot remove the run directory: {e}");
+    }
+    if let Some(end) = end
+        && let Err(e) = finish::ended(&launch.settings(), id, end)
+    {
+        eprintln!("cannot record the end: {e}");
+    }
+}
+
+fn kill_and_reap(init: Identity) {
+    if let Some(handle) = init.open() {
+        let _ = handle.kill();
+    }
+    let _ = reap(init);
+}
+
+/// Waits for our child; its code as a shell counts it.
+pub(super) fn reap(init: Identity) -> Option<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(init.pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Some(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(128 + signal as i32),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return None,
+        }
+    }
+}
+
+fn exit_code(init: Identity, ended: &OwnedFd, waiter: Waiter) -> i32 {
+    let code = match waiter {
+        Waiter::Parent => reap(init),
+        Waiter::Stranger => crate::pidfd::exit_code(ended),
+    };
+    code.unwrap_or(finish::UNKNOWN)
+}
+
+fn answer(control: &OwnedFd, init: &Identity) {
+    let payload = serde_json::to_vec(init).unwrap_or_default();
+    // A command that has gone is noticed by the read that follows.
+    let _ = wire::send(control, Kind::Created, &payload);
+}
+
+pub(super) fn fail(control: &OwnedFd, failure: &Failure) {
+    eprintln!("{}", failure.message);
+    let payload = serde_json::to_vec(failure).unwrap_or_default();
+    let _ = wire::send(control, Kind::Failed, &payload);
+}

@@ -1,0 +1,197 @@
+//! The life of one `exec`: its streams, its exit code, and nothing of the container's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxCapabilities, Process, Spec, UserBuilder};
+
+use super::container::{fail, invalid, own_bounding_set};
+use super::launch::{self, Launch, LaunchKind};
+use super::relay::Relay;
+use super::streams::{self, Console, Streams};
+use crate::error::ErrorKind;
+use crate::oci::{self, Confinement, Failure};
+use crate::process::Identity;
+use crate::request::ExecRequest;
+use crate::seccomp;
+use crate::spec;
+use crate::user;
+use crate::wire::{self, Kind};
+
+/// The main program of an exec's monitor.
+pub(super) fn run(control: OwnedFd) -> i32 {
+    super::settle(&control);
+    let (launch, descriptors) = match launch::receive(&control) {
+        Ok(Some(received)) => received,
+        Ok(None) => return 0,
+        Err(e) => {
+            eprintln!("cannot read the launch: {e}");
+            return 1;
+        }
+    };
+    let LaunchKind::Exec { id, request } = &launch.kind else {
+        return 1;
+    };
+    let directory = directory(&launch.run_root, &launch.container.id, id);
+    let code = match begin(&launch, request, &directory) {
+        Err(failure) => {
+            let _ = std::fs::remove_dir_all(&directory);
+            fail(&control, &failure);
+            return 1;
+        }
+        Ok((process, mut relay)) => {
+            let _ = wire::send(&control, Kind::Started, &[]);
+            drop(control);
+            if let Some(client) = descriptors.client {
+                let _ = relay.add_client(client, true);
+            }
+            let code = follow(process, &mut relay);
+            let _ = std::fs::remove_dir_all(&directory);
+            relay.say_goodbye(code);
+            code
+        }
+    };
+    i32::from(code != 0)
+}
+
+/// The directory of one exec, inside its container's: it goes with it.
+pub fn directory(run_root: &Path, container: &str, id: &str) -> PathBuf {
+    launch::directory(run_root, container).join(format!("exec-{id}"))
+}
+
+fn begin(
+    launch: &Launch,
+    request: &ExecRequest,
+    directory: &Path,
+) -> Result<(Identity, Relay), Failure> {
+    let bundle = launch::directory(&launch.run_root, &launch.container.id);
+    let spec = Spec::load(bundle.join("config.json"))
+        .map_err(|e| Failure::internal("read the container's spec", &e))?;
+    let (process, confinement) = describe(launch, request, &spec)?;
+    let uid = process.user().uid();
+    let (streams, stdio, console) = if request.tty {
+        let console = Console::listen(directory)
+            .map_err(|e| Failure::internal("make the console socket", &e))?;
+        (Streams::default(), console.stdio(), Some(console))
+    } else {
+        let (streams, stdio) = streams::make(directory, request.open_stdin, uid)
+            .map_err(|e| Failure::internal("make the command's streams", &e))?;
+        (streams, stdio, None)
+    };
+    let state = launch::oci_state(&launch.run_root);
+    let file = directory.join("process.json");
+    let pid = oci::exec(
+        &launch.container.id,
+        &state,
+        &file,
+        &process,
+        stdio,
+        confinement,
+    )?;
+    let mut relay = Relay::new(streams);
+    if let Some(console) = console {
+        let master = console
+            .master(request.tty_size)
+            .map_err(|e| Failure::internal("take the terminal", &e))?;
+        relay.streams.terminal = Some(master);
+    }
+    // A command that has ended already is a zombie of ours, and `of` does not see zombies.
+    Ok((
+        Identity::of(pid).unwrap_or(Identity { pid, start: 0 }),
+        relay,
+    ))
+}
+
+/// The container's own process description, changed as asked.
+fn describe(
+    launch: &Launch,
+    request: &ExecRequest,
+    spec: &Spec,
+) -> Result<(Process, Confinement), Failure> {
+    let container = &launch.container;
+    let missing = || Failure {
+        kind: ErrorKind::Internal,
+        message: "the container's spec has no process".into(),
+    };
+    let mut process = spec.process().clone().ok_or_else(missing)?;
+    if let Some(who) = &request.user {
+        let user = look_up(launch, who)?;
+        let user = UserBuilder::default()
+            .uid(user.uid)
+            .gid(user.gid)
+            .additional_gids(user.groups)
+            .build();
+        process.set_user(user.map_err(|e| Failure::internal("describe the user", &e))?);
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    for entry in &request.env {
+        let key = entry.split('=').next().unwrap_or_default();
+        env.retain(|e| e.split('=').next() != Some(key));
+        env.push(entry.clone());
+    }
+    if request.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    let cwd = request
+        .workdir
+        .clone()
+        .unwrap_or_else(|| container.resolved.workdir.clone());
+    process
+        .set_args(Some(request.command.clone()))
+        .set_env(Some(env))
+        .set_cwd(cwd.into())
+        .set_terminal(Some(request.tty));
+    let confinement = if request.privileged || container.request.privileged {
+        let capabilities = own_bounding_set();
+        process.set_capabilities(Some(capability_sets(&capabilities)?));
+        Confinement {
+            capabilities,
+            filter: None,
+        }
+    } else {
+        let capabilities = spec::default_capabilities(container);
+        let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
+        let filter = seccomp::default_filter(&launch.root.join("seccomp"), &names)
+            .map_err(|e| Failure::internal("compile the seccomp filter", &e))?;
+        Confinement {
+            capabilities,
+            filter: Some(filter),
+        }
+    };
+    Ok((process, confinement))
+}
+
+fn look_up(launch: &Launch, who: &str) -> Result<user::User, Failure> {
+    let crate::record::State::Running { pid, .. } = launch.container.state else {
+        return Err(Failure {
+            kind: ErrorKind::Conflict,
+            message: "the container is not running".into(),
+        });
+    };
+    user::look_up(Path::new(&format!("/proc/{pid}/root")), who).map_err(invalid)
+}
+
+fn capability_sets(names: &[String]) -> Result<LinuxCapabilities, Failure> {
+    spec::capability_sets(names).map_err(invalid)
+}
+
+fn follow(process: Identity, relay: &mut Relay) -> i32 {
+    let pid = rustix::process::Pid::from_raw(process.pid);
+    let ended = pid.and_then(|pid| {
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+    });
+    if let Some(ended) = ended
+        && let Err(e) = relay.run(&ended)
+    {
+        eprintln!("the relay broke off: {e}");
+    }
+    super::container::reap(process).unwrap_or(crate::engine::finish::UNKNOWN)
+}
+
+/// The streams of an exec live in its own directory.
+pub fn make_directory(run_root: &Path, container: &str, id: &str) -> io::Result<PathBuf> {
+    let directory = directory(run_root, container, id);
+    std::fs::create_dir(&directory)?;
+    Ok(directory)
+}

@@ -1,0 +1,368 @@
+//! The command's side of a monitor: starting it, handing it what it needs, and hearing how it went.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use netmgr::Protocol;
+use netmgr::proxy::Forward;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle;
+use crate::engine::Settings;
+use crate::error::{Error, ErrorKind};
+use crate::oci::Failure;
+use crate::process::Identity;
+use crate::record::Container;
+use crate::request::ExecRequest;
+use crate::wire::{self, Kind};
+
+/// Everything a monitor needs to know. Goes over as JSON; descriptors follow beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    pub root: PathBuf,
+    pub run_root: PathBuf,
+    pub firewall: String,
+    pub profile: netmgr::Profile,
+    pub container: Container,
+    pub kind: LaunchKind,
+    /// Which descriptors follow, in this order: network namespace, client, listeners.
+    pub has_netns: bool,
+    pub has_client: bool,
+    pub forwards: Vec<(Protocol, SocketAddr)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum LaunchKind {
+    /// Create and run the container.
+    Run {
+        /// Unpacked layers, the uppermost first.
+        layers: Vec<PathBuf>,
+        /// New volumes to fill from the image: data directory, target in the container.
+        populate: Vec<(PathBuf, String)>,
+    },
+    /// The container runs, but its monitor was killed: take its place.
+    Adopt { init: Identity },
+    /// A command beside a running container.
+    Exec { id: String, request: ExecRequest },
+}
+
+/// The descriptors that go with a launch.
+#[derive(Default)]
+pub struct Descriptors {
+    pub netns: Option<OwnedFd>,
+    pub client: Option<OwnedFd>,
+    pub forwards: Vec<Forward>,
+}
+
+impl Launch {
+    pub fn new(settings: &Settings, container: Container, kind: LaunchKind) -> Launch {
+        Launch {
+            root: settings.root.clone(),
+            run_root: settings.run_root.clone(),
+            firewall: firewall_name(settings.network.firewall).to_owned(),
+            profile: settings.network.profile,
+            container,
+            kind,
+            has_netns: false,
+            has_client: false,
+            forwards: Vec::new(),
+        }
+    }
+
+    pub fn settings(&self) -> Settings {
+        Settings {
+            root: self.root.clone(),
+            run_root: self.run_root.clone(),
+            network: netmgr::Settings {
+                root: self.root.clone(),
+                run_root: self.run_root.clone(),
+                firewall: firewall_of(&self.firewall),
+                profile: self.profile,
+            },
+        }
+    }
+}
+
+fn firewall_name(firewall: netmgr::Firewall) -> &'static str {
+    match firewall {
+        netmgr::Firewall::Auto => "auto",
+        netmgr::Firewall::Iptables => "iptables",
+        netmgr::Firewall::None => "none",
+    }
+}
+
+fn firewall_of(name: &str) -> netmgr::Firewall {
+    match name {
+        "iptables" => netmgr::Firewall::Iptables,
+        "none" => netmgr::Firewall::None,
+        _ => netmgr::Firewall::Auto,
+    }
+}
+
+/// A monitor that this process has started. Dropped before it is released, it is told to undo what it has made, and the
+/// drop returns when it has.
+#[derive(Debug)]
+pub struct Handle {
+    control: Option<OwnedFd>,
+    child: Option<Child>,
+    container: String,
+    log: PathBuf,
+    pub process: Identity,
+}
+
+/// Starts a monitor. `directory` exists and takes its messages.
+pub fn spawn(
+    mut launch: Launch,
+    descriptors: Descriptors,
+    directory: &Path,
+) -> Result<Handle, Error> {
+    let id = launch.container.id.clone();
+    let failed = |step| {
+        let container = id.clone();
+        move |source| Error::Io {
+            step,
+            container,
+            source,
+        }
+    };
+    let log = directory.join("monitor.log");
+    let messages = File::create(&log).map_err(failed("open the monitor's log"))?;
+    let program = bundle::seal_self().map_err(failed("seal this program"))?;
+    let (control, theirs) = wire::pair().map_err(failed("make the monitor's socket"))?;
+    let word = match launch.kind {
+        LaunchKind::Exec { .. } => super::EXEC,
+        _ => super::CONTAINER,
+    };
+    let mut command = Command::new(descriptor_path(&program));
+    command
+        .args([word, &id])
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(messages);
+    for variable in ["RUST_BACKTRACE", "CORACLE_LOG"] {
+        if let Some(value) = std::env::var_os(variable) {
+            command.env(variable, value);
+        }
+    }
+    let mut child = command.spawn().map_err(failed("start the monitor"))?;
+    drop(command);
+    let Some(process) = Identity::of(child.id() as i32) else {
+        let _ = child.wait();
+        return Err(Error::MonitorBroke {
+            container: id,
+            step: "started",
+            messages: read_messages(&log),
+        });
+    };
+    let fds = launch_descriptors(&mut launch, descriptors)
+        .map_err(failed("describe the container to its monitor"))?;
+    let handle = Handle {
+        control: Some(control),
+        child: Some(child),
+        container: id.clone(),
+        log,
+        process,
+    };
+    handle
+        .send_launch(&fds)
+        .map_err(failed("hand the container to its monitor"))?;
+    Ok(handle)
+}
+
+fn descriptor_path(fd: &OwnedFd) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn launch_descriptors(
+    launch: &mut Launch,
+    descriptors: Descriptors,
+) -> io::Result<VecDeque<OwnedFd>> {
+    launch.has_netns = descriptors.netns.is_some();
+    launch.has_client = descriptors.client.is_some();
+    launch.forwards = descriptors
+        .forwards
+        .iter()
+        .map(|f| (f.protocol, f.target))
+        .collect();
+    let text = rustix::fs::memfd_create("launch", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(text);
+    file.write_all(&serde_json::to_vec(launch)?)?;
+    file.rewind()?;
+    let mut fds = VecDeque::from([OwnedFd::from(file)]);
+    fds.extend(descriptors.netns);
+    fds.extend(descriptors.client);
+    fds.extend(descriptors.forwards.into_iter().map(|f| f.listener));
+    Ok(fds)
+}
+
+impl Handle {
+    fn send_launch(&self, fds: &VecDeque<OwnedFd>) -> io::Result<()> {
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let mut chunks = borrowed.chunks(wire::FDS_PER_MESSAGE).peekable();
+        while let Some(chunk) = chunks.next() {
+            let last = [u8::from(chunks.peek().is_none())];
+            wire::send_with_fds(self.control(), Kind::Launch, &last, chunk)?;
+        }
+        Ok(())
+    }
+
+    fn control(&self) -> BorrowedFd<'_> {
+        self.control
+            .as_ref()
+            .expect("the control socket is open until the handle is dropped")
+            .as_fd()
+    }
+
+    /// Waits until the container's first process exists; it waits in turn for [`Handle::go`].
+    pub fn created(&self) -> Result<Identity, Error> {
+        let payload = self.expect(Kind::Created, "created the container")?;
+        serde_json::from_slice(&payload).map_err(|e| Error::CorruptRow {
+            what: "an answer",
+            source: e.into(),
+        })
+    }
+
+    /// Lets the program run; returns once it does.
+    pub fn go(&self) -> Result<(), Error> {
+        wire::send(self.control(), Kind::Go, &[]).map_err(|source| Error::Io {
+            step: "let the program run",
+            container: self.container.clone(),
+            source,
+        })?;
+        self.started()
+    }
+
+    /// Waits until the program runs.
+    pub fn started(&self) -> Result<(), Error> {
+        self.expect(Kind::Started, "started the program")
+            .map(|_| ())
+    }
+
+    fn expect(&self, kind: Kind, step: &'static str) -> Result<Vec<u8>, Error> {
+        let broke = || Error::MonitorBroke {
+            container: self.container.clone(),
+            step,
+            messages: read_messages(&self.log),
+        };
+        let message = wire::receive(self.control())
+            .map_err(|_| broke())?
+            .ok_or_else(broke)?;
+        match message.kind {
+            Kind::Failed => {
+                let failure: Failure =
+                    serde_json::from_slice(&message.payload).unwrap_or_else(|_| Failure {
+                        kind: ErrorKind::Internal,
+                        message: "the monitor failed".into(),
+                    });
+                Err(Error::Program {
+                    kind: failure.kind,
+                    message: failure.message,
+                })
+            }
+            k if k == kind => Ok(message.payload),
+            _ => Err(broke()),
+        }
+    }
+
+    /// Lets the monitor go on alone; the child, should the caller stay to reap it.
+    pub fn release(mut self) -> Option<Child> {
+        self.control = None;
+        self.child.take()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            let _ = wire::send(&control, Kind::Abort, &[]);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+}
+
+fn read_messages(log: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(file) = File::open(log) {
+        let _ = file.take(4096).read_to_string(&mut text);
+    }
+    let text = text.trim().replace('\n', "; ");
+    if text.is_empty() { "none".into() } else { text }
+}
+
+/// The monitor's side: the launch and its descriptors. `None` if the command has gone before it sent them.
+pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(Launch, Descriptors)>> {
+    let mut fds = VecDeque::new();
+    loop {
+        let Some(message) = wire::receive(control)? else {
+            return Ok(None);
+        };
+        if message.kind != Kind::Launch {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        fds.extend(message.fds);
+        if message.payload == [1] {
+            break;
+        }
+    }
+    let missing = || io::Error::other("a descriptor of the launch is missing");
+    let launch: Launch = serde_json::from_reader(File::from(fds.pop_front().ok_or_else(missing)?))?;
+    let mut take = |wanted: bool| {
+        if wanted {
+            fds.pop_front().ok_or_else(missing).map(Some)
+        } else {
+            Ok(None)
+        }
+    };
+    let netns = take(launch.has_netns)?;
+    let client = take(launch.has_client)?;
+    let forwards = launch
+        .forwards
+        .iter()
+        .map(|(protocol, target)| {
+            let listener = fds.pop_front().ok_or_else(missing)?;
+            Ok(Forward {
+                protocol: *protocol,
+                listener,
+                target: *target,
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(Some((
+        launch,
+        Descriptors {
+            netns,
+            client,
+            forwards,
+        },
+    )))
+}
+
+/// The directory of a running container: bundle, sockets, streams.
+pub fn directory(run_root: &Path, id: &str) -> PathBuf {
+    run_root.join("containers").join(id)
+}
+
+/// Where libcontainer keeps its own state.
+pub fn oci_state(run_root: &Path) -> PathBuf {
+    run_root.join("oci")
+}
+
+/// Removes what a start has made outside the database. Missing pieces are no error.
+pub fn remove_directories(run_root: &Path, id: &str) -> io::Result<()> {
+    for path in [oci_state(run_root).join(id), directory(run_root, id)] {
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The monitor: one small process for each running container (and each exec), which owns its streams, its log, its exit
+//! code and its loopback proxy.
+//!
+//! It is this same program, executed again from a sealed descriptor, so that libcontainer finds a single thread and a
+//! container cannot reach the program's file through `/proc/PID/exe` (CVE-2019-5736).
+
+mod container;
+pub mod exec;
+mod launch;
+mod relay;
+mod streams;
+
+pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::process::{self, Identity};
+
+/// The first word of a monitor's command line. The container's ID is the second: repair looks for it.
+const CONTAINER: &str = "monitor";
+/// Likewise for the monitor of an exec.
+const EXEC: &str = "exec-monitor";
+
+/// The monitors of a container, and what they have cloned but not yet executed. Slow: for repair only.
+pub fn processes(id: &str) -> Vec<Identity> {
+    [CONTAINER, EXEC]
+        .into_iter()
+        .flat_map(|word| process::with_arguments(word, id))
+        .collect()
+}
+
+/// Runs as a monitor if that is what this process was started for; call it first thing in `main`.
+pub fn reexec() -> Option<i32> {
+    let mut args = std::env::args_os().skip(1);
+    let kind = args.next()?;
+    let run: fn(OwnedFd) -> i32 = match kind.to_str()? {
+        CONTAINER => container::run,
+        EXEC => exec::run,
+        _ => return None,
+    };
+    // Standard input is the control socket. Typed by hand, it is something else.
+    let control = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) if is_control(&fd) => fd,
+        _ => {
+            eprintln!("coracle: {kind:?} is not a command to type: `run` starts it");
+            return Some(1);
+        }
+    };
+    Some(run(control))
+}
+
+fn is_control(fd: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_type(fd).is_ok_and(|t| t == rustix::net::SocketType::SEQPACKET)
+}
+
+/// What every monitor does first: leave the caller's session, and survive what the caller does not.
+fn settle(control: &OwnedFd) {
+    use rustix::fs::{Mode, OFlags};
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"coracle");
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let _ = rustix::process::chdir("/");
+    streams::ignore_signals();
+    // The control socket has its own descriptor now; a container must not inherit it as its standard input.
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+    let _ = control;
+}

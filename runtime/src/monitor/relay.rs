@@ -1,0 +1,396 @@
+//! Moves bytes between a program's streams, its log and the attached clients, until the program ends.
+//!
+//! One thread, one poll loop. Nobody but the client that started the program can slow it down: a later client that does
+//! not read is cut off.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::streams::{self, Streams};
+use crate::logs;
+use crate::wire::{self, Kind};
+
+/// Output that waits for a client: beyond this the program waits (first client), or the client is cut off (others).
+const MOST_OUTPUT: usize = 256 * 1024;
+
+/// Input that waits for the program: beyond this the client waits.
+const MOST_INPUT: usize = 256 * 1024;
+
+#[derive(Debug)]
+struct Client {
+    socket: OwnedFd,
+    queue: VecDeque<(Kind, Vec<u8>)>,
+    queued: usize,
+    /// Started the program: its pace counts, and its end is the end of the program's input.
+    first: bool,
+    gone: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    pub(super) streams: Streams,
+    pub(super) log: Option<logs::Writer>,
+    /// New clients come in here.
+    pub(super) listener: Option<OwnedFd>,
+    clients: Vec<Client>,
+    input: VecDeque<u8>,
+    input_ended: bool,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Ended,
+    Listener,
+    Client(usize),
+    Stdin,
+    Stdout,
+    Stderr,
+    Terminal,
+}
+
+impl Relay {
+    pub(super) fn new(streams: Streams) -> Relay {
+        Relay {
+            streams,
+            ..Relay::default()
+        }
+    }
+
+    pub(super) fn add_client(&mut self, socket: OwnedFd, first: bool) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        self.clients.push(Client {
+            socket,
+            queue: VecDeque::new(),
+            queued: 0,
+            first,
+            gone: false,
+        });
+        Ok(())
+    }
+
+    /// Relays until `ended` (a pidfd) is readable, then reads what is left.
+    pub(super) fn run(&mut self, ended: &OwnedFd) -> io::Result<()> {
+        loop {
+            let (over, ready) = self.wait(Some(ended))?;
+            for (source, events) in ready {
+                self.handle(source, events);
+            }
+            self.clients.retain(|c| !c.gone);
+            if over {
+                self.drain();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends the exit code, and waits until each client has everything or has gone.
+    pub(super) fn say_goodbye(&mut self, code: i32) {
+        self.streams = Streams::default();
+        self.listener = None;
+        for client in &mut self.clients {
+            client.push(Kind::Exit, &code.to_le_bytes());
+        }
+        self.clients.retain(|c| !c.gone && !c.queue.is_empty());
+        while !self.clients.is_empty() {
+            let Ok((_, ready)) = self.wait(None) else {
+                return;
+            };
+            for (source, events) in ready {
+                self.handle(source, events);
+            }
+            self.clients.retain(|c| !c.gone && !c.queue.is_empty());
+        }
+    }
+
+    fn wait(&self, ended: Option<&OwnedFd>) -> io::Result<(bool, Vec<(Source, PollFlags)>)> {
+        let held_up = self
+            .clients
+            .iter()
+            .any(|c| c.first && c.queued > MOST_OUTPUT);
+        let mut sources = Vec::with_capacity(8);
+        let mut fds = Vec::with_capacity(8);
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(ended) = ended {
+            add(Source::Ended, ended.as_fd(), PollFlags::IN);
+        }
+        if let Some(listener) = &self.listener {
+            add(Source::Listener, listener.as_fd(), PollFlags::IN);
+        }
+        for (i, client) in self.clients.iter().enumerate() {
+            let input = if self.input.len() < MOST_INPUT {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            };
+            let output = if client.queue.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            add(Source::Client(i), client.socket.as_fd(), input | output);
+        }
+        let reading = if held_up { None } else { Some(PollFlags::IN) };
+        if let (Some(fd), Some(flags)) = (&self.streams.stdout, reading) {
+            add(Source::Stdout, fd.as_fd(), flags);
+        }
+        if let (Some(fd), Some(flags)) = (&self.streams.stderr, reading) {
+            add(Source::Stderr, fd.as_fd(), flags);
+        }
+        if let Some(fd) = &self.streams.terminal {
+            let output = if self.input.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            let flags = reading.unwrap_or(PollFlags::empty()) | output;
+            if !flags.is_empty() {
+                add(Source::Terminal, fd.as_fd(), flags);
+            }
+        }
+        if let (Some(fd), false) = (&self.streams.stdin, self.input.is_empty()) {
+            add(Source::Stdin, fd.as_fd(), PollFlags::OUT);
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready: Vec<_> = sources
+            .into_iter()
+            .zip(fds.iter().map(PollFd::revents))
+            .filter(|(_, events)| !events.is_empty())
+            .collect();
+        let over = ready
+            .iter()
+            .any(|(source, _)| matches!(source, Source::Ended));
+        Ok((over, ready))
+    }
+
+    fn handle(&mut self, source: Source, events: PollFlags) {
+        match source {
+            Source::Ended => {}
+            Source::Listener => self.accept(),
+            Source::Client(i) => self.serve(i, events),
+            Source::Stdin => self.feed(),
+            Source::Stdout => {
+                self.take(Kind::Stdout);
+            }
+            Source::Stderr => {
+                self.take(Kind::Stderr);
+            }
+            Source::Terminal => {
+                if events.contains(PollFlags::OUT) {
+                    self.feed();
+                }
+                if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+                    && !self.take_terminal()
+                {
+                    // EIO: nobody in the container has the terminal open any more.
+                    self.streams.terminal = None;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        use rustix::net::{SocketFlags, accept_with};
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        if let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC) {
+            let _ = self.add_client(socket, false);
+        }
+    }
+
+    fn serve(&mut self, i: usize, events: PollFlags) {
+        if events.contains(PollFlags::OUT) {
+            self.clients[i].flush();
+        }
+        if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+        match wire::receive(&self.clients[i].socket) {
+            Ok(Some(message)) => match message.kind {
+                Kind::Stdin if message.payload.is_empty() => self.end_input(),
+                Kind::Stdin => self.input.extend(message.payload),
+                Kind::Resize => self.resize(&message.payload),
+                _ => {}
+            },
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) => {
+                self.clients[i].gone = true;
+                // A terminal's user may have detached; a pipe has simply come to its end.
+                if self.clients[i].first && self.streams.terminal.is_none() {
+                    self.end_input();
+                }
+            }
+        }
+        self.feed();
+    }
+
+    fn end_input(&mut self) {
+        self.input_ended = true;
+        self.feed();
+    }
+
+    fn resize(&mut self, payload: &[u8]) {
+        if let (Some(master), [a, b, c, d]) = (&self.streams.terminal, payload) {
+            streams::resize(
+                master,
+                u16::from_le_bytes([*a, *b]),
+                u16::from_le_bytes([*c, *d]),
+            );
+        }
+    }
+
+    /// Writes what waits to the program, as much as it takes now.
+    fn feed(&mut self) {
+        let to = self
+            .streams
+            .terminal
+            .as_ref()
+            .or(self.streams.stdin.as_ref());
+        let Some(to) = to else {
+            self.input.clear();
+            return;
+        };
+        while !self.input.is_empty() {
+            let (bytes, _) = self.input.as_slices();
+            match rustix::io::write(to, bytes) {
+                Ok(n) => drop(self.input.drain(..n)),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.input.clear(),
+            }
+        }
+        // One large paste must not keep its memory.
+        self.input.shrink_to(4096);
+        if self.input_ended {
+            self.streams.stdin = None;
+        }
+    }
+
+    /// Reads once from an output stream; false when there is nothing now.
+    fn take(&mut self, kind: Kind) -> bool {
+        let fd = match kind {
+            Kind::Stderr => &self.streams.stderr,
+            _ => &self.streams.stdout,
+        };
+        let Some(fd) = fd else { return false };
+        let mut buffer = [0u8; wire::CHUNK];
+        match rustix::io::read(fd, &mut buffer) {
+            Ok(n) if n > 0 => {
+                self.deliver(kind, &buffer[..n]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Likewise for the terminal; false when it is closed for good.
+    fn take_terminal(&mut self) -> bool {
+        let Some(fd) = &self.streams.terminal else {
+            return false;
+        };
+        let mut buffer = [0u8; wire::CHUNK];
+        match rustix::io::read(fd, &mut buffer) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.deliver(Kind::Stdout, &buffer[..n]);
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn deliver(&mut self, kind: Kind, bytes: &[u8]) {
+        if let Some(log) = &mut self.log {
+            let stream = if kind == Kind::Stderr {
+                logs::Stream::Stderr
+            } else {
+                logs::Stream::Stdout
+            };
+            log.write(stream, bytes);
+        }
+        for client in &mut self.clients {
+            client.push(kind, bytes);
+        }
+    }
+
+    /// After the end: the streams hold what the program wrote last, and nobody writes any more.
+    fn drain(&mut self) {
+        while self.take(Kind::Stdout) {}
+        while self.take(Kind::Stderr) {}
+        while self.streams.terminal.is_some() {
+            let before = self.read_pending();
+            if !before || !self.take_terminal() {
+                break;
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.finish();
+        }
+    }
+
+    fn read_pending(&self) -> bool {
+        let Some(fd) = &self.streams.terminal else {
+            return false;
+        };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::IN)
+    }
+}
+
+impl Client {
+    fn push(&mut self, kind: Kind, bytes: &[u8]) {
+        if self.queue.is_empty() {
+            match wire::send(&self.socket, kind, bytes) {
+                Ok(()) => return,
+                Err(e) if would_block(&e) => {}
+                Err(_) => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+        if !self.first && self.queued > MOST_OUTPUT {
+            self.gone = true;
+            return;
+        }
+        self.queued += bytes.len();
+        self.queue.push_back((kind, bytes.to_vec()));
+    }
+
+    fn flush(&mut self) {
+        while let Some((kind, bytes)) = self.queue.front() {
+            match wire::send(&self.socket, *kind, bytes) {
+                Ok(()) => {
+                    self.queued -= bytes.len();
+                    self.queue.pop_front();
+                }
+                Err(e) if would_block(&e) => return,
+                Err(_) => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A full socket buffer is EAGAIN; the kernel says ENOBUFS where memory is short for the moment.
+fn would_block(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS)
+}

@@ -1,0 +1,243 @@
+//! The last steps inside the container, before its program takes over the process: which file, which filter, which
+//! capabilities, and what is reported when it cannot be executed.
+//!
+//! libcontainer compiles a seccomp profile at each start and forgets it for exec; we load a compiled one ourselves.
+//! Loading needs CAP_SYS_ADMIN, so the spec carries it (and CAP_SETPCAP) up to here, and this file takes it away.
+
+#![allow(unsafe_code)] // resetting signal dispositions before exec
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::errno::Errno;
+use oci_spec::runtime::Spec;
+
+use super::{Confinement, Failure};
+use crate::error::ErrorKind;
+use crate::seccomp;
+
+/// Runs the spec's program, confined. Cloned by libcontainer across its forks.
+#[derive(Clone)]
+pub(super) struct Program {
+    confinement: Arc<Confinement>,
+    /// Where failures go; closed by a successful exec.
+    report: Arc<io::PipeWriter>,
+}
+
+impl Program {
+    pub(super) fn new(confinement: Confinement, report: io::PipeWriter) -> Program {
+        Program {
+            confinement: Arc::new(confinement),
+            report: Arc::new(report),
+        }
+    }
+
+    fn report(&self, failure: &Failure) -> String {
+        let text = serde_json::to_vec(failure).unwrap_or_default();
+        // Nobody reads any more when the monitor is gone; then nobody waits for an answer either.
+        let _ = (&*self.report).write_all(&text);
+        failure.message.clone()
+    }
+
+    fn confine(&self) -> Result<(), Failure> {
+        let wanted = capability_set(&self.confinement.capabilities)?;
+        let failed = |e: caps::errors::CapsError| Failure::internal("drop capabilities", &e);
+        for capability in caps::all() {
+            if !wanted.contains(&capability)
+                && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false)
+            {
+                caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
+            }
+        }
+        if let Some(filter) = &self.confinement.filter {
+            seccomp::load(filter)
+                .map_err(|e| Failure::internal("load the seccomp filter", &io::Error::from(e)))?;
+        }
+        caps::set(None, CapSet::Effective, &wanted).map_err(failed)?;
+        caps::set(None, CapSet::Permitted, &wanted).map_err(failed)
+    }
+}
+
+impl Executor for Program {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let (args, env) = words(spec);
+        match find(args, env) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(ExecutorValidationError::ArgValidationError(
+                self.report(&failure),
+            )),
+        }
+    }
+
+    /// The environment is handed to execve(2) as the spec has it, order included.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let (args, env) = words(spec);
+        let failure = match find(args, env) {
+            Err(failure) => failure,
+            Ok(path) => match self.confine() {
+                Err(failure) => failure,
+                Ok(()) => execute(&path, args, env),
+            },
+        };
+        Err(ExecutorError::Other(self.report(&failure)))
+    }
+}
+
+fn words(spec: &Spec) -> (&[String], &[String]) {
+    let process = spec.process().as_ref();
+    let args = process
+        .and_then(|p| p.args().as_deref())
+        .unwrap_or_default();
+    let env = process.and_then(|p| p.env().as_deref()).unwrap_or_default();
+    (args, env)
+}
+
+fn capability_set(names: &[String]) -> Result<CapsHashSet, Failure> {
+    names
+        .iter()
+        .map(|name| Capability::from_str(name))
+        .collect::<Result<_, _>>()
+        .map_err(|e| Failure {
+            kind: ErrorKind::Invalid,
+            message: format!("unknown capability: {e}"),
+        })
+}
+
+/// Executes; returns only if that fails.
+fn execute(path: &Path, args: &[String], env: &[String]) -> Failure {
+    let strings = |list: &[String]| {
+        list.iter()
+            .map(|s| CString::new(s.as_str()))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let (Ok(file), Ok(args), Ok(env)) = (
+        CString::new(path.as_os_str().as_encoded_bytes()),
+        strings(args),
+        strings(env),
+    ) else {
+        return Failure {
+            kind: ErrorKind::Invalid,
+            message: "a word of the command contains a NUL byte".into(),
+        };
+    };
+    reset_signals();
+    let Err(errno) = nix::unistd::execve(&file, &args, &env);
+    let name = args
+        .first()
+        .map(|a| a.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    program_failure(&name, errno)
+}
+
+/// A program must not inherit what this process ignores or blocks: SIGPIPE above all (signal(7), execve(2)).
+fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler of ours; this process has one thread and is about to exec.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// The file that a command stands for, looked up as execvp(3) does with the container's own PATH.
+fn find(args: &[String], env: &[String]) -> Result<PathBuf, Failure> {
+    let name = args.first().map(String::as_str).unwrap_or_default();
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => Ok(name.into()),
+            Err(Errno::ENOENT) => Err(Failure {
+                kind: ErrorKind::CommandNotFound,
+                message: format!("exec: {name:?}: stat {name}: no such file or directory"),
+            }),
+            Err(errno) => Err(program_failure(name, errno)),
+        };
+    }
+    let path = env
+        .iter()
+        .find_map(|e| e.strip_prefix("PATH="))
+        .unwrap_or_default();
+    let mut refused = None;
+    for directory in path.split(':').filter(|_| !name.is_empty()) {
+        let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) => refused = Some(program_failure(name, Errno::EACCES)),
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| Failure {
+        kind: ErrorKind::CommandNotFound,
+        message: format!("exec: {name:?}: executable file not found in $PATH"),
+    }))
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    let metadata =
+        std::fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    if metadata.is_dir() {
+        Err(Errno::EISDIR)
+    } else if metadata.permissions().mode() & 0o111 == 0 {
+        Err(Errno::EACCES)
+    } else {
+        Ok(())
+    }
+}
+
+fn program_failure(name: &str, errno: Errno) -> Failure {
+    let (kind, text) = match errno {
+        Errno::EACCES => (ErrorKind::NotExecutable, "permission denied"),
+        Errno::EISDIR => (ErrorKind::NotExecutable, "is a directory"),
+        Errno::ENOEXEC => (ErrorKind::NotExecutable, "exec format error"),
+        Errno::ENOENT => (ErrorKind::CommandNotFound, "no such file or directory"),
+        Errno::ENOTDIR => (ErrorKind::CommandNotFound, "not a directory"),
+        Errno::E2BIG => (ErrorKind::NotExecutable, "argument list too long"),
+        other => (ErrorKind::NotExecutable, other.desc()),
+    };
+    Failure {
+        kind,
+        message: format!("exec: {name:?}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(words: &[&str], path: &str) -> Option<ErrorKind> {
+        let args: Vec<String> = words.iter().map(|w| w.to_string()).collect();
+        find(&args, &[format!("PATH={path}")]).err().map(|f| f.kind)
+    }
+
+    #[test]
+    fn a_program_is_found_as_the_shell_finds_it() {
+        assert_eq!(kind_of(&["sh"], "/nowhere:/bin"), None);
+        assert_eq!(kind_of(&["/bin/sh"], ""), None);
+        assert_eq!(
+            kind_of(&["no-such-program"], "/bin"),
+            Some(ErrorKind::CommandNotFound)
+        );
+        assert_eq!(kind_of(&[""], "/bin"), Some(ErrorKind::CommandNotFound));
+        assert_eq!(
+            kind_of(&["/no/such"], "/bin"),
+            Some(ErrorKind::CommandNotFound)
+        );
+        assert_eq!(kind_of(&["/tmp"], "/bin"), Some(ErrorKind::NotExecutable));
+        assert_eq!(
+            kind_of(&["/etc/passwd"], "/bin"),
+            Some(ErrorKind::NotExecutable)
+        );
+        assert_eq!(kind_of(&["passwd"], "/etc"), Some(ErrorKind::NotExecutable));
+    }
+}

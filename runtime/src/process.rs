@@ -1,0 +1,164 @@
+//! Processes by identity, not by number: a pid means nothing without its start time and the boot it belongs to.
+//!
+//! Must not know what a process is for.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for another one that got the same number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub pid: i32,
+    /// Clock ticks since boot (field 22 of `/proc/PID/stat`, proc(5)).
+    pub start: u64,
+}
+
+impl Identity {
+    /// The identity of a running process; `None` if there is none of this number, or only a zombie.
+    pub fn of(pid: i32) -> Option<Identity> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        parse_stat(&stat).map(|start| Identity { pid, start })
+    }
+
+    pub fn myself() -> io::Result<Identity> {
+        let pid = std::process::id() as i32;
+        Identity::of(pid)
+            .ok_or_else(|| io::Error::other("/proc/self/stat cannot be read; is /proc mounted?"))
+    }
+
+    pub fn is_alive(self) -> bool {
+        Identity::of(self.pid) == Some(self)
+    }
+
+    /// A descriptor for the process; `None` if it has gone.
+    pub fn open(self) -> Option<Handle> {
+        let fd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at after opening: the descriptor now pins this process, whichever it is.
+        self.is_alive().then_some(Handle { fd })
+    }
+}
+
+/// An open process: signals sent through it reach this process or none.
+#[derive(Debug)]
+pub struct Handle {
+    fd: OwnedFd,
+}
+
+impl Handle {
+    /// Sends a signal; that the process has ended meanwhile is no error.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        match crate::pidfd::send_signal(&self.fd, signal) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Waits until the process has ended (it may still be a zombie); false when the time is up. `None` waits for ever.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let timeout = timeout.map(|d| Timespec {
+            tv_sec: d.as_secs() as i64,
+            tv_nsec: d.subsec_nanos() as i64,
+        });
+        loop {
+            let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(n) => return Ok(n > 0),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+/// The start time out of `/proc/PID/stat`; `None` for a zombie. The name in parentheses may hold anything.
+fn parse_stat(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|b| *b == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") {
+        return None;
+    }
+    // Field 22 of the whole line; the state is field 3.
+    fields.nth(18)?.parse().ok()
+}
+
+/// This boot of this kernel: what was written before a reboot says nothing about processes of now.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
+}
+
+/// Every process whose command line has these two words after the program's name. Slow: for repair only.
+pub fn with_arguments(first: &str, second: &str) -> Vec<Identity> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let own = std::process::id() as i32;
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+        .filter_map(|pid| {
+            let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let mut words = command_line.split(|b| *b == 0).skip(1);
+            let found =
+                words.next() == Some(first.as_bytes()) && words.next() == Some(second.as_bytes());
+            if found { Identity::of(pid) } else { None }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = b"42 (a) b) R) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n";
+        assert_eq!(parse_stat(line), Some(777));
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let line = b"42 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n";
+        assert_eq!(parse_stat(line), None);
+    }
+
+    #[test]
+    fn a_process_is_found_by_identity_until_it_ends() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let identity = Identity::of(child.id() as i32).unwrap();
+        assert!(identity.is_alive());
+        let stranger = Identity {
+            start: identity.start + 1,
+            ..identity
+        };
+        assert!(!stranger.is_alive());
+        assert!(stranger.open().is_none());
+        let handle = identity.open().unwrap();
+        handle.kill().unwrap();
+        assert!(handle.wait(None).unwrap());
+        child.wait().unwrap();
+        assert!(!identity.is_alive());
+        handle.kill().unwrap();
+    }
+}

@@ -198,10 +198,7 @@ mod tests {
         let input = "*nat\n-A X\nCOMMIT\n# a note\n*filter\n-D Y\nCOMMIT\n";
         assert_eq!(
             tables(input),
-            [
-                "*nat\n-A X\nCOMMIT\n",
-                "# a note\n*filter\n-D Y\nCOMMIT\n"
-            ]
+            ["*nat\n-A X\nCOMMIT\n", "# a note\n*filter\n-D Y\nCOMMIT\n"]
         );
     }
 }

@@ -104,7 +104,10 @@ pub enum Error {
     NoFreePorts { protocol: &'static str, count: u16 },
 
     /// `cause` failed, and then so did part of taking back what had been done before it.
-    #[error("{cause}; and taking back what was done before it failed too: {}", join(undo))]
+    #[error(
+        "{cause}; and taking back what was done before it failed too: {}",
+        join(undo)
+    )]
     RollBack {
         #[source]
         cause: Box<Error>,

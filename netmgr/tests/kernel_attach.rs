@@ -19,7 +19,7 @@ fn namespaces(lasts: &[u8]) -> HashMap<String, Netns> {
         .collect()
 }
 
-fn of<'a>(namespaces: &'a HashMap<String, Netns>, last: u8) -> &'a Netns {
+fn of(namespaces: &HashMap<String, Netns>, last: u8) -> &Netns {
     &namespaces[&veth(last).endpoint.id]
 }
 
@@ -94,7 +94,7 @@ fn first_packet_of_a_container_needs_no_second_try() {
         let root = tempfile::tempdir().unwrap();
         let settings = settings(&root);
         apply::run(&settings, &[Op::CreateBridge(bridge())], &HashMap::new()).unwrap();
-        for last in 2..12 {
+        for last in 2..42 {
             let inside = namespaces(&[last]);
             apply::run(&settings, &[Op::CreateVeth(veth(last))], &inside).unwrap();
             // A lost ARP request is repeated after a second.

@@ -109,10 +109,13 @@ fn configure(channel: &mut Channel, veth: &Veth, netns: &Netns) -> Result<(), Er
         default_route(&mut inside, index, gateway).map_err(failed("set the default route"))?;
     }
 
-    // Asking makes the kernel finish its deferred work, after which the bridge port forwards (see `Channel::link`).
-    channel
-        .link(&endpoint.host_interface)
-        .map_err(failed("find the host's end"))?;
+    // Asking makes the kernel finish its deferred work (see `Channel::link`): the port forwards, and the bridge, for
+    // which it may be the first one, sends. Without it the container's first packet is lost now and then.
+    for name in [&endpoint.host_interface, &veth.bridge] {
+        channel
+            .link(name)
+            .map_err(failed("wait for the bridge port"))?;
+    }
     announce(&mut inside, index, endpoint.mac).map_err(failed("announce the address"))
 }
 

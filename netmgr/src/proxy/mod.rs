@@ -145,7 +145,7 @@ impl Proxy {
                     Some(Protocol::Tcp) => self.accept(index),
                     Some(Protocol::Udp) => {
                         let forward = &self.forwards[index];
-                        let taken = self.flows.from_clients(
+                        let taken = self.flows.take_questions(
                             &self.poller,
                             index,
                             forward,
@@ -168,7 +168,7 @@ impl Proxy {
             }
             Source::Flow(key) => self
                 .flows
-                .from_target(key, &self.forwards, &mut self.scratch),
+                .take_answers(key, &self.forwards, &mut self.scratch),
         }
     }
 

@@ -37,6 +37,16 @@ struct Local {
     interface: u32,
 }
 
+impl Local {
+    /// On whatever interface.
+    fn any(address: IpAddr) -> Local {
+        Local {
+            address,
+            interface: 0,
+        }
+    }
+}
+
 struct Flow {
     caller: Caller,
     /// Connected to the target: only its answers are read.
@@ -79,7 +89,7 @@ impl Flows {
     }
 
     /// Passes on what clients have sent. An error means that the listener cannot be read: it should rest.
-    pub(super) fn from_clients(
+    pub(super) fn take_questions(
         &mut self,
         poller: &Poller,
         index: usize,
@@ -112,7 +122,7 @@ impl Flows {
     }
 
     /// Passes on what the target has answered to one client.
-    pub(super) fn from_target(&mut self, key: Key, forwards: &[Forward], scratch: &mut [u8]) {
+    pub(super) fn take_answers(&mut self, key: Key, forwards: &[Forward], scratch: &mut [u8]) {
         let Some(flow) = self.flows.get_mut(key) else {
             return;
         };
@@ -161,10 +171,9 @@ impl Flows {
         listener: &OwnedFd,
         scratch: &mut [u8],
     ) -> nix::Result<Option<(usize, SocketAddr, Local)>> {
-        if self.control.capacity() == 0 {
+        if self.control.is_empty() {
             self.control = nix::cmsg_space!(libc::in6_pktinfo);
         }
-        self.control.clear();
         let mut parts = [IoSliceMut::new(scratch)];
         let message = recvmsg::<SockaddrStorage>(
             listener.as_raw_fd(),
@@ -172,18 +181,22 @@ impl Flows {
             Some(&mut self.control),
             MsgFlags::empty(),
         )?;
-        let called = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4PacketInfo(info) => Some(Local {
-                address: Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into(),
-                interface: 0,
-            }),
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(local_v6(&info)),
-            _ => None,
+        let Some(client) = message.address.as_ref().and_then(client_address) else {
+            return Ok(None);
+        };
+        let told = message.cmsgs().ok().and_then(|mut told| {
+            told.find_map(|control| match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => Some(local_v4(&info)),
+                ControlMessageOwned::Ipv6PacketInfo(info) => Some(local_v6(&info)),
+                _ => None,
+            })
         });
-        let client = message.address.as_ref().and_then(client_address);
-        Ok(client
-            .zip(called)
-            .map(|(client, called)| (message.bytes, client, called)))
+        // Not told, the kernel chooses the address to answer from, by its routes.
+        let called = told.unwrap_or(match client {
+            SocketAddr::V4(_) => Local::any(Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => Local::any(Ipv6Addr::UNSPECIFIED.into()),
+        });
+        Ok(Some((message.bytes, client, called)))
     }
 
     /// The caller's flow, made if there is none. `None`: this datagram is lost, as under any overload.
@@ -289,6 +302,16 @@ fn answer(listener: &OwnedFd, caller: Caller, data: &[u8]) -> nix::Result<usize>
         // A socket receives from its own family only.
         _ => Err(nix::Error::EAFNOSUPPORT),
     }
+}
+
+/// The local address that an answer comes from (`ip(7)`, ipi_spec_dst); the datagram's own destination where it was
+/// queued before anybody asked.
+fn local_v4(info: &libc::in_pktinfo) -> Local {
+    let address = match info.ipi_spec_dst.s_addr {
+        0 => info.ipi_addr.s_addr,
+        local => local,
+    };
+    Local::any(Ipv4Addr::from(address.to_ne_bytes()).into())
 }
 
 fn local_v6(info: &libc::in6_pktinfo) -> Local {

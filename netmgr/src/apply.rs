@@ -1,1 +1,204 @@
-//! Skeleton.
+//! Runs the operations of a plan against the kernel, and takes them back. Decides nothing.
+
+use std::collections::HashMap;
+
+use crate::change::{Netns, Settings};
+use crate::kernel::netlink::Channel;
+use crate::kernel::{self, bridge, commands, host, veth};
+use crate::plan::{Batch, Op, Veth};
+
+/// Runs `ops` in order. When one fails, those before it are taken back, last first, and the kernel is as it was.
+///
+/// `netns` holds the namespaces of the endpoints (by their ID) that get or lose a veth.
+pub fn run(
+    settings: &Settings,
+    ops: &[Op],
+    netns: &HashMap<String, Netns>,
+) -> Result<(), kernel::Error> {
+    let mut run = Run::start(settings, netns)?;
+    let mut done = Vec::new();
+    for op in ops {
+        match run.execute(op) {
+            Ok(Effect::Done) => done.push(op),
+            Ok(Effect::Nothing) => {}
+            Err(cause) => {
+                let undo = run.undo_all(done.into_iter().rev());
+                return Err(match undo.is_empty() {
+                    true => cause,
+                    false => kernel::Error::RollBack {
+                        cause: Box::new(cause),
+                        undo,
+                    },
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes back all of `ops`, last first, however many of them were run before the command was killed: what is not there
+/// any more, or is there again, counts as taken back. Goes on after a failure and returns all of them.
+///
+/// A removed veth is not made anew: its namespace is not at hand, and its container lost its link with it.
+pub fn roll_back(settings: &Settings, ops: &[Op]) -> Result<(), kernel::Error> {
+    let none = HashMap::new();
+    let mut run = Run::start(settings, &none)?;
+    run.tolerant = true;
+    let mut errors = run.undo_all(ops.iter().rev());
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(kernel::Error::Several(errors)),
+    }
+}
+
+/// Whether an operation has changed anything, and so has to be taken back.
+enum Effect {
+    Done,
+    Nothing,
+}
+
+struct Run<'a> {
+    settings: &'a Settings,
+    netns: &'a HashMap<String, Netns>,
+    channel: Channel,
+    /// Nobody knows how much of it was done: an inverse that finds nothing to do is no failure.
+    tolerant: bool,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        settings: &'a Settings,
+        netns: &'a HashMap<String, Netns>,
+    ) -> Result<Run<'a>, kernel::Error> {
+        Ok(Run {
+            settings,
+            netns,
+            channel: Channel::open()?,
+            tolerant: false,
+        })
+    }
+
+    fn execute(&mut self, op: &Op) -> Result<Effect, kernel::Error> {
+        match op {
+            Op::EnableForwarding => {
+                let changed =
+                    host::enable_forwarding(&self.settings.run_root, self.settings.firewall)?;
+                tracing::debug!(changed, "forwarding enabled");
+                if !changed {
+                    return Ok(Effect::Nothing);
+                }
+            }
+            Op::CreateBridge(bridge) => {
+                bridge::create(&mut self.channel, bridge)?;
+                tracing::debug!(bridge = bridge.name, gateway = %bridge.gateway, "bridge created");
+            }
+            Op::RemoveBridge(bridge) => {
+                bridge::remove(&mut self.channel, bridge)?;
+                tracing::debug!(bridge = bridge.name, "bridge removed");
+            }
+            Op::CreateVeth(veth) => {
+                let netns = self.netns_of(veth)?;
+                veth::create(&mut self.channel, veth, netns)?;
+                tracing::debug!(
+                    veth = veth.endpoint.host_interface,
+                    bridge = veth.bridge,
+                    address = %veth.endpoint.address,
+                    container = veth.endpoint.container_name,
+                    "veth created"
+                );
+            }
+            Op::RemoveVeth(veth) => {
+                veth::remove(&mut self.channel, veth)?;
+                tracing::debug!(veth = veth.endpoint.host_interface, "veth removed");
+            }
+            Op::Rules(batch) => {
+                commands::restore(&batch.forward).inspect_err(|_| undo_tables(batch))?;
+                tracing::debug!(lines = batch.forward.lines().count(), "rules applied");
+            }
+        }
+        Ok(Effect::Done)
+    }
+
+    fn undo_all<'o>(&mut self, ops: impl Iterator<Item = &'o Op>) -> Vec<kernel::Error> {
+        let mut errors = Vec::new();
+        for op in ops {
+            match self.undo(op) {
+                Ok(()) => tracing::debug!(?op, "taken back"),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    fn undo(&mut self, op: &Op) -> Result<(), kernel::Error> {
+        match op {
+            Op::EnableForwarding => host::restore(&self.settings.run_root),
+            Op::CreateBridge(bridge) => bridge::remove(&mut self.channel, bridge),
+            Op::CreateVeth(veth) => veth::remove(&mut self.channel, veth),
+            Op::RemoveBridge(bridge) => match bridge::create(&mut self.channel, bridge) {
+                Err(kernel::Error::CreateBridge { source, .. })
+                    if self.tolerant && source.raw_os_error() == Some(libc::EEXIST) =>
+                {
+                    Ok(())
+                }
+                result => result,
+            },
+            Op::RemoveVeth(_) if self.tolerant => Ok(()),
+            Op::RemoveVeth(veth) => {
+                let netns = self.netns_of(veth)?;
+                veth::create(&mut self.channel, veth, netns)
+            }
+            Op::Rules(batch) if self.tolerant => {
+                undo_tables(batch);
+                Ok(())
+            }
+            Op::Rules(batch) => commands::restore(&batch.inverse),
+        }
+    }
+
+    fn netns_of(&self, veth: &Veth) -> Result<&'a Netns, kernel::Error> {
+        let found = self.netns.get(&veth.endpoint.id);
+        found.ok_or_else(|| kernel::Error::NetnsUnknown {
+            container: veth.endpoint.container_name.clone(),
+        })
+    }
+}
+
+/// Takes back a batch of which some tables were committed and some were not: each table by itself, as the command
+/// commits them. An inverse that fails belongs to a table that was not committed: within one table it is all or nothing.
+fn undo_tables(batch: &Batch) {
+    for table in tables(&batch.inverse) {
+        if let Err(error) = commands::restore(&table) {
+            tracing::debug!(%error, "table needed no taking back");
+        }
+    }
+}
+
+/// The input, cut after each `COMMIT`.
+fn tables(input: &str) -> Vec<String> {
+    let mut tables = Vec::new();
+    let mut table = String::new();
+    for line in input.lines() {
+        table.push_str(line);
+        table.push('\n');
+        if line.trim() == "COMMIT" {
+            tables.push(std::mem::take(&mut table));
+        }
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_cut_after_each_table() {
+        let input = "*nat\n-A X\nCOMMIT\n# a note\n*filter\n-D Y\nCOMMIT\n";
+        assert_eq!(
+            tables(input),
+            ["*nat\n-A X\nCOMMIT\n", "# a note\n*filter\n-D Y\nCOMMIT\n"]
+        );
+    }
+}

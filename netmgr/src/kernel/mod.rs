@@ -1,3 +1,16 @@
 //! The only kernel I/O of this crate: netlink, namespaces, sysctls, and the two iptables commands.
+//!
+//! Everything here is blocking, acts in the network namespace of the calling thread, and decides by errno,
+//! never by a text of the kernel or of a command. What should be there is decided elsewhere.
 
+pub mod commands;
+pub mod error;
+pub mod host;
+pub mod links;
 pub mod netns;
+
+pub(crate) mod bridge;
+pub(crate) mod netlink;
+pub(crate) mod veth;
+
+pub use error::Error;

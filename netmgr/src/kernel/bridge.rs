@@ -1,0 +1,93 @@
+//! Makes and removes a network's bridge.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::BridgeStpState;
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkUnspec};
+
+use crate::kernel::Error;
+use crate::kernel::links;
+use crate::kernel::netlink::Channel;
+use crate::plan::Bridge;
+
+/// A new bridge's MTU follows the smallest of its ports' until somebody sets it.
+const FOLLOWS_PORTS: u32 = 1500;
+
+/// Creates the bridge with its address, up; leaves nothing behind when a step fails.
+pub(crate) fn create(channel: &mut Channel, bridge: &Bridge) -> Result<(), Error> {
+    let mtu = match bridge.mtu {
+        Some(mtu) => mtu,
+        None => links::default_mtu_on(channel)?,
+    };
+    let name = &bridge.name;
+    // Spanning tree off: with it a new port would be mute for half a minute. The hardware address is fixed, because
+    // a bridge otherwise takes its ports' lowest and changes it as they come and go: neighbours would lose it.
+    let message = LinkBridge::new(name)
+        .stp_state(BridgeStpState::Disabled)
+        .address(hardware_address(bridge.gateway).to_vec())
+        .up()
+        .build();
+    let failed = |source| Error::CreateBridge {
+        name: name.clone(),
+        source,
+    };
+    channel
+        .create(RouteNetlinkMessage::NewLink(message))
+        .map_err(failed)?;
+    finish(channel, bridge, mtu).inspect_err(|_| {
+        if let Err(error) = links::remove_on(channel, name) {
+            tracing::warn!(%error, bridge = name, "half made bridge left behind");
+        }
+    })
+}
+
+fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error> {
+    let failed = |source| Error::CreateBridge {
+        name: bridge.name.clone(),
+        source,
+    };
+    let index = channel.index(&bridge.name).map_err(failed)?;
+    if mtu != FOLLOWS_PORTS {
+        // Not at creation, where it does not count as set (`br_change_mtu`, BROPT_MTU_SET_BY_USER): the bridge would
+        // forget it with its last port.
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        channel
+            .change(RouteNetlinkMessage::SetLink(message))
+            .map_err(failed)?;
+    }
+    add_address(channel, index, bridge.gateway, bridge.subnet.prefix_len()).map_err(|source| {
+        Error::AddressBridge {
+            name: bridge.name.clone(),
+            gateway: bridge.gateway,
+            source,
+        }
+    })
+}
+
+/// Removes the bridge; its ports, if any are left, stay without one.
+pub(crate) fn remove(channel: &mut Channel, bridge: &Bridge) -> Result<(), Error> {
+    links::remove_on(channel, &bridge.name)
+}
+
+/// `ip address add ADDRESS/PREFIX broadcast + dev INDEX`.
+pub(crate) fn add_address(
+    channel: &mut Channel,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> io::Result<()> {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(index)
+        .address(address, prefix)
+        .build();
+    channel.create(RouteNetlinkMessage::NewAddress(message))
+}
+
+/// `02:42` and the four bytes of the address, as Docker makes a container's: locally administered and never twice on
+/// one bridge, because the address is not.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod explain;
 pub mod firewall;
 pub mod ipam;
 pub mod kernel;
@@ -14,6 +15,9 @@ pub mod plan;
 pub mod ports;
 pub mod proxy;
 pub mod store;
+
+mod edit;
+mod journal;
 
 mod error;
 

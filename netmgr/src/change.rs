@@ -254,7 +254,13 @@ impl<'a> Session<'a> {
     /// Compares the kernel with a model (or with nothing) and mends it. `journal` is of the change that failed.
     fn mend(&self, model: &Model, goal: Goal, journal: &Journal) -> Result<Vec<String>, Error> {
         let run_root = &self.settings.run_root;
-        let found = self.look(journal)?;
+        let mut found = self.look(journal)?;
+        if goal == Goal::Gone
+            && self.settings.profile == Profile::Docker
+            && self.state()? == State::Down
+        {
+            keep_what_is_known(&mut found, journal);
+        }
         let aim = self.aim(goal);
         let mending = plan::from_found(&found, model, model, aim, &HashSet::new());
         if !mending.ops.is_empty() {
@@ -406,7 +412,6 @@ impl<'a> Session<'a> {
         let state = self.state()?;
         let links = kernel::links::list()?;
         let rules = match (self.rules(), state) {
-            // The names are a real Docker's too: what is not known to be ours is not looked at, lest it be removed.
             (plan::Rules::Written, _) => true,
             (plan::Rules::Omitted, State::Different { rules }) => rules,
             (plan::Rules::Omitted, _) => false,
@@ -458,6 +463,17 @@ impl<'a> Session<'a> {
                 chains: in_place.join(", "),
             }),
         }
+    }
+}
+
+/// In the docker profile our names are a real Docker's: with nothing of ours up, only what a killed change of ours was at
+/// may be taken away.
+fn keep_what_is_known(found: &mut Found, journal: &Journal) {
+    found
+        .links
+        .retain(|link| found.journal_links.contains(&link.name));
+    if journal.batches.is_empty() {
+        found.chains = None;
     }
 }
 

@@ -67,8 +67,16 @@ fn write_verdict(out: &mut String, verdict: &Verdict) {
     }
 }
 
+/// As `iptables-save` does (`xtables_save_string`).
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\\' | '"' | '\'') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// What `iptables-save` would print for these tables, had nobody else a rule. `forward_policy` is the policy of FORWARD,

@@ -197,7 +197,7 @@ fn forward(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain
         .add(
             vec![],
             jump(&names.user),
-            "the administrator's rules come before all others".into(),
+            "rules of the administrator come before all others".into(),
         )
         .add(
             vec![],
@@ -328,7 +328,7 @@ fn user(names: &ChainNames) -> Chain {
     rules.add(
         vec![],
         Verdict::Return,
-        "the administrator's chain: write your own rules above this one".into(),
+        "a chain for the administrator: write your own rules above this one".into(),
     );
     rules.chain(Table::Filter, &names.user, Owner::Administrator)
 }
@@ -355,7 +355,7 @@ fn output(profile: Profile, names: &ChainNames) -> Chain {
             Match::LocalDestination,
         ],
         jump(&names.main),
-        "this host's own packets to a published port of its own".into(),
+        "packets of this host itself to a published port of its own".into(),
     );
     rules.chain(Table::Nat, "OUTPUT", Owner::Host)
 }
@@ -372,7 +372,7 @@ fn postrouting(profile: Profile, networks: &[&Network], published: &[Published<'
             ],
             Verdict::Masquerade,
             format!(
-                "network {}: goes out under this host's address",
+                "network {}: goes out under the address of this host",
                 label(&network.name)
             ),
         );

@@ -16,6 +16,9 @@ pub mod ports;
 pub mod proxy;
 pub mod store;
 
+mod edit;
+mod journal;
+
 mod error;
 
 pub use change::{

@@ -76,6 +76,47 @@ pub struct Network {
     pub options: Vec<(String, String)>,
 }
 
+impl Network {
+    /// The default network's name, in every profile.
+    pub const DEFAULT: &'static str = "bridge";
+
+    /// Whether its packets leave under the host's address (`com.docker.network.bridge.enable_ip_masquerade`).
+    pub fn masquerade(&self) -> bool {
+        self.option(OPTION_MASQUERADE)
+            .and_then(parse_bool)
+            .unwrap_or(true)
+    }
+
+    /// The MTU asked for (`com.docker.network.driver.mtu`), if one was.
+    pub fn mtu(&self) -> Option<u32> {
+        self.option(OPTION_MTU)?.parse().ok()
+    }
+
+    fn option(&self, key: &str) -> Option<&str> {
+        option(&self.options, key)
+    }
+}
+
+pub const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
+pub const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
+pub const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
+
+/// The last value given for a key wins.
+pub fn option<'a>(options: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    let found = options.iter().rev().find(|(k, _)| k == key);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it, since Docker's options are read so.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// A container's place in one network. Exists while the container is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {

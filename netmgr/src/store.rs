@@ -1,16 +1,380 @@
-//! stand-in
+//! The tables of this crate: networks, endpoints with their addresses, and published ports.
+//!
+//! Names, bridges, subnets, addresses and host ports are unique by the schema. What a constraint cannot say (ranges that
+//! overlap, `0.0.0.0` against one address) is checked inside the same transaction. Nothing here decides a default.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
 use crate::error::Error;
-use crate::model::*;
-use rusqlite::Connection;
-pub fn create_tables(_: &Connection) -> Result<(), Error> {
-    todo!()
+use crate::model::{Endpoint, Model, Network, PortMap, Profile, Protocol};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS networks (
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       TEXT NOT NULL UNIQUE,
+    name     TEXT NOT NULL UNIQUE,
+    bridge   TEXT NOT NULL UNIQUE,
+    subnet   TEXT NOT NULL UNIQUE,
+    gateway  TEXT NOT NULL,
+    internal INTEGER NOT NULL,
+    icc      INTEGER NOT NULL,
+    created  TEXT NOT NULL,
+    labels   TEXT NOT NULL,
+    options  TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS endpoints (
+    seq            INTEGER PRIMARY KEY AUTOINCREMENT,
+    id             TEXT NOT NULL UNIQUE,
+    network_id     TEXT NOT NULL REFERENCES networks (id),
+    container_id   TEXT NOT NULL,
+    container_name TEXT NOT NULL,
+    address        TEXT NOT NULL,
+    mac            TEXT NOT NULL,
+    host_interface TEXT NOT NULL UNIQUE,
+    interface      TEXT NOT NULL,
+    UNIQUE (network_id, address),
+    UNIQUE (network_id, container_id),
+    UNIQUE (container_id, interface)
+) STRICT;
+CREATE TABLE IF NOT EXISTS ports (
+    endpoint_id    TEXT NOT NULL REFERENCES endpoints (id),
+    position       INTEGER NOT NULL,
+    protocol       TEXT NOT NULL,
+    host_ip        TEXT NOT NULL,
+    host_port      INTEGER NOT NULL CHECK (host_port BETWEEN 1 AND 65535),
+    container_port INTEGER NOT NULL CHECK (container_port BETWEEN 1 AND 65535),
+    count          INTEGER NOT NULL CHECK (count >= 1 AND host_port + count <= 65536
+                                           AND container_port + count <= 65536),
+    PRIMARY KEY (endpoint_id, position),
+    UNIQUE (protocol, host_ip, host_port)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Makes the tables where they are missing. Cheap when they are there.
+pub fn create_tables(conn: &Connection) -> Result<(), Error> {
+    conn.execute_batch(SCHEMA)
+        .map_err(failed("create the network tables"))
 }
-pub fn networks(_: &Connection) -> Result<Vec<Network>, Error> {
-    todo!()
+
+/// Everything that should be there, in order of creation; the default network first.
+pub fn load_model(conn: &Connection, profile: Profile) -> Result<Model, Error> {
+    Ok(Model {
+        profile,
+        networks: networks(conn)?,
+        endpoints: endpoints_where(conn, "1 = 1", "")?,
+    })
 }
-pub fn endpoints(_: &Connection) -> Result<Vec<Endpoint>, Error> {
-    todo!()
+
+pub fn networks(conn: &Connection) -> Result<Vec<Network>, Error> {
+    let query = format!("SELECT {NETWORK} FROM networks ORDER BY name <> '{DEFAULT}', seq");
+    let mut statement = conn
+        .prepare_cached(&query)
+        .map_err(failed("read networks"))?;
+    let rows = statement
+        .query_map([], |row| Ok(network(row)))
+        .map_err(failed("read networks"))?;
+    rows.map(|row| row.map_err(failed("read networks"))?)
+        .collect()
 }
-pub fn load_model(_: &Connection, _: Profile) -> Result<Model, Error> {
-    todo!()
+
+const DEFAULT: &str = Network::DEFAULT;
+const NETWORK: &str = "id, name, bridge, subnet, gateway, internal, icc, created, labels, options";
+
+/// By full ID, by name, or by a prefix of an ID that fits one network only; in this order, as Docker does.
+pub fn find_network(conn: &Connection, name: &str) -> Result<Network, Error> {
+    let query = format!(
+        "SELECT {NETWORK}, CASE ?1 WHEN id THEN 0 WHEN name THEN 1 ELSE 2 END AS rank FROM networks
+         WHERE id = ?1 OR name = ?1 OR substr(id, 1, length(?1)) = ?1 ORDER BY rank, seq"
+    );
+    let mut statement = conn
+        .prepare_cached(&query)
+        .map_err(failed("find a network"))?;
+    let rows = statement
+        .query_map([name], |row| Ok((network(row), row.get::<_, i64>("rank")?)))
+        .map_err(failed("find a network"))?;
+    let found: Vec<_> = rows
+        .collect::<Result<_, _>>()
+        .map_err(failed("find a network"))?;
+    let matches = found.len();
+    match found.into_iter().next() {
+        None => Err(Error::NetworkNotFound(name.to_owned())),
+        Some(_) if name.is_empty() => Err(Error::NetworkNotFound(name.to_owned())),
+        Some((_, 2)) if matches > 1 => Err(Error::AmbiguousNetwork {
+            prefix: name.to_owned(),
+            matches,
+        }),
+        Some((network, _)) => network,
+    }
+}
+
+/// Whether a network has exactly this name.
+pub fn network_named(conn: &Connection, name: &str) -> Result<Option<Network>, Error> {
+    let query = format!("SELECT {NETWORK} FROM networks WHERE name = ?1");
+    conn.query_row(&query, [name], |row| Ok(network(row)))
+        .optional()
+        .map_err(failed("find a network"))?
+        .transpose()
+}
+
+/// All endpoints of a container, in order of attachment.
+pub fn endpoints_of(conn: &Connection, container_id: &str) -> Result<Vec<Endpoint>, Error> {
+    endpoints_where(conn, "container_id = ?1", container_id)
+}
+
+/// All endpoints of a network, in order of attachment.
+pub fn endpoints_on(conn: &Connection, network_id: &str) -> Result<Vec<Endpoint>, Error> {
+    endpoints_where(conn, "network_id = ?1", network_id)
+}
+
+/// One query for the endpoints and one for their ports, however many there are. `value` is bound where `condition` names
+/// a parameter.
+fn endpoints_where(
+    conn: &Connection,
+    condition: &str,
+    value: &str,
+) -> Result<Vec<Endpoint>, Error> {
+    let fail = failed("read endpoints");
+    let arguments: &[&dyn rusqlite::ToSql] = match condition.contains("?1") {
+        true => &[&value],
+        false => &[],
+    };
+    let query = format!(
+        "SELECT id, network_id, container_id, container_name, address, mac, host_interface, interface
+         FROM endpoints WHERE {condition} ORDER BY seq"
+    );
+    let mut statement = conn.prepare_cached(&query).map_err(fail)?;
+    let rows = statement
+        .query_map(arguments, |row| Ok(endpoint(row)))
+        .map_err(fail)?;
+    let mut endpoints: Vec<Endpoint> = rows
+        .map(|row| row.map_err(fail)?)
+        .collect::<Result<_, _>>()?;
+
+    let query = format!(
+        "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count
+         FROM ports JOIN endpoints ON endpoints.id = ports.endpoint_id WHERE {condition} ORDER BY seq, position"
+    );
+    let mut statement = conn.prepare_cached(&query).map_err(fail)?;
+    let mut rows = statement.query(arguments).map_err(fail)?;
+    // Both results are in the same order: one pass joins them.
+    let mut at = 0;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let owner: String = row.get(0).map_err(fail)?;
+        while endpoints.get(at).is_some_and(|e| e.id != owner) {
+            at += 1;
+        }
+        if let Some(endpoint) = endpoints.get_mut(at) {
+            endpoint.ports.push(port_map(row)?);
+        }
+    }
+    Ok(endpoints)
+}
+
+pub(crate) fn insert_network(conn: &Connection, network: &Network) -> Result<(), Error> {
+    let json = |pairs: &[(String, String)]| {
+        serde_json::to_string(pairs).map_err(|_| Error::Malformed {
+            what: "label or option",
+            value: network.name.clone(),
+        })
+    };
+    let query = format!("INSERT INTO networks ({NETWORK}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)");
+    conn.execute(
+        &query,
+        params![
+            network.id,
+            network.name,
+            network.bridge,
+            network.subnet.to_string(),
+            network.gateway.to_string(),
+            network.internal,
+            network.icc,
+            network.created,
+            json(&network.labels)?,
+            json(&network.options)?,
+        ],
+    )
+    .map_err(failed("enter a network"))?;
+    Ok(())
+}
+
+pub(crate) fn delete_network(conn: &Connection, id: &str) -> Result<(), Error> {
+    conn.execute("DELETE FROM networks WHERE id = ?1", [id])
+        .map_err(failed("remove a network"))?;
+    Ok(())
+}
+
+/// Enters an endpoint with its ports. The ports must have been checked with [`allocated_port`].
+pub(crate) fn insert_endpoint(conn: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
+    let fail = failed("enter an endpoint");
+    let mac: Vec<String> = endpoint.mac.iter().map(|b| format!("{b:02x}")).collect();
+    conn.prepare_cached(
+        "INSERT INTO endpoints (id, network_id, container_id, container_name, address, mac, host_interface, interface)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            endpoint.id,
+            endpoint.network_id,
+            endpoint.container_id,
+            endpoint.container_name,
+            endpoint.address.to_string(),
+            mac.join(":"),
+            endpoint.host_interface,
+            endpoint.interface,
+        ])
+    })
+    .map_err(fail)?;
+    for (position, map) in endpoint.ports.iter().enumerate() {
+        let host_ip = map.host_ip.map_or_else(String::new, |ip| ip.to_string());
+        conn.prepare_cached("INSERT INTO ports VALUES (?1,?2,?3,?4,?5,?6,?7)")
+            .and_then(|mut insert| {
+                insert.execute(params![
+                    endpoint.id,
+                    position as i64,
+                    map.protocol.as_str(),
+                    host_ip,
+                    map.host_port,
+                    map.container_port,
+                    map.count,
+                ])
+            })
+            .map_err(failed("enter a published port"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn delete_endpoint(conn: &Connection, id: &str) -> Result<(), Error> {
+    let fail = failed("remove an endpoint");
+    conn.execute("DELETE FROM ports WHERE endpoint_id = ?1", [id])
+        .map_err(fail)?;
+    conn.execute("DELETE FROM endpoints WHERE id = ?1", [id])
+        .map_err(fail)?;
+    Ok(())
+}
+
+/// The first of a run of host ports that another endpoint has, if one has: on the same address, or where either side
+/// means all addresses.
+pub(crate) fn allocated_port(conn: &Connection, map: &PortMap) -> Result<Option<u16>, Error> {
+    let fail = failed("look up published ports");
+    let last = map.host_port + (map.count - 1);
+    // Ports of one protocol that overlap the run; the addresses are compared below.
+    let mut statement = conn
+        .prepare_cached(
+            "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count FROM ports
+             WHERE protocol = ?1 AND host_port <= ?2 AND host_port + count > ?3 ORDER BY host_port",
+        )
+        .map_err(fail)?;
+    let mut rows = statement
+        .query(params![map.protocol.as_str(), last, map.host_port])
+        .map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let found = clash(map, &[port_map(row)?]);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The first port of a map that one of the others has as well.
+pub(crate) fn clash(map: &PortMap, others: &[PortMap]) -> Option<u16> {
+    let last = |m: &PortMap| m.host_port + (m.count - 1);
+    others
+        .iter()
+        .filter(|o| o.protocol == map.protocol && addresses_clash(map.host_ip, o.host_ip))
+        .filter(|o| o.host_port <= last(map) && map.host_port <= last(o))
+        .map(|o| o.host_port.max(map.host_port))
+        .min()
+}
+
+/// Whether the same port cannot be had on both. `None` is every address of both families; `0.0.0.0` and `::` are every
+/// address of theirs.
+pub(crate) fn addresses_clash(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    match (a, b) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) => {
+            a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+        }
+    }
+}
+
+fn network(row: &Row<'_>) -> Result<Network, Error> {
+    let fail = failed("read a network");
+    let text = |column: &str| row.get::<_, String>(column).map_err(fail);
+    let pairs = |column: &'static str| {
+        let json = text(column)?;
+        serde_json::from_str(&json).map_err(|_| malformed(column, &json))
+    };
+    Ok(Network {
+        id: text("id")?,
+        name: text("name")?,
+        bridge: text("bridge")?,
+        subnet: parse("subnet", &text("subnet")?)?,
+        gateway: parse("gateway", &text("gateway")?)?,
+        internal: row.get("internal").map_err(fail)?,
+        icc: row.get("icc").map_err(fail)?,
+        created: text("created")?,
+        labels: pairs("labels")?,
+        options: pairs("options")?,
+    })
+}
+
+fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
+    let text = |column: &str| {
+        row.get::<_, String>(column)
+            .map_err(failed("read an endpoint"))
+    };
+    let address: Ipv4Addr = parse("address", &text("address")?)?;
+    let mac_text = text("mac")?;
+    let bytes: Vec<u8> = mac_text
+        .split(':')
+        .filter_map(|b| u8::from_str_radix(b, 16).ok())
+        .collect();
+    Ok(Endpoint {
+        id: text("id")?,
+        network_id: text("network_id")?,
+        container_id: text("container_id")?,
+        container_name: text("container_name")?,
+        address,
+        mac: bytes.try_into().map_err(|_| malformed("mac", &mac_text))?,
+        host_interface: text("host_interface")?,
+        interface: text("interface")?,
+        ports: Vec::new(),
+    })
+}
+
+fn port_map(row: &Row<'_>) -> Result<PortMap, Error> {
+    let fail = failed("read a published port");
+    let protocol: String = row.get("protocol").map_err(fail)?;
+    let host_ip: String = row.get("host_ip").map_err(fail)?;
+    Ok(PortMap {
+        protocol: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|p| p.as_str() == protocol)
+            .ok_or_else(|| malformed("protocol", &protocol))?,
+        host_ip: match host_ip.as_str() {
+            "" => None,
+            ip => Some(parse("host_ip", ip)?),
+        },
+        host_port: row.get("host_port").map_err(fail)?,
+        container_port: row.get("container_port").map_err(fail)?,
+        count: row.get("count").map_err(fail)?,
+    })
+}
+
+fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| malformed(what, text))
+}
+
+fn malformed(what: &'static str, value: &str) -> Error {
+    Error::Malformed {
+        what,
+        value: value.to_owned(),
+    }
+}
+
+pub(crate) fn failed(operation: &'static str) -> impl Fn(rusqlite::Error) -> Error + Copy {
+    move |source| Error::Database { operation, source }
 }

@@ -64,6 +64,3 @@ fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
-pub fn loopback_up(_: &Netns) -> Result<(), Error> {
-    todo!()
-}

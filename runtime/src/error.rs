@@ -28,6 +28,14 @@ pub enum Error {
     Image(#[from] image::Error),
     #[error(transparent)]
     Network(#[from] netmgr::Error),
+
+    // What a container is made of: filter, user, root filesystem, volumes, names.
+    #[error("cannot compile the seccomp profile")]
+    CompileSeccomp(#[source] libseccomp::error::SeccompError),
+    #[error("cannot export the compiled seccomp profile")]
+    ExportSeccomp(#[source] std::io::Error),
+    #[error("the seccomp filter has {0} instructions, more than the kernel takes")]
+    SeccompTooLong(usize),
 }
 
 impl Error {
@@ -49,6 +57,10 @@ impl Error {
                 netmgr::ErrorKind::Forbidden => ErrorKind::Forbidden,
                 netmgr::ErrorKind::Exhausted | netmgr::ErrorKind::Internal => ErrorKind::Internal,
             },
+
+            Error::CompileSeccomp(_) | Error::ExportSeccomp(_) | Error::SeccompTooLong(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -240,7 +240,11 @@ num:x:50:redis
         let rootfs = dir.path().join("rootfs");
         let host = dir.path().join("shadow");
         std::fs::write(&host, "intruder:x:0:0::/:/bin/sh\n").unwrap();
-        for target in [host.to_str().unwrap(), "../../shadow", "/proc/self/root/etc/passwd"] {
+        for target in [
+            host.to_str().unwrap(),
+            "../../shadow",
+            "/proc/self/root/etc/passwd",
+        ] {
             let link = rootfs.join("etc/passwd");
             let _ = std::fs::remove_file(&link);
             symlink(target, &link).unwrap();

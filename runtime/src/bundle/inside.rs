@@ -138,9 +138,7 @@ fn split(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let mut components = path.components();
     match components.next_back() {
-        Some(Component::Normal(name)) => {
-            Ok((components.as_path().to_owned(), PathBuf::from(name)))
-        }
+        Some(Component::Normal(name)) => Ok((components.as_path().to_owned(), PathBuf::from(name))),
         // `..` of a directory that is not there: make that one, then its parent is there too.
         Some(Component::ParentDir) => Err(io::Error::from(io::ErrorKind::NotFound)),
         _ => Err(invalid()),

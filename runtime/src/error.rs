@@ -96,6 +96,63 @@ pub enum Error {
     Image(#[from] image::Error),
     #[error(transparent)]
     Network(#[from] netmgr::Error),
+
+    // What a container is made of: filter, user, root filesystem, volumes, names.
+    #[error("cannot compile the seccomp profile")]
+    CompileSeccomp(#[source] libseccomp::error::SeccompError),
+    #[error("cannot export the compiled seccomp profile")]
+    ExportSeccomp(#[source] std::io::Error),
+    #[error("the seccomp filter has {0} instructions, more than the kernel takes")]
+    SeccompTooLong(usize),
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    NoSuchUser(String),
+    #[error("unable to find group {0}: no matching entries in group file")]
+    NoSuchGroup(String),
+    #[error("uids and gids must be in range 0-2147483647")]
+    IdOutOfRange,
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    InvalidContainerName(String),
+    #[error(
+        "{0:?} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )]
+    InvalidVolumeName(String),
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(String),
+    #[error(
+        "cannot mount on {target}: it is {found} in the container, and the source is {wanted}; \
+         are you trying to mount a directory onto a file (or vice-versa)?"
+    )]
+    MountTargetKind {
+        target: String,
+        found: &'static str,
+        wanted: &'static str,
+    },
+    #[error("the image has {found} at {path} where a container needs a directory")]
+    UnusableRootfs {
+        path: &'static str,
+        found: &'static str,
+    },
+    #[error(
+        "cannot use {path} for writable layers: it is on overlayfs, which cannot lie on top of itself; \
+         put --root on another file system"
+    )]
+    OverlayOnOverlay { path: std::path::PathBuf },
+    #[error("cannot mount the root filesystem on {target}")]
+    MountRootfs {
+        target: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot {operation} {path}")]
+    FileSystem {
+        operation: &'static str,
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot {operation} in the table of volumes")]
+    VolumeTable {
+        operation: &'static str,
+        source: rusqlite::Error,
+    },
 }
 
 impl Error {
@@ -137,6 +194,22 @@ impl Error {
                 netmgr::ErrorKind::Forbidden => ErrorKind::Forbidden,
                 netmgr::ErrorKind::Exhausted | netmgr::ErrorKind::Internal => ErrorKind::Internal,
             },
+
+            Error::CompileSeccomp(_)
+            | Error::ExportSeccomp(_)
+            | Error::SeccompTooLong(_)
+            | Error::OverlayOnOverlay { .. }
+            | Error::MountRootfs { .. }
+            | Error::FileSystem { .. }
+            | Error::VolumeTable { .. } => ErrorKind::Internal,
+            Error::NoSuchVolume(_) => ErrorKind::NotFound,
+            Error::NoSuchUser(_)
+            | Error::NoSuchGroup(_)
+            | Error::IdOutOfRange
+            | Error::InvalidContainerName(_)
+            | Error::InvalidVolumeName(_)
+            | Error::MountTargetKind { .. }
+            | Error::UnusableRootfs { .. } => ErrorKind::Invalid,
         }
     }
 }

@@ -1,0 +1,115 @@
+//! What a spec needs to know of the host: where its cgroup v1 hierarchies are, and its device nodes. Reads only.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::spec::{HostDevice, HostDeviceKind};
+
+/// Mount points of the cgroup v1 hierarchies in this mount namespace, each once. Empty where there is only v2.
+pub fn cgroup_v1_hierarchies() -> io::Result<Vec<PathBuf>> {
+    Ok(parse_hierarchies(&std::fs::read_to_string(
+        "/proc/self/mountinfo",
+    )?))
+}
+
+/// proc_pid_mountinfo(5): the mount point is the fifth field, the type comes after a lone dash.
+fn parse_hierarchies(mountinfo: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((mount, kind)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut fields = mount.split(' ');
+        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else {
+            continue;
+        };
+        // A bind of a part of a hierarchy is not where a container's directory will be.
+        if kind.starts_with("cgroup ") && root == "/" {
+            let point = PathBuf::from(point);
+            if !found.iter().any(|other| other.file_name() == point.file_name()) {
+                found.push(point);
+            }
+        }
+    }
+    found
+}
+
+/// Not devices of the host, or another file system that each container has its own of; as Docker.
+const NOT_WALKED: &[&str] = &[
+    "pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console",
+];
+
+/// All device nodes below /dev, for `--privileged`.
+pub fn host_devices() -> io::Result<Vec<HostDevice>> {
+    let mut found = Vec::new();
+    walk(Path::new("/dev"), &mut found)?;
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn walk(directory: &Path, found: &mut Vec<HostDevice>) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if NOT_WALKED.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        // Nodes come and go (a plugged stick, a loop device): one that has gone is no failure.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        let kind = metadata.file_type();
+        let kind = if kind.is_dir() {
+            // The same for a directory, and for a file system that does not let us in.
+            if let Err(error) = walk(&entry.path(), found) {
+                tracing::debug!(path = %entry.path().display(), %error, "left out");
+            }
+            continue;
+        } else if kind.is_block_device() {
+            HostDeviceKind::Block
+        } else if kind.is_char_device() {
+            HostDeviceKind::Character
+        } else {
+            continue;
+        };
+        let number = metadata.rdev();
+        found.push(HostDevice {
+            path: entry.path(),
+            kind,
+            major: i64::from(rustix::fs::major(number)),
+            minor: i64::from(rustix::fs::minor(number)),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_those_of_v1_and_whole() {
+        let text = "\
+24 1 0:22 / /sys/fs/cgroup rw,nosuid - tmpfs tmpfs rw,mode=755
+25 24 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+26 24 0:24 / /sys/fs/cgroup/memory rw,nosuid shared:5 - cgroup cgroup rw,memory
+27 24 0:25 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+28 24 0:24 /some/part /mnt/memory rw - cgroup cgroup rw,memory
+29 24 0:24 / /elsewhere/memory rw - cgroup cgroup rw,memory
+garbage
+";
+        let expect = ["memory", "cpu,cpuacct"].map(|n| Path::new("/sys/fs/cgroup").join(n));
+        assert_eq!(parse_hierarchies(text), expect);
+    }
+
+    #[test]
+    fn null_is_a_character_device_of_this_host_and_terminals_are_left_out() {
+        let all = host_devices().unwrap();
+        let null = all.iter().find(|d| d.path == Path::new("/dev/null")).unwrap();
+        assert_eq!((null.kind, null.major, null.minor), (HostDeviceKind::Character, 1, 3));
+        assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts")));
+    }
+}

@@ -1,0 +1,15 @@
+//! What a container finds around its program: the root filesystem, its files in /etc, and our own sealed binary.
+//!
+//! Each part does one step; `engine` and `oci` say when.
+
+mod etc;
+mod host;
+pub mod inside;
+mod kernel;
+mod overlay;
+mod seal;
+
+pub use etc::{Resolver, hosts_file, host_resolv_conf, resolv_conf};
+pub use host::{cgroup_v1_hierarchies, host_devices};
+pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
+pub use seal::seal_self;

@@ -1,0 +1,222 @@
+//! Compiles the profile to BPF by libseccomp, and puts in front what libseccomp cannot say. Does not load it.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek};
+
+use libseccomp::error::SeccompError;
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
+
+use super::profile::{self, Condition};
+use super::{Filter, INSTRUCTION, MAX_INSTRUCTIONS};
+use crate::error::Error;
+
+/// The architectures a process can enter on this machine: it may change from one to another with each call, so a
+/// filter for the first alone would be none.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32];
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::Aarch64, ScmpArch::Arm];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::Native];
+
+/// libseccomp's level for a binary tree over the call numbers instead of a list: a third of the time to load, and less
+/// on every call that the container makes.
+const BINARY_TREE: u32 = 2;
+
+pub fn compile(held: &[&str]) -> Result<Filter, Error> {
+    let allowed = allow(held).map_err(Error::CompileSeccomp)?;
+    let mut program = newer_calls_are_unknown();
+    program.extend_from_slice(&export(&allowed)?);
+    if program.len() / INSTRUCTION > MAX_INSTRUCTIONS {
+        return Err(Error::SeccompTooLong(program.len() / INSTRUCTION));
+    }
+    Ok(Filter(program))
+}
+
+fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
+    let mut context = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM))?;
+    for arch in ARCHITECTURES {
+        if !context.is_arch_present(*arch)? {
+            context.add_arch(*arch)?;
+        }
+    }
+    context.set_ctl_optimize(BINARY_TREE)?;
+    let plain: BTreeSet<&str> = plain_names(held).collect();
+    for name in &plain {
+        if let Some(call) = known(name) {
+            context.add_rule(ScmpAction::Allow, call)?;
+        }
+    }
+    let holds = |gate: Option<&str>| gate.is_some_and(|gate| held.contains(&gate));
+    for rule in profile::CONDITIONAL.iter().filter(|r| !holds(r.unless)) {
+        if let Some(call) = known(rule.name) {
+            context.add_rule_conditional(ScmpAction::Allow, call, &[comparison(rule.condition)])?;
+        }
+    }
+    for (name, gate) in profile::NOT_IMPLEMENTED {
+        if let (false, Some(call)) = (held.contains(gate), known(name)) {
+            context.add_rule(ScmpAction::Errno(libc::ENOSYS), call)?;
+        }
+    }
+    Ok(context)
+}
+
+/// All names that are allowed without a condition to a holder of these capabilities.
+fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
+    let gated = profile::BY_CAPABILITY
+        .iter()
+        .filter(|(gate, _)| held.contains(gate))
+        .flat_map(|(_, names)| names.split_whitespace());
+    profile::PLAIN
+        .split_whitespace()
+        .chain(profile::OF_THIS_ARCHITECTURE.split_whitespace())
+        .chain(gated)
+}
+
+/// `None` for a call that this libseccomp has never heard of: then it stays forbidden.
+fn known(name: &str) -> Option<ScmpSyscall> {
+    ScmpSyscall::from_name(name).ok()
+}
+
+fn comparison(condition: Condition) -> ScmpArgCompare {
+    match condition {
+        Condition::Equal(value) => ScmpArgCompare::new(0, ScmpCompareOp::Equal, value),
+        Condition::NotEqual(value) => ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, value),
+        Condition::NoneOf(mask) => ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(mask), 0),
+    }
+}
+
+fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
+    // A file without a name: libseccomp writes to a descriptor, and a pipe would have to be drained meanwhile.
+    let mut file = tempfile::tempfile().map_err(Error::ExportSeccomp)?;
+    context.export_bpf(&file).map_err(Error::CompileSeccomp)?;
+    let mut bytes = Vec::new();
+    file.rewind().map_err(Error::ExportSeccomp)?;
+    file.read_to_end(&mut bytes).map_err(Error::ExportSeccomp)?;
+    Ok(bytes)
+}
+
+// What stands in front: a call with a number above all that the profile knows of is answered with ENOSYS instead of
+// EPERM. C libraries try the newest call first and fall back on ENOSYS alone, so EPERM would break programs that are
+// younger than this profile. runc 1.1 does the same, hence Docker 20.10 too.
+
+/// An architecture as `struct seccomp_data` names it, and the range of numbers that its calls are from.
+struct Numbering {
+    audit_arch: u32,
+    first: u32,
+    last: u32,
+    arch: ScmpArch,
+}
+
+/// x32 has the AUDIT_ARCH of x86_64; what tells them apart is this bit of the number.
+#[cfg(target_arch = "x86_64")]
+const X32_BIT: u32 = 0x4000_0000;
+
+#[cfg(target_arch = "x86_64")]
+const NUMBERINGS: &[Numbering] = &[
+    numbering(0xc000_003e, 0, X32_BIT - 1, ScmpArch::X8664),
+    numbering(0xc000_003e, X32_BIT, u32::MAX, ScmpArch::X32),
+    numbering(0x4000_0003, 0, u32::MAX, ScmpArch::X86),
+];
+#[cfg(target_arch = "aarch64")]
+const NUMBERINGS: &[Numbering] = &[numbering(0xc000_00b7, 0, u32::MAX, ScmpArch::Aarch64)];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const NUMBERINGS: &[Numbering] = &[];
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn numbering(audit_arch: u32, first: u32, last: u32, arch: ScmpArch) -> Numbering {
+    Numbering {
+        audit_arch,
+        first,
+        last,
+        arch,
+    }
+}
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+fn newer_calls_are_unknown() -> Vec<u8> {
+    let mut program = Vec::new();
+    for numbering in NUMBERINGS {
+        let Some(newest) = newest_number(numbering) else {
+            continue;
+        };
+        let answer = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        // Each block falls through to the next, and the last one to libseccomp's program, which loads what it needs.
+        program.extend(instruction(LOAD, 0, 0, ARCHITECTURE));
+        program.extend(instruction(JUMP_IF_EQUAL, 0, 5, numbering.audit_arch));
+        program.extend(instruction(LOAD, 0, 0, NUMBER));
+        program.extend(instruction(JUMP_IF_AT_LEAST, 0, 3, numbering.first));
+        program.extend(instruction(JUMP_IF_GREATER, 2, 0, numbering.last));
+        program.extend(instruction(JUMP_IF_GREATER, 0, 1, newest));
+        program.extend(instruction(RETURN, 0, 0, answer));
+    }
+    program
+}
+
+/// The highest number among all calls that the profile names, capabilities or not: one that is only behind a capability
+/// is known too, and answered with EPERM.
+fn newest_number(numbering: &Numbering) -> Option<u32> {
+    let gates: Vec<&str> = profile::BY_CAPABILITY
+        .iter()
+        .map(|(gate, _)| *gate)
+        .collect();
+    plain_names(&gates)
+        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
+        .filter_map(|name| ScmpSyscall::from_name_by_arch(name, numbering.arch).ok())
+        // Negative numbers are libseccomp's own, for calls that this architecture does not have.
+        .filter_map(|call| u32::try_from(call.as_raw_syscall()).ok())
+        .map(|number| number | numbering.first)
+        .max()
+}
+
+fn instruction(code: u16, if_true: u8, if_false: u8, k: u32) -> [u8; INSTRUCTION] {
+    let mut bytes = [0; INSTRUCTION];
+    bytes[..2].copy_from_slice(&code.to_ne_bytes());
+    bytes[2] = if_true;
+    bytes[3] = if_false;
+    bytes[4..].copy_from_slice(&k.to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_profile_is_known_to_libseccomp_or_younger_than_it() {
+        let gates: Vec<&str> = profile::BY_CAPABILITY
+            .iter()
+            .map(|(gate, _)| *gate)
+            .collect();
+        let unknown: Vec<&str> = plain_names(&gates).filter(|n| known(n).is_none()).collect();
+        // A spelling mistake would silently forbid a call.
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn no_call_is_both_allowed_and_conditional() {
+        let plain: BTreeSet<&str> = plain_names(&[]).collect();
+        for rule in profile::CONDITIONAL {
+            assert!(!plain.contains(rule.name), "{}", rule.name);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn newest_numbers_are_those_of_the_kernels_tables() {
+        let newest: Vec<Option<u32>> = NUMBERINGS.iter().map(newest_number).collect();
+        // futex_waitv is the last, but x32 has some calls of its own behind it, up to pwritev2.
+        assert_eq!(newest, [Some(449), Some(X32_BIT + 547), Some(449)]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Docker's default seccomp profile as a compiled filter, cached by its hash.
+//!
+//! `profile` says what is allowed, `filter` compiles it, `kernel` loads it. This file keeps the compiled program in a
+//! cache: compiling takes milliseconds, and every start of a container needs it.
+
+mod filter;
+mod kernel;
+mod profile;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+
+pub use kernel::load;
+
+/// A compiled program for `seccomp(2)`: an array of `struct sock_filter`, 8 bytes each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(pub Vec<u8>);
+
+/// The size of `struct sock_filter`.
+const INSTRUCTION: usize = 8;
+/// BPF_MAXINSNS of the kernel: it takes no longer program.
+const MAX_INSTRUCTIONS: usize = 4096;
+/// The length of a SHA-256, which stands before the program in a cached file.
+const CHECKSUM: usize = 32;
+
+/// Docker's default profile for a process with these capabilities (`CAP_SYS_ADMIN`, ...): they open further calls.
+/// Compiled once for each set and kept in `cache`.
+///
+/// The cache is only a cache: a file in it that is damaged, or that cannot be written, costs time and nothing else.
+pub fn default_filter(cache: &Path, capabilities: &[&str]) -> Result<Filter, Error> {
+    let held = relevant(capabilities);
+    let path = cache.join(file_name(&held)?);
+    if let Some(found) = read(&path) {
+        return Ok(found);
+    }
+    let compiled = filter::compile(&held)?;
+    if let Err(error) = write(&path, &compiled) {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the compiled seccomp filter");
+    }
+    Ok(compiled)
+}
+
+/// Those of the capabilities that the profile asks for, sorted: other ones make no difference to the filter.
+fn relevant<'a>(capabilities: &[&'a str]) -> Vec<&'a str> {
+    let mut held: Vec<&str> = capabilities
+        .iter()
+        .copied()
+        .filter(|name| profile::BY_CAPABILITY.iter().any(|(gate, _)| gate == name))
+        .collect();
+    held.sort_unstable();
+    held.dedup();
+    held
+}
+
+/// Everything that the compiled program depends on is in the name, so that an upgrade of any of it misses the cache.
+fn file_name(held: &[&str]) -> Result<PathBuf, Error> {
+    let library = libseccomp::ScmpVersion::current().map_err(Error::CompileSeccomp)?;
+    let key = format!(
+        "{}|{}|{library}|{}",
+        profile::VERSION,
+        std::env::consts::ARCH,
+        held.join(",")
+    );
+    let digest = Sha256::digest(key.as_bytes());
+    let hex: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
+    Ok(PathBuf::from(format!("seccomp-{hex}.bpf")))
+}
+
+/// A power cut can leave a file shorter or other than it was written, hence the checksum.
+fn read(path: &Path) -> Option<Filter> {
+    let bytes = std::fs::read(path).ok()?;
+    let (checksum, program) = bytes.split_at_checked(CHECKSUM)?;
+    let sound = !program.is_empty()
+        && program.len().is_multiple_of(INSTRUCTION)
+        && program.len() / INSTRUCTION <= MAX_INSTRUCTIONS
+        && Sha256::digest(program).as_slice() == checksum;
+    sound.then(|| Filter(program.to_vec()))
+}
+
+/// Another process may read or write the same file meanwhile: only the rename shows it.
+fn write(path: &Path, filter: &Filter) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".seccomp-")
+        .tempfile_in(directory)?;
+    file.write_all(&Sha256::digest(&filter.0))?;
+    file.write_all(&filter.0)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKERS: &[&str] = &["CAP_CHOWN", "CAP_SYS_CHROOT", "CAP_MKNOD"];
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut all: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn second_call_reads_the_cache_and_answers_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = default_filter(dir.path(), DOCKERS).unwrap();
+        assert_eq!(
+            names(dir.path()).len(),
+            1,
+            "one file, and nothing temporary"
+        );
+        let path = dir.path().join(&names(dir.path())[0]);
+        let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(default_filter(dir.path(), DOCKERS).unwrap(), first);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().modified().unwrap(),
+            before
+        );
+    }
+
+    #[test]
+    fn capabilities_that_open_no_call_share_a_file_and_those_that_do_have_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        default_filter(dir.path(), DOCKERS).unwrap();
+        default_filter(dir.path(), &["CAP_SYS_CHROOT", "CAP_NET_RAW"]).unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        let admin = default_filter(dir.path(), &["CAP_SYS_ADMIN"]).unwrap();
+        assert_eq!(names(dir.path()).len(), 2);
+        assert_ne!(admin, default_filter(dir.path(), DOCKERS).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_used_and_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = default_filter(dir.path(), DOCKERS).unwrap();
+        let path = dir.path().join(&names(dir.path())[0]);
+        let whole = std::fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [Vec::new(), whole[..40].to_vec(), flipped] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(default_filter(dir.path(), DOCKERS).unwrap(), good);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_no_failure() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let filter = default_filter(&file.path().join("cache"), DOCKERS).unwrap();
+        assert!(filter.0.len() > 100 * INSTRUCTION);
+    }
+}

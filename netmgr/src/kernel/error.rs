@@ -15,6 +15,8 @@ pub enum Error {
     OpenNetlink { source: io::Error },
     #[error("cannot make a network namespace")]
     CreateNetns { source: io::Error },
+    #[error("cannot set lo up in the container's network namespace")]
+    LoopbackUp { source: io::Error },
     #[error("cannot enter a network namespace")]
     EnterNetns { source: io::Error },
 

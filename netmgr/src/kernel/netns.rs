@@ -44,6 +44,11 @@ pub fn run_in<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> Result
     on_thread(enter).map_err(|source| Error::EnterNetns { source })
 }
 
+/// Sets `lo` up in a namespace that gets no other interface (`--network none`).
+pub fn loopback_up(netns: &Netns) -> Result<(), Error> {
+    super::veth::loopback_up(netns)
+}
+
 fn open_own() -> io::Result<std::os::fd::OwnedFd> {
     // thread-self and not self: the latter is the main thread's namespace.
     let fd = rustix::fs::open(

@@ -76,6 +76,13 @@ fn create_pair(channel: &mut Channel, veth: &Veth, netns: &Netns) -> Result<(), 
         })
 }
 
+/// `lo` alone.
+pub(crate) fn loopback_up(netns: &Netns) -> Result<(), Error> {
+    let mut inside = Channel::open_in(netns)?;
+    set(&mut inside, LinkUnspec::new_with_index(LOOPBACK).up())
+        .map_err(|source| Error::LoopbackUp { source })
+}
+
 fn configure(channel: &mut Channel, veth: &Veth, netns: &Netns) -> Result<(), Error> {
     let endpoint = &veth.endpoint;
     let failed = |step: &'static str| {

@@ -127,17 +127,22 @@ impl Engine {
         let stored = store::list(&self.conn)?;
         let mut containers: Vec<Container> = stored.into_iter().map(|s| s.container).collect();
         let networks = netmgr::store::networks(&self.conn)?;
-        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        let endpoints = self.endpoints()?;
         for container in &mut containers {
             container.attachments = attachments(&networks, &endpoints, &container.id);
         }
         Ok(containers)
     }
 
+    fn endpoints(&self) -> Result<Vec<netmgr::Endpoint>, Error> {
+        let profile = self.settings.network.profile;
+        Ok(netmgr::store::load_model(&self.conn, profile)?.endpoints)
+    }
+
     pub fn find(&mut self, name: &str) -> Result<Container, Error> {
         let mut container = store::find(&self.conn, name)?.container;
         let networks = netmgr::store::networks(&self.conn)?;
-        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        let endpoints = self.endpoints()?;
         container.attachments = attachments(&networks, &endpoints, &container.id);
         Ok(container)
     }
@@ -241,7 +246,7 @@ impl Engine {
 
     /// With the endpoints attached to each.
     pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
-        let endpoints = netmgr::store::endpoints(&self.conn)?;
+        let endpoints = self.endpoints()?;
         let networks = netmgr::store::networks(&self.conn)?;
         let of = |id: &str| {
             endpoints
@@ -263,13 +268,14 @@ impl Engine {
     }
 
     /// Stops every container, then takes everything of ours off the host.
-    pub fn system_down(&mut self) -> Result<(), Error> {
+    /// Returns what was left in place on purpose, in words.
+    pub fn system_down(&mut self) -> Result<Vec<String>, Error> {
         for stored in store::owned(&self.conn)? {
             end::stop(self, &stored.container.id, None)?;
         }
-        netmgr::down(&self.settings.network, &mut self.conn)?;
+        let notes = netmgr::down(&self.settings.network, &mut self.conn)?;
         crate::cgroup::remove_parent();
-        Ok(())
+        Ok(notes)
     }
 
     pub fn system_reload(&mut self) -> Result<(), Error> {
@@ -282,7 +288,11 @@ impl Engine {
         let rules = netmgr::explain::explain(&model);
         Ok(rules
             .into_iter()
-            .map(|(table, rule, why)| ExplainedRule { table, rule, why })
+            .map(|rule| ExplainedRule {
+                table: rule.table.to_owned(),
+                rule: rule.rule,
+                why: rule.why,
+            })
             .collect())
     }
 }

@@ -153,10 +153,7 @@ fn names_in(directory: &Path) -> Vec<String> {
 /// Listens again on the ports of a container whose monitor, with its sockets, has gone.
 fn held_again(conn: &rusqlite::Connection, id: &str) -> Result<Vec<Forward>, Error> {
     let mut forwards = Vec::new();
-    for endpoint in netmgr::store::endpoints(conn)?
-        .into_iter()
-        .filter(|e| e.container_id == id)
-    {
+    for endpoint in netmgr::store::endpoints_of(conn, id)? {
         for map in &endpoint.ports {
             let request = PortRequest {
                 protocol: map.protocol,

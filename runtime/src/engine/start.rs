@@ -257,10 +257,12 @@ fn write_files(
     };
     fs::write(storage.join("hosts"), hosts)?;
     fs::write(storage.join("hostname"), format!("{}\n", resolved.hostname))?;
-    let text = bundle::container_resolv_conf(
-        on_host,
-        &container.request.dns,
-        &container.request.dns_search,
-    );
+    let resolver = match on_host {
+        true => bundle::Resolver::SameAsHost,
+        false => bundle::Resolver::HostsServers,
+    };
+    let request = &container.request;
+    let host_text = bundle::host_resolv_conf(resolver)?;
+    let text = bundle::resolv_conf(&host_text, &request.dns, &request.dns_search, resolver);
     fs::write(storage.join("resolv.conf"), text)
 }

@@ -169,10 +169,10 @@ fn create(
     }
     make_mountpoints(&rootfs, container)?;
     let user = user::look_up(&rootfs, &container.resolved.user).map_err(invalid)?;
-    let bounding_set = if container.request.privileged {
-        own_bounding_set()
-    } else {
-        Vec::new()
+    let failed = |e| Failure::internal("look at the host", &e);
+    let host_devices = match container.request.privileged {
+        true => bundle::host_devices().map_err(failed)?,
+        false => Vec::new(),
     };
     let place = Place {
         rootfs,
@@ -182,7 +182,12 @@ fn create(
         resolv_conf: storage.join("resolv.conf"),
         cgroup: cgroup::path(&container.id),
         cgroup_v2: cgroup::is_v2(),
-        bounding_set,
+        cgroup_v1: match cgroup::is_v2() {
+            true => Vec::new(),
+            false => bundle::cgroup_v1_hierarchies().map_err(failed)?,
+        },
+        bounding_set: own_bounding_set(),
+        host_devices,
         user: user.clone(),
     };
     let spec = spec::spec(container, &place);

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxCapabilities, Process, Spec, UserBuilder};
+use oci_spec::runtime::{Process, Spec, UserBuilder};
 
 use super::container::{fail, invalid, own_bounding_set};
 use super::launch::{self, Launch, LaunchKind};
@@ -15,7 +15,7 @@ use crate::oci::{self, Confinement, Failure};
 use crate::process::Identity;
 use crate::request::ExecRequest;
 use crate::seccomp;
-use crate::spec;
+use crate::spec::{self, Place};
 use crate::user;
 use crate::wire::{self, Kind};
 
@@ -120,7 +120,11 @@ fn describe(
         let user = UserBuilder::default()
             .uid(user.uid)
             .gid(user.gid)
-            .additional_gids(user.groups)
+            .additional_gids(
+                std::iter::once(user.gid)
+                    .chain(user.groups)
+                    .collect::<Vec<_>>(),
+            )
             .build();
         process.set_user(user.map_err(|e| Failure::internal("describe the user", &e))?);
     }
@@ -144,13 +148,17 @@ fn describe(
         .set_terminal(Some(request.tty));
     let confinement = if request.privileged || container.request.privileged {
         let capabilities = own_bounding_set();
-        process.set_capabilities(Some(capability_sets(&capabilities)?));
+        process.set_capabilities(Some(spec::capability_sets(&capabilities)));
         Confinement {
             capabilities,
             filter: None,
         }
     } else {
-        let capabilities = spec::default_capabilities(container);
+        let place = Place {
+            bounding_set: own_bounding_set(),
+            ..Place::default()
+        };
+        let capabilities = spec::capabilities(container, &place);
         let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
         let filter = seccomp::default_filter(&launch.root.join("seccomp"), &names)
             .map_err(|e| Failure::internal("compile the seccomp filter", &e))?;
@@ -170,10 +178,6 @@ fn look_up(launch: &Launch, who: &str) -> Result<user::User, Failure> {
         });
     };
     user::look_up(Path::new(&format!("/proc/{pid}/root")), who).map_err(invalid)
-}
-
-fn capability_sets(names: &[String]) -> Result<LinuxCapabilities, Failure> {
-    spec::capability_sets(names).map_err(invalid)
 }
 
 fn follow(process: Identity, relay: &mut Relay) -> i32 {

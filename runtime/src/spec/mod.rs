@@ -19,7 +19,7 @@ use crate::record::Container;
 use crate::user::User;
 
 pub use devices::{HostDevice, HostDeviceKind};
-pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, environment};
+pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
 
 /// What the spec needs to know of this host and of this start.
 #[derive(Clone, Debug, Default)]

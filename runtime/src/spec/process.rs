@@ -65,7 +65,7 @@ pub fn process(container: &Container, place: &Place) -> Process {
         .args(args)
         .env(environment(container, place))
         .cwd(PathBuf::from(cwd))
-        .capabilities(capability_sets(container, place))
+        .capabilities(capability_sets(&capabilities(container, place)))
         .build()
         .expect(ALL_OPTIONAL);
     // The crate's defaults are not ours. A limit above our own hard one needs CAP_SYS_RESOURCE; noNewPrivileges must
@@ -128,8 +128,9 @@ fn key(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(key, _)| key)
 }
 
-fn capability_sets(container: &Container, place: &Place) -> LinuxCapabilities {
-    let mut names = capabilities(container, place);
+/// The sets that go into the spec of a program that is to have these.
+pub fn capability_sets(wanted: &[String]) -> LinuxCapabilities {
+    let mut names = wanted.to_vec();
     names.extend(FOR_THE_EXECUTOR.iter().map(|&name| name.to_owned()));
     let set = parse(&names);
     // `LinuxCapabilities::default()` has three capabilities of its own in every set, so each is set here.

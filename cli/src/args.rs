@@ -48,7 +48,7 @@ pub struct Global {
         env = "CORACLE_ROOT",
         value_name = "DIR",
         default_value = "/var/lib/coracle",
-        hide_env = true
+        hide_env_values = true
     )]
     pub root: PathBuf,
     /// Folder of what need not outlive a reboot
@@ -58,11 +58,11 @@ pub struct Global {
         env = "CORACLE_RUN_ROOT",
         value_name = "DIR",
         default_value = "/run/coracle",
-        hide_env = true
+        hide_env_values = true
     )]
     pub run_root: PathBuf,
     /// Which firewall is written: auto, iptables or none
-    #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, default_value = "auto", hide_env = true)]
+    #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, default_value = "auto", hide_env_values = true)]
     pub firewall: netmgr::Firewall,
     /// --iptables=false is --firewall none
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide = true)]
@@ -75,7 +75,7 @@ pub struct Global {
         value_name = "NAME",
         value_enum,
         default_value = "coracle",
-        hide_env = true,
+        hide_env_values = true,
         hide_possible_values = true
     )]
     pub profile: ProfileName,
@@ -86,7 +86,7 @@ pub struct Global {
         env = "CORACLE_INSECURE_REGISTRIES",
         value_name = "HOST",
         value_delimiter = ',',
-        hide_env = true
+        hide_env_values = true
     )]
     pub insecure_registry: Vec<String>,
     /// Say what is done, on stderr (CORACLE_LOG filters it: info, netmgr=debug)
@@ -176,6 +176,10 @@ pub enum Command {
 pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
     let command = with_bool_values(Cli::command());
     let args = words::close_options(&command, args);
+    let usage = words::command(&command, &args)
+        .clone()
+        .render_usage()
+        .to_string();
     let matches = match command.try_get_matches_from(&args) {
         // Help is printed from the definition without the values, where flags look like flags.
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
@@ -185,7 +189,20 @@ pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
     };
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(failure::ArgsFailure::from_clap)
+        .map_err(|error| match error.kind() {
+            clap::error::ErrorKind::MissingSubcommand => failure::ArgsFailure::half(help(&args)),
+            _ => failure::ArgsFailure::from_clap(&error, &usage),
+        })
+}
+
+/// The help of the command that `args` lead to.
+fn help(args: &[std::ffi::OsString]) -> String {
+    let mut command = Cli::command();
+    command.build();
+    words::command(&command, args)
+        .clone()
+        .render_help()
+        .to_string()
 }
 
 /// Lets every switch take a value, as Docker's do: `--rm=false`, `-d=true`.

@@ -23,10 +23,12 @@ pub mod wait;
 mod streams;
 
 use runtime::Engine;
+use serde_json::{Map, Value};
 
 use crate::args::{Command, Global};
 use crate::failure::{Failure, Verb};
 use crate::output;
+use crate::output::listing::{Columns, Listing, ListingError};
 
 /// An exit code, or how it failed.
 pub type Answer = Result<i32, Failure>;
@@ -40,13 +42,11 @@ impl Context {
     /// Opens the engine. Root is asked for here, after the words have been understood and before anything is made.
     pub fn engine(&self) -> Result<Engine, Failure> {
         if !rustix::process::geteuid().is_root() {
-            return Err(Failure::Own(anyhow::anyhow!(NEEDS_ROOT)));
+            return Err(Failure::NeedsRoot);
         }
         Ok(Engine::open(self.global.settings())?)
     }
 }
-
-pub const NEEDS_ROOT: &str = "root is needed to make namespaces, mounts and firewall rules: run it with sudo (rootless is not built yet)";
 
 pub fn dispatch(command: Command, global: Global) -> Answer {
     let context = Context { global };
@@ -121,7 +121,19 @@ pub fn print_listing(text: &str) -> Result<i32, Failure> {
 }
 
 /// Refused templates print their own text, as Docker has it.
-pub fn listing_failure(error: &output::listing::ListingError) -> Failure {
+pub fn listing(columns: &'static Columns, quiet: bool, format: &str) -> Result<Listing, Failure> {
+    let format = if quiet { "{{.ID}}" } else { format };
+    Listing::parse(columns, format).map_err(|error| listing_failure(&error))
+}
+
+pub fn print_rows(listing: &Listing, rows: &[Map<String, Value>]) -> Answer {
+    let text = listing
+        .render(rows)
+        .map_err(|error| listing_failure(&error))?;
+    print_listing(&text)
+}
+
+fn listing_failure(error: &ListingError) -> Failure {
     Failure::Plain {
         text: error.to_string(),
         code: 1,

@@ -10,7 +10,11 @@ pub enum Failure {
     /// The engine's answer.
     Engine(runtime::Error),
     /// A text that people script against, printed as it is.
-    Plain { text: String, code: i32 },
+    Plain {
+        text: String,
+        code: i32,
+    },
+    NeedsRoot,
     /// Something of this program's own: a stream, a file.
     Own(anyhow::Error),
 }
@@ -49,11 +53,20 @@ pub struct Report {
     pub code: i32,
 }
 
+const NEEDS_ROOT: &str = "coracle needs root to make namespaces, mounts and firewall rules: run it with sudo \
+     (rootless is not built yet)";
+
 impl Failure {
     /// As Docker's client 28 reports it, with our own name.
     pub fn report(&self, verb: Verb) -> Report {
         let own_code = if verb == Verb::Run { 125 } else { 1 };
         let (message, code) = match self {
+            Failure::NeedsRoot => {
+                return Report {
+                    text: NEEDS_ROOT.to_owned(),
+                    code: own_code,
+                };
+            }
             Failure::Plain { text, code } => {
                 return Report {
                     text: text.clone(),
@@ -95,10 +108,10 @@ impl Failure {
 
 /// An error and its causes on one line, each said once.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = without_number(error.to_string());
     let mut cause = error.source();
     while let Some(next) = cause {
-        let words = next.to_string();
+        let words = without_number(next.to_string());
         // A transparent error repeats its cause.
         if !text.ends_with(&words) {
             text.push_str(": ");
@@ -107,6 +120,14 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = next.source();
     }
     text
+}
+
+/// ` (os error 2)` tells nobody anything.
+fn without_number(text: String) -> String {
+    match text.rfind(" (os error ") {
+        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        _ => text,
+    }
 }
 
 /// What to do about it, where a kind of failure has one remedy.

@@ -27,12 +27,18 @@ impl fmt::Display for ArgsFailure {
 }
 
 impl ArgsFailure {
-    /// Docker 28: 125 for a flag that is wrong, 1 for too few or too many words, 0 where help was asked for or
-    /// where there is only half a command.
-    pub fn from_clap(error: clap::Error) -> ArgsFailure {
-        let invalid = context(&error, ContextKind::InvalidArg);
-        let value = context(&error, ContextKind::InvalidValue);
-        let usage = Usage::of(&error);
+    /// Half a command, such as `network` alone: its help, on stderr, and success.
+    pub fn half(help: String) -> ArgsFailure {
+        stderr(0, help.trim_end())
+    }
+
+    /// Docker 28: 125 for a flag that is wrong, 1 for too few or too many words, 0
+    /// where help was asked for.
+    /// `usage` is that of the command.
+    pub fn from_clap(error: &clap::Error, usage: &str) -> ArgsFailure {
+        let invalid = context(error, ContextKind::InvalidArg);
+        let value = context(error, ContextKind::InvalidValue);
+        let usage = Usage::parse(usage);
         let path = &usage.path;
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ArgsFailure {
@@ -40,11 +46,8 @@ impl ArgsFailure {
                 stream: Stream::Stdout,
                 code: 0,
             },
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                stderr(0, error.to_string().trim_end())
-            }
             ErrorKind::InvalidSubcommand => {
-                let word = context(&error, ContextKind::InvalidSubcommand);
+                let word = context(error, ContextKind::InvalidSubcommand);
                 stderr(
                     1,
                     &format!(
@@ -71,10 +74,7 @@ impl ArgsFailure {
             ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
                 let why = match error.source() {
                     Some(source) => source.to_string(),
-                    None => format!(
-                        "must be one of {}",
-                        context(&error, ContextKind::ValidValue)
-                    ),
+                    None => format!("must be one of {}", context(error, ContextKind::ValidValue)),
                 };
                 let flag = flag(&invalid);
                 stderr(
@@ -132,12 +132,8 @@ struct Usage {
 }
 
 impl Usage {
-    fn of(error: &clap::Error) -> Usage {
-        let line = context(error, ContextKind::Usage);
-        Usage::parse(line.trim().trim_start_matches("Usage:").trim())
-    }
-
-    fn parse(line: &str) -> Usage {
+    fn parse(text: &str) -> Usage {
+        let line = text.trim().trim_start_matches("Usage:").trim();
         let is_command = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
         let path: Vec<&str> = line.split(' ').take_while(is_command).collect();
         let path = match path.is_empty() {
@@ -162,6 +158,10 @@ impl Usage {
         )
     }
 
+    fn has_optional_words(&self) -> bool {
+        self.arguments.split(' ').any(|word| word.starts_with('['))
+    }
+
     /// How many words are required: those outside brackets.
     fn required_words(&self) -> String {
         let required = self
@@ -170,7 +170,7 @@ impl Usage {
             .filter(|word| !word.starts_with('['));
         let count = required.filter(|word| !word.is_empty()).count();
         let plural = if count == 1 { "" } else { "s" };
-        match self.arguments.contains('[') {
+        match self.has_optional_words() {
             true => format!("at least {count} argument{plural}"),
             false => format!("{count} argument{plural}"),
         }
@@ -185,7 +185,7 @@ impl Usage {
         let plural = if count == 1 { "" } else { "s" };
         match count {
             0 => "accepts no arguments".to_owned(),
-            _ if self.arguments.contains('[') => {
+            _ if self.has_optional_words() => {
                 format!("requires at most {count} argument{plural}")
             }
             _ => format!("requires {count} argument{plural}"),

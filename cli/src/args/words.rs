@@ -15,47 +15,66 @@ pub fn close_options(root: &Command, args: &[OsString]) -> Vec<OsString> {
     args
 }
 
-/// `None` where there is no such word, or where an option is unknown: clap says then what is wrong.
+/// The command that `args` lead to, as far as they are understood.
+pub fn command<'a>(root: &'a Command, args: &[OsString]) -> &'a Command {
+    walk(root, args).0
+}
+
 fn first_word(root: &Command, args: &[OsString]) -> Option<usize> {
+    let (command, at) = walk(root, args);
+    let takes_all = command.get_positionals().any(Arg::is_trailing_var_arg_set);
+    at.filter(|_| takes_all)
+}
+
+/// The command, and where its first word is: `None` where there is no such word, or where an option is unknown: clap says then what is wrong.
+fn walk<'a>(root: &'a Command, args: &[OsString]) -> (&'a Command, Option<usize>) {
     let mut command = root;
     let mut at = 1;
     while at < args.len() {
         let text = args[at].to_string_lossy();
-        if text == "--" {
-            return None;
+        let taken = if text == "--" {
+            None
         } else if let Some(option) = text.strip_prefix("--") {
-            let (name, attached) = match option.split_once('=') {
-                Some((name, _)) => (name, true),
-                None => (option, false),
-            };
-            let arg = find(root, command, |arg| has_long(arg, name))?;
-            at += 1 + usize::from(takes_next_word(arg) && !attached);
+            words_of_long(root, command, option)
         } else if text.len() > 1 && text.starts_with('-') {
-            at += 1 + usize::from(cluster_takes_next_word(root, command, &text[1..])?);
-        } else if command.has_subcommands() {
-            command = command.find_subcommand(&*text)?;
-            at += 1;
+            words_of_cluster(root, command, &text[1..])
+        } else if let Some(subcommand) = command.find_subcommand(&*text) {
+            command = subcommand;
+            Some(1)
         } else {
-            let takes_all = command.get_positionals().any(Arg::is_trailing_var_arg_set);
-            return takes_all.then_some(at);
+            return (command, Some(at));
+        };
+        match taken {
+            Some(count) => at += count,
+            None => break,
         }
     }
-    None
+    (command, None)
 }
 
-/// `-it`, `-p80:80`, `-e A=B`, `-d=true`.
-fn cluster_takes_next_word(root: &Command, command: &Command, letters: &str) -> Option<bool> {
+/// How many words `--name`, `--name=value` or `--name value` takes; `None` where it is unknown.
+fn words_of_long(root: &Command, command: &Command, option: &str) -> Option<usize> {
+    let (name, attached) = match option.split_once('=') {
+        Some((name, _)) => (name, true),
+        None => (option, false),
+    };
+    let arg = find(root, command, |arg| has_long(arg, name))?;
+    Some(1 + usize::from(takes_next_word(arg) && !attached))
+}
+
+/// The same for `-it`, `-p80:80`, `-e A=B`, `-d=true`.
+fn words_of_cluster(root: &Command, command: &Command, letters: &str) -> Option<usize> {
     let mut rest = letters.chars();
     while let Some(letter) = rest.next() {
         let arg = find(root, command, |arg| arg.get_short() == Some(letter))?;
         if takes_next_word(arg) {
-            return Some(rest.as_str().is_empty());
+            return Some(1 + usize::from(rest.as_str().is_empty()));
         }
         if rest.as_str().starts_with('=') {
-            return Some(false);
+            break;
         }
     }
-    Some(false)
+    Some(1)
 }
 
 /// The command's own option, or a global one.

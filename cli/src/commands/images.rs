@@ -3,10 +3,9 @@
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::{Answer, Context, listing_failure, print_listing};
+use super::{Answer, Context, listing, print_rows};
 use crate::output::container::Length;
 use crate::output::inspect_image::{COLUMNS, row};
-use crate::output::listing;
 
 /// List images
 #[derive(Debug, Args)]
@@ -34,6 +33,7 @@ pub struct Images {
 }
 
 pub fn run(context: &Context, options: Images) -> Answer {
+    let listing = listing(&COLUMNS, options.quiet, &options.format)?;
     let images = context.engine()?.images()?;
     let shown = images.iter().filter(|image| match &options.name {
         Some(name) => is_named(name, &image.repository, &image.tag),
@@ -45,12 +45,7 @@ pub fn run(context: &Context, options: Images) -> Answer {
     };
     let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = shown.map(|image| row(image, now, length)).collect();
-    let format = match options.quiet {
-        true => "{{.ID}}",
-        false => &options.format,
-    };
-    let text = listing::render(&COLUMNS, format, &rows).map_err(|error| listing_failure(&error))?;
-    print_listing(&text)
+    print_rows(&listing, &rows)
 }
 
 /// `redis` means all its tags, `redis:7` one.

@@ -43,23 +43,41 @@ pub enum Kind {
 }
 
 pub fn run(context: &Context, options: Inspect) -> Answer {
+    let format = Format::parse(&options.format)?;
     let mut engine = context.engine()?;
     let root = context.global.root.clone();
-    show(&options.names, &options.format, |name| {
+    show(&options.names, &format, |name| {
         object(&mut engine, &root, name, options.kind)
     })
+}
+
+/// `--format`.
+pub enum Format {
+    /// One list of everything.
+    List,
+    /// An object a line.
+    Json,
+    Template(Template),
+}
+
+impl Format {
+    pub fn parse(text: &str) -> Result<Format, Failure> {
+        match text {
+            "" => Ok(Format::List),
+            "json" => Ok(Format::Json),
+            text => Template::parse(text)
+                .map(Format::Template)
+                .map_err(|error| template_failure(&error, 64)),
+        }
+    }
 }
 
 /// Prints what was found, all of it, and then says what was not.
 pub fn show(
     names: &[String],
-    format: &str,
+    format: &Format,
     mut find: impl FnMut(&str) -> Result<Value, Failure>,
 ) -> Answer {
-    let template = match format {
-        "" | "json" => None,
-        text => Some(Template::parse(text).map_err(|error| template_failure(&error))?),
-    };
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for name in names {
@@ -68,19 +86,19 @@ pub fn show(
             Err(failure) => failures.push(failure),
         }
     }
-    match (&template, format) {
-        (Some(template), _) => {
-            for value in &found {
-                let text = template.render(value, Missing::Key);
-                output::print(&text.map_err(|error| template_failure(&error))?)?;
-            }
-        }
-        (None, "json") => {
+    match format {
+        Format::List => output::print(&list(found)?)?,
+        Format::Json => {
             for value in &found {
                 output::print(&value.to_string())?;
             }
         }
-        (None, _) => output::print(&list(found)?)?,
+        Format::Template(template) => {
+            for value in &found {
+                let text = template.render(value, Missing::Key);
+                output::print(&text.map_err(|error| template_failure(&error, 1))?)?;
+            }
+        }
     }
     for failure in &failures {
         super::tell(failure);
@@ -93,10 +111,11 @@ fn list(values: Vec<Value>) -> anyhow::Result<String> {
     output::pretty_json(&Value::Array(values))
 }
 
-fn template_failure(error: &output::template::TemplateError) -> Failure {
+/// Docker ends with 64 where a template cannot be parsed, and with 1 where it asks for what is not there.
+fn template_failure(error: &output::template::TemplateError, code: i32) -> Failure {
     Failure::Plain {
         text: format!("template parsing error: {error}"),
-        code: 1,
+        code,
     }
 }
 

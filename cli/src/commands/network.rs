@@ -6,14 +6,13 @@ use ipnet::Ipv4Net;
 use netmgr::NetworkRequest;
 
 use super::{
-    Answer, Context, each, find_network, inspect, is_not_found, listing_failure, print_listing,
-    tell,
+    Answer, Context, each, find_network, inspect, is_not_found, listing, print_rows, tell,
 };
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::container::Length;
-use crate::output::{inspect_network, listing};
+use crate::output::inspect_network;
 
 #[derive(Debug, Subcommand)]
 pub enum Network {
@@ -109,8 +108,9 @@ pub fn run(context: &Context, command: Network) -> Answer {
     match command {
         Network::Create(options) => create(context, options),
         Network::Inspect(options) => {
+            let format = inspect::Format::parse(&options.format)?;
             let mut engine = context.engine()?;
-            inspect::show(&options.networks, &options.format, |name| {
+            inspect::show(&options.networks, &format, |name| {
                 let (network, endpoints) = find_network(&mut engine, name)?;
                 Ok(inspect_network::network(&network, &endpoints))
             })
@@ -151,6 +151,7 @@ fn request(options: Create) -> Result<NetworkRequest, Failure> {
 }
 
 fn ls(context: &Context, options: &Ls) -> Answer {
+    let listing = listing(&inspect_network::COLUMNS, options.quiet, &options.format)?;
     let mut networks = context.engine()?.networks()?;
     networks.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     let length = match options.no_trunc {
@@ -161,13 +162,7 @@ fn ls(context: &Context, options: &Ls) -> Answer {
         .iter()
         .map(|(network, _)| inspect_network::row(network, length))
         .collect();
-    let format = match options.quiet {
-        true => "{{.ID}}",
-        false => &options.format,
-    };
-    let text = listing::render(&inspect_network::COLUMNS, format, &rows)
-        .map_err(|error| listing_failure(&error))?;
-    print_listing(&text)
+    print_rows(&listing, &rows)
 }
 
 fn rm(context: &Context, options: &Rm) -> Answer {

@@ -4,12 +4,11 @@ use clap::Args;
 use runtime::State;
 use time::OffsetDateTime;
 
-use super::{Answer, Context, listing_failure, print_listing};
+use super::{Answer, Context, listing, print_rows};
 use crate::args::filter::Filters;
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output::container::{COLUMNS, Length, row};
-use crate::output::listing;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -45,6 +44,7 @@ pub struct Ps {
 
 pub fn run(context: &Context, options: Ps) -> Answer {
     let filters = Filters::new(&options.filter).map_err(|error| Failure::Own(error.into()))?;
+    let listing = listing(&COLUMNS, options.quiet, &options.format)?;
     let last = match options.latest {
         true => Some(1),
         false => options.last,
@@ -62,10 +62,5 @@ pub fn run(context: &Context, options: Ps) -> Answer {
     };
     let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = shown.map(|container| row(container, now, length)).collect();
-    let format = match options.quiet {
-        true => "{{.ID}}",
-        false => &options.format,
-    };
-    let text = listing::render(&COLUMNS, format, &rows).map_err(|error| listing_failure(&error))?;
-    print_listing(&text)
+    print_rows(&listing, &rows)
 }

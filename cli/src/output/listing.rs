@@ -20,42 +20,67 @@ pub enum ListingError {
     Execute(#[source] TemplateError),
 }
 
-/// Sets `rows` in `format`: empty or `table` for the usual table, `json`, `table TEMPLATE`, or a template for each row.
+/// A format that has been understood.
+#[derive(Debug)]
+pub struct Listing {
+    kind: Kind,
+    headings: Map<String, Value>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Json,
+    Table(Template),
+    Rows(Template),
+}
+
+impl Listing {
+    /// Empty or `table` for the usual table, `json`, `table TEMPLATE`, or a template for each row. An unknown field is
+    /// refused here, so that it does not pass unseen where there are no rows.
+    pub fn parse(columns: &Columns, format: &str) -> Result<Listing, ListingError> {
+        let template = |text: &str| Template::parse(&unescape(text)).map_err(ListingError::Parse);
+        let kind = match format {
+            "json" => Kind::Json,
+            "" | "table" => Kind::Table(template(columns.table)?),
+            _ => match format.strip_prefix("table ") {
+                Some(text) => Kind::Table(template(text)?),
+                None => Kind::Rows(template(format)?),
+            },
+        };
+        let headings = headings(columns);
+        if let Kind::Table(template) | Kind::Rows(template) = &kind {
+            execute(template, headings.clone())?;
+        }
+        Ok(Listing { kind, headings })
+    }
+
+    pub fn render(&self, rows: &[Map<String, Value>]) -> Result<String, ListingError> {
+        match &self.kind {
+            Kind::Json => Ok(lines(rows.iter().map(json))),
+            Kind::Rows(template) => Ok(lines(each(template, rows)?)),
+            Kind::Table(template) => {
+                let mut table = vec![execute(template, self.headings.clone())?];
+                table.extend(each(template, rows)?);
+                Ok(table::format(&table))
+            }
+        }
+    }
+}
+
+/// Parses a format and sets rows in it.
+#[cfg(test)]
 pub fn render(
     columns: &Columns,
     format: &str,
     rows: &[Map<String, Value>],
 ) -> Result<String, ListingError> {
-    match format {
-        "" | "table" => table_of(columns, columns.table, rows),
-        "json" => Ok(lines(rows.iter().map(json))),
-        format => match format.strip_prefix("table ") {
-            Some(template) => table_of(columns, template, rows),
-            None => {
-                let template = Template::parse(&unescape(format)).map_err(ListingError::Parse)?;
-                // Without rows nothing would be evaluated, and a wrong field would pass unseen.
-                execute(&template, headings(columns))?;
-                let rows: Result<Vec<String>, _> = rows
-                    .iter()
-                    .map(|row| execute(&template, row.clone()))
-                    .collect();
-                Ok(lines(rows?))
-            }
-        },
-    }
+    Listing::parse(columns, format)?.render(rows)
 }
 
-fn table_of(
-    columns: &Columns,
-    template: &str,
-    rows: &[Map<String, Value>],
-) -> Result<String, ListingError> {
-    let template = Template::parse(&unescape(template)).map_err(ListingError::Parse)?;
-    let mut table = vec![execute(&template, headings(columns))?];
-    for row in rows {
-        table.push(execute(&template, row.clone())?);
-    }
-    Ok(table::format(&table))
+fn each(template: &Template, rows: &[Map<String, Value>]) -> Result<Vec<String>, ListingError> {
+    rows.iter()
+        .map(|row| execute(template, row.clone()))
+        .collect()
 }
 
 fn headings(columns: &Columns) -> Map<String, Value> {

@@ -1,1 +1,78 @@
-fn main() {}
+//! The command line. Holds no logic: a command is one call of the engine, typed in and out.
+
+mod args;
+mod commands;
+mod failure;
+mod output;
+mod sigpipe;
+
+use std::io::Write;
+
+use args::failure::Stream;
+
+fn main() {
+    // A monitor is this program started again; it must get there before anything is allocated that it would keep.
+    if let Some(code) = runtime::monitor::reexec() {
+        std::process::exit(code);
+    }
+    sigpipe::restore_default();
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let cli = match args::parse(&words) {
+        Ok(cli) => cli,
+        Err(refused) => {
+            match refused.stream {
+                Stream::Stdout => say(&mut std::io::stdout(), &refused.text),
+                Stream::Stderr => say(&mut std::io::stderr(), &refused.text),
+            }
+            std::process::exit(refused.code);
+        }
+    };
+    log_to_stderr(cli.global.debug);
+    let verb = cli.command.verb();
+    let code = match commands::dispatch(cli.command, cli.global) {
+        Ok(code) => code,
+        Err(failure) => {
+            let report = failure.report(verb);
+            if !report.text.is_empty() {
+                say(&mut std::io::stderr(), &report.text);
+            }
+            report.code
+        }
+    };
+    std::process::exit(code);
+}
+
+/// There is nothing left to do where even this cannot be written.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}
+
+/// Without `--debug` or `CORACLE_LOG`: the warnings of our own crates, such as a changed policy of the host.
+fn log_to_stderr(debug: bool) {
+    use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::filter::{EnvFilter, Targets};
+    use tracing_subscriber::prelude::*;
+
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let wanted = std::env::var("CORACLE_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    match wanted.or_else(|| debug.then(|| "debug".to_owned())) {
+        Some(filter) => tracing_subscriber::registry()
+            .with(layer.with_filter(EnvFilter::new(filter)))
+            .init(),
+        None => {
+            let ours = ["coracle", "runtime", "netmgr", "image"];
+            let targets = ours.map(|target| (target, LevelFilter::WARN));
+            tracing_subscriber::registry()
+                .with(
+                    layer
+                        .without_time()
+                        .with_target(false)
+                        .with_filter(Targets::new().with_targets(targets)),
+                )
+                .init();
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The command line as types: the global options and the list of commands. The words after a command are with its
+//! code in `commands/`. Must do nothing but parse.
+
+pub mod container;
+pub mod failure;
+pub mod filter;
+pub mod ports;
+pub mod values;
+pub mod volumes;
+mod words;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// A small, daemonless container engine with real networking
+#[derive(Debug, Parser)]
+#[command(
+    name = "coracle",
+    version,
+    override_usage = "coracle [OPTIONS] COMMAND",
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands",
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    after_help = "Run 'coracle COMMAND --help' for more information on a command."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    /// Print version information and quit
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Folder of the database, images, volumes and containers
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_ROOT",
+        value_name = "DIR",
+        default_value = "/var/lib/coracle",
+        hide_env_values = true
+    )]
+    pub root: PathBuf,
+    /// Folder of what need not outlive a reboot
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_RUN_ROOT",
+        value_name = "DIR",
+        default_value = "/run/coracle",
+        hide_env_values = true
+    )]
+    pub run_root: PathBuf,
+    /// Which firewall is written: auto, iptables or none
+    #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, default_value = "auto", hide_env_values = true)]
+    pub firewall: netmgr::Firewall,
+    /// --iptables=false is --firewall none
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide = true)]
+    pub iptables: bool,
+    /// Names and layout of the rules: coracle or docker
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_PROFILE",
+        value_name = "NAME",
+        value_enum,
+        default_value = "coracle",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
+    pub profile: ProfileName,
+    /// Registry (HOST[:PORT]) that may be reached by plain HTTP; loopback addresses always may
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_INSECURE_REGISTRIES",
+        value_name = "HOST",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub insecure_registry: Vec<String>,
+    /// Say what is done, on stderr (CORACLE_LOG filters it: info, netmgr=debug)
+    #[arg(short = 'D', long, global = true, action = ArgAction::SetTrue)]
+    pub debug: bool,
+}
+
+impl Global {
+    /// What the engine is opened with.
+    pub fn settings(&self) -> runtime::Settings {
+        let firewall = match self.iptables {
+            true => self.firewall,
+            false => netmgr::Firewall::None,
+        };
+        let profile = match self.profile {
+            ProfileName::Coracle => netmgr::Profile::Coracle,
+            ProfileName::Docker => netmgr::Profile::Docker,
+        };
+        runtime::Settings {
+            root: self.root.clone(),
+            run_root: self.run_root.clone(),
+            network: netmgr::Settings {
+                root: self.root.clone(),
+                run_root: self.run_root.clone(),
+                firewall,
+                profile,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    Coracle,
+    Docker,
+}
+
+/// nftables has a place in the design but no backend yet: silence would leave published ports closed.
+fn parse_firewall(text: &str) -> Result<netmgr::Firewall, String> {
+    match text {
+        "auto" => Ok(netmgr::Firewall::Auto),
+        "iptables" => Ok(netmgr::Firewall::Iptables),
+        "none" => Ok(netmgr::Firewall::None),
+        "nftables" => {
+            Err("the nftables firewall is not built yet: use auto, iptables or none".to_owned())
+        }
+        _ => Err("must be one of auto, iptables or none".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(commands::run::Run),
+    Create(commands::create::Create),
+    Start(commands::start::Start),
+    Exec(commands::exec::Exec),
+    Ps(commands::ps::Ps),
+    Logs(commands::logs::Logs),
+    Stop(commands::stop::Stop),
+    Kill(commands::kill::Kill),
+    Rm(commands::rm::Rm),
+    Wait(commands::wait::Wait),
+    Inspect(commands::inspect::Inspect),
+    Port(commands::port::Port),
+    Pull(commands::pull::Pull),
+    Import(commands::import::Import),
+    Images(commands::images::Images),
+    Rmi(commands::rmi::Rmi),
+    /// Manage networks
+    #[command(
+        subcommand,
+        override_usage = "coracle network COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    Network(commands::network::Network),
+    /// Manage what coracle has put on this host
+    #[command(
+        subcommand,
+        override_usage = "coracle system COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    System(commands::system::System),
+    Info(commands::info::Info),
+}
+
+/// Parses the process's own arguments.
+pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
+    let command = with_bool_values(Cli::command());
+    let args = words::close_options(&command, args);
+    let usage = words::command(&command, &args)
+        .clone()
+        .render_usage()
+        .to_string();
+    let matches = match command.try_get_matches_from(&args) {
+        // Help is printed from the definition without the values, where flags look like flags.
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            Cli::command().try_get_matches_from(&args)
+        }
+        other => other,
+    };
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| match error.kind() {
+            clap::error::ErrorKind::MissingSubcommand => failure::ArgsFailure::half(help(&args)),
+            _ => failure::ArgsFailure::from_clap(&error, &usage),
+        })
+}
+
+/// The help of the command that `args` lead to.
+fn help(args: &[std::ffi::OsString]) -> String {
+    let mut command = Cli::command();
+    command.build();
+    words::command(&command, args)
+        .clone()
+        .render_help()
+        .to_string()
+}
+
+/// Lets every switch take a value, as Docker's do: `--rm=false`, `-d=true`.
+fn with_bool_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => arg
+                .action(ArgAction::Set)
+                .value_parser(clap::builder::BoolishValueParser::new())
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_value("false")
+                .default_missing_value("true")
+                .overrides_with_self(),
+            _ => arg,
+        })
+        .mut_subcommands(with_bool_values)
+}
+
+trait OverridesSelf {
+    fn overrides_with_self(self) -> Self;
+}
+
+impl OverridesSelf for clap::Arg {
+    /// The last one wins, as with Docker; without this a repeated switch would be refused.
+    fn overrides_with_self(self) -> clap::Arg {
+        let id = self.get_id().clone();
+        self.overrides_with(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Cli, failure::ArgsFailure> {
+        let args: Vec<_> = std::iter::once("coracle")
+            .chain(words.iter().copied())
+            .map(Into::into)
+            .collect();
+        parse(&args)
+    }
+
+    fn run(words: &[&str]) -> commands::run::Run {
+        let words: Vec<_> = std::iter::once("run")
+            .chain(words.iter().copied())
+            .collect();
+        match parse_words(&words).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+        with_bool_values(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn words_after_the_image_belong_to_the_container() {
+        let run = run(&["--rm", "bb", "--rm", "-p", "--", "--version", "-it"]);
+        assert!(run.container.rm);
+        assert!(!run.container.tty);
+        assert_eq!(
+            run.container.words,
+            ["bb", "--rm", "-p", "--", "--version", "-it"]
+        );
+    }
+
+    #[test]
+    fn switches_cluster_repeat_and_take_values() {
+        let parsed = run(&["-dit", "--rm=false", "bb"]);
+        assert!(parsed.detach && parsed.container.interactive && parsed.container.tty);
+        assert!(!parsed.container.rm);
+        assert!(run(&["--rm", "--rm", "bb"]).container.rm);
+        assert!(run(&["-d=true", "bb"]).detach);
+        let attached = run(&["-eA=B", "-v/a:/b", "bb", "-eC=D"]);
+        assert_eq!(attached.container.env, ["A=B"]);
+        assert_eq!(attached.container.volume, ["/a:/b"]);
+        let clustered = run(&["-itp8080:80", "bb", "sh"]);
+        assert_eq!(clustered.container.publish, ["8080:80"]);
+        assert!(clustered.container.tty);
+    }
+
+    #[test]
+    fn iptables_false_is_no_firewall() {
+        let firewall =
+            |words: &[&str]| parse_words(words).map(|cli| cli.global.settings().network.firewall);
+        assert_eq!(firewall(&["ps"]).unwrap(), netmgr::Firewall::Auto);
+        assert_eq!(
+            firewall(&["--iptables=false", "ps"]).unwrap(),
+            netmgr::Firewall::None
+        );
+        assert_eq!(
+            firewall(&["--iptables=true", "ps"]).unwrap(),
+            netmgr::Firewall::Auto
+        );
+        assert_eq!(
+            firewall(&["ps", "--firewall", "none"]).unwrap(),
+            netmgr::Firewall::None
+        );
+        let refused = firewall(&["--firewall", "nftables", "ps"]).unwrap_err();
+        assert!(refused.to_string().contains("not built yet"), "{refused}");
+    }
+
+    #[test]
+    fn global_options_come_before_or_after_the_command() {
+        for words in [["--root", "/r", "ps"], ["ps", "--root", "/r"]] {
+            let settings = parse_words(&words).unwrap().global.settings();
+            assert_eq!(settings.root, std::path::Path::new("/r"));
+            assert_eq!(settings.network.root, std::path::Path::new("/r"));
+        }
+    }
+}

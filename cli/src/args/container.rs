@@ -1,0 +1,278 @@
+//! The options that `run` and `create` share, and the request that they make. Pure but for the environment, the env
+//! files and the current directory, which are read where an option refers to them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{ArgAction, Args};
+use runtime::{ContainerRequest, Mount, NetworkMode};
+
+use super::{ports, values, volumes};
+use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+pub struct ContainerArgs {
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Remove the container when it has ended
+    #[arg(long)]
+    pub rm: bool,
+    /// Name of the container
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Set an environment variable; a bare NAME is passed on
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = values::parse_env)]
+    pub env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Mount a host path or a volume: [SOURCE:]PATH[:ro]
+    #[arg(short, long, value_name = "SPEC")]
+    pub volume: Vec<String>,
+    /// Working directory inside the container
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User (and group) inside the container: NAME|UID[:GROUP|GID]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Replace the image's ENTRYPOINT
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// Network to join: bridge, host, none or a network's name
+    #[arg(
+        long,
+        visible_alias = "net",
+        value_name = "NETWORK",
+        default_value = "bridge",
+        hide_default_value = true
+    )]
+    pub network: String,
+    /// Publish a port: [[IP:][HOST]:]CONTAINER[/udp], or ranges of ports
+    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
+    pub publish: Vec<String>,
+    /// Host name of the container
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = values::parse_label)]
+    pub label: Vec<(String, String)>,
+    /// Add a line to /etc/hosts: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = values::parse_add_host)]
+    pub add_host: Vec<(String, String)>,
+    /// DNS server of the container
+    #[arg(long, value_name = "ADDRESS", value_parser = values::parse_dns)]
+    pub dns: Vec<String>,
+    /// DNS search domain of the container
+    #[arg(long, value_name = "DOMAIN", value_parser = values::parse_dns_search)]
+    pub dns_search: Vec<String>,
+    /// All capabilities and devices, no seccomp, nothing masked
+    #[arg(long)]
+    pub privileged: bool,
+    /// Signal that `stop` sends
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Seconds that `stop` waits before it kills
+    #[arg(long, value_name = "SECONDS")]
+    pub stop_timeout: Option<u32>,
+    /// When to pull the image: missing, always or never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        hide_default_value = true
+    )]
+    pub pull: String,
+    /// Say nothing while pulling
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print this help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+    /// Image, then command and its arguments
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_name = "IMAGE [COMMAND] [ARG...]", hide = true)]
+    pub words: Vec<String>,
+}
+
+/// `--pull`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    Missing,
+    Always,
+    Never,
+}
+
+impl ContainerArgs {
+    /// What the engine is asked for.
+    pub fn request(&self) -> Result<ContainerRequest, Failure> {
+        let image = &self.words[0];
+        let mut requests = Vec::new();
+        for spec in &self.publish {
+            requests.extend(ports::parse(spec).map_err(refused)?);
+        }
+        Ok(ContainerRequest {
+            name: self.name.clone().filter(|name| !name.is_empty()),
+            image: image.clone(),
+            command: self.words[1..].to_vec(),
+            entrypoint: self.entrypoint.clone(),
+            env: values::resolve_env(&self.env_file, &self.env, &own_env())
+                .map_err(Failure::Refused)?,
+            labels: self.label.clone(),
+            mounts: self.mounts()?,
+            workdir: self.workdir.clone().filter(|dir| !dir.is_empty()),
+            user: self.user.clone().filter(|user| !user.is_empty()),
+            hostname: self.hostname.clone().filter(|name| !name.is_empty()),
+            tty: self.tty,
+            open_stdin: self.interactive,
+            auto_remove: self.rm,
+            network: parse_network(&self.network)?,
+            ports: requests,
+            stop_timeout: self.stop_timeout,
+            stop_signal: self.stop_signal.clone().filter(|name| !name.is_empty()),
+            tty_size: None,
+            privileged: self.privileged,
+            extra_hosts: self.add_host.clone(),
+            dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+        })
+    }
+
+    pub fn pull_policy(&self) -> Result<PullPolicy, Failure> {
+        match self.pull.as_str() {
+            "missing" | "" => Ok(PullPolicy::Missing),
+            "always" => Ok(PullPolicy::Always),
+            "never" => Ok(PullPolicy::Never),
+            other => Err(Failure::Refused(anyhow::anyhow!(
+                "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+            ))),
+        }
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>, Failure> {
+        if self.volume.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cwd = std::env::current_dir()
+            .context("find the current directory")
+            .map_err(Failure::Refused)?;
+        self.volume
+            .iter()
+            .map(|spec| volumes::parse(spec, &cwd).map_err(refused))
+            .collect()
+    }
+}
+
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::Refused(error.into())
+}
+
+fn parse_network(text: &str) -> Result<NetworkMode, Failure> {
+    match text {
+        "" => Err(Failure::Refused(anyhow::anyhow!("no name set for network"))),
+        "bridge" | "default" => Ok(NetworkMode::Bridge),
+        "host" => Ok(NetworkMode::Host),
+        "none" => Ok(NetworkMode::None),
+        // Silence would give a network that does not exist; say what is missing instead.
+        _ if text.starts_with("container:") => Err(Failure::Refused(anyhow::anyhow!(
+            "the network of another container is not built yet: {text}"
+        ))),
+        name => Ok(NetworkMode::Named(name.to_owned())),
+    }
+}
+
+/// Variables that are not UTF-8 cannot be asked for by name, so they are left out.
+pub fn own_env() -> HashMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        container: ContainerArgs,
+    }
+
+    fn request(words: &[&str]) -> Result<ContainerRequest, Failure> {
+        let words = std::iter::once("x").chain(words.iter().copied());
+        let only = Only::try_parse_from(words).unwrap();
+        only.container.request()
+    }
+
+    #[test]
+    fn options_become_the_request() {
+        let made = request(&[
+            "-i",
+            "--name",
+            "c1",
+            "-p",
+            "8080:80",
+            "-v",
+            "/a:/b:ro",
+            "-e",
+            "A=B",
+            "-l",
+            "k=v",
+            "-u",
+            "1:2",
+            "-w",
+            "/w",
+            "--entrypoint",
+            "sh",
+            "--net",
+            "n1",
+            "-h",
+            "host",
+            "--stop-timeout",
+            "3",
+            "--",
+            "bb",
+            "-c",
+            "true",
+        ])
+        .unwrap();
+        assert_eq!(made.name.as_deref(), Some("c1"));
+        assert_eq!(made.image, "bb");
+        assert_eq!(made.command, ["-c", "true"]);
+        assert_eq!(made.ports.len(), 1);
+        assert!(made.mounts[0].read_only);
+        assert_eq!(made.env, ["A=B"]);
+        assert_eq!(made.labels, [("k".to_owned(), "v".to_owned())]);
+        assert_eq!(made.network, NetworkMode::Named("n1".into()));
+        assert_eq!(made.hostname.as_deref(), Some("host"));
+        assert_eq!(made.stop_timeout, Some(3));
+        assert!(made.open_stdin && !made.tty);
+    }
+
+    #[test]
+    fn networks_are_modes_or_names() {
+        let mode = |word: &str| request(&["--network", word, "bb"]).map(|made| made.network);
+        assert_eq!(mode("host").unwrap(), NetworkMode::Host);
+        assert_eq!(mode("none").unwrap(), NetworkMode::None);
+        assert_eq!(mode("default").unwrap(), NetworkMode::Bridge);
+        assert_eq!(mode("web").unwrap(), NetworkMode::Named("web".into()));
+        assert!(mode("container:c1").is_err());
+        assert!(mode("").is_err());
+    }
+
+    #[test]
+    fn the_pull_policy_is_one_of_three() {
+        let only = Only::try_parse_from(["x", "--pull", "bogus", "bb"]).unwrap();
+        let failure = only.container.pull_policy().unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Refused(why) if why.to_string() == "invalid pull option: 'bogus': must be one of \"always\", \"missing\" or \"never\""),
+            "{failure:?}"
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! Small option values: environment, labels, extra hosts, DNS, key-value pairs. Pure but for the environment and the
+//! env files that are named. Each `parse_` function is a clap value parser; its error text is Docker's.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+/// `K=V` or `K`: kept as written; see [`resolve_env`].
+pub fn parse_env(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('=') {
+        return Err(format!("invalid environment variable: {text}"));
+    }
+    Ok(text.to_owned())
+}
+
+pub fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(format!("invalid label '{text}': empty name"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `name:ADDRESS` or `name=ADDRESS`; the word `host-gateway` stands for the gateway of the container's network.
+pub fn parse_add_host(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("bad format for add-host: {text:?}"))?;
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(address);
+    if bare == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
+        Ok((name.to_owned(), bare.to_owned()))
+    } else {
+        Err(format!("invalid IP address in add-host: {address:?}"))
+    }
+}
+
+pub fn parse_dns(text: &str) -> Result<String, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
+    }
+}
+
+/// A domain, or `.` for no search list at all.
+pub fn parse_dns_search(text: &str) -> Result<String, String> {
+    let label_ok = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let domain = text.strip_suffix('.').unwrap_or(text);
+    if text == "." || (domain.len() <= 253 && domain.split('.').all(label_ok)) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text} is not a valid domain"))
+    }
+}
+
+/// `name=value` of `--filter`.
+pub fn parse_filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_lowercase(), value.trim().to_owned())),
+        None => Err("bad format of filter (expected name=value)".to_owned()),
+    }
+}
+
+/// `key=value` of `-o`.
+pub fn parse_option(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(format!("invalid option '{text}': empty name"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The container's environment: files first, then `-e`, each bare `K` taken from `own` or dropped if it is not there.
+pub fn resolve_env(
+    files: &[impl AsRef<Path>],
+    options: &[String],
+    own: &HashMap<String, String>,
+) -> anyhow::Result<Vec<String>> {
+    let mut env = Vec::new();
+    for file in files {
+        let path = file.as_ref();
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("open {}", path.display()))?;
+        env_file(&path.display().to_string(), &text, own, &mut env)?;
+    }
+    env.extend(options.iter().filter_map(|option| bare(option, own)));
+    Ok(env)
+}
+
+/// Lines `K=V` or `K`; blank lines and lines that start with `#` are skipped; nothing is quoted or expanded.
+fn env_file(
+    name: &str,
+    text: &str,
+    own: &HashMap<String, String>,
+    env: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let key = line.split_once('=').map_or(line, |(key, _)| key);
+        if key.is_empty() {
+            bail!("invalid env file ({name}): no variable name on line '{line}'");
+        }
+        if key.contains(char::is_whitespace) {
+            bail!("invalid env file ({name}): variable '{key}' contains whitespaces");
+        }
+        env.extend(bare(line, own));
+    }
+    Ok(())
+}
+
+fn bare(option: &str, own: &HashMap<String, String>) -> Option<String> {
+    if option.contains('=') {
+        return Some(option.to_owned());
+    }
+    own.get(option).map(|value| format!("{option}={value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> HashMap<String, String> {
+        HashMap::from([("HERE".to_owned(), "yes".to_owned())])
+    }
+
+    #[test]
+    fn a_bare_variable_is_taken_from_the_environment_or_dropped() {
+        let options = ["A=B", "HERE", "GONE", "EMPTY="].map(str::to_owned);
+        let env = resolve_env(&[] as &[&Path], &options, &own()).unwrap();
+        assert_eq!(env, ["A=B", "HERE=yes", "EMPTY="]);
+    }
+
+    #[test]
+    fn an_env_file_has_comments_and_bare_names_and_no_quoting() {
+        let mut env = Vec::new();
+        let text = "\u{feff}A=1\n# comment\n\nGONE\nHERE\n  C=\"2 3\" # no comment\n";
+        env_file("f", text, &own(), &mut env).unwrap();
+        assert_eq!(env, ["A=1", "HERE=yes", "C=\"2 3\" # no comment"]);
+    }
+
+    #[test]
+    fn a_bad_env_file_is_refused_in_dockers_words() {
+        let mut env = Vec::new();
+        let error = env_file("/f", "=1\n", &own(), &mut env).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid env file (/f): no variable name on line '=1'"
+        );
+        let error = env_file("/f", "A B=1\n", &own(), &mut env).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid env file (/f): variable 'A B' contains whitespaces"
+        );
+        assert!(env.is_empty());
+    }
+
+    #[test]
+    fn an_env_file_comes_before_the_options() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "A=file\n").unwrap();
+        let env = resolve_env(&[file.path()], &["A=option".to_owned()], &own()).unwrap();
+        assert_eq!(env, ["A=file", "A=option"]);
+        let missing = resolve_env(&["/nonexistent/env"], &[], &own()).unwrap_err();
+        assert!(format!("{missing:#}").starts_with("open /nonexistent/env: No such file"));
+    }
+
+    #[test]
+    fn values_without_a_name_are_refused() {
+        assert_eq!(
+            parse_env("=x").unwrap_err(),
+            "invalid environment variable: =x"
+        );
+        assert_eq!(parse_env("").unwrap_err(), "invalid environment variable: ");
+        assert_eq!(
+            parse_label("=c").unwrap_err(),
+            "invalid label '=c': empty name"
+        );
+        assert_eq!(parse_label("a").unwrap(), ("a".into(), String::new()));
+        assert_eq!(parse_label("a=b=c").unwrap(), ("a".into(), "b=c".into()));
+    }
+
+    #[test]
+    fn extra_hosts_take_either_separator_and_brackets() {
+        let pair = |name: &str, address: &str| Ok((name.to_owned(), address.to_owned()));
+        assert_eq!(parse_add_host("foo:1.2.3.4"), pair("foo", "1.2.3.4"));
+        assert_eq!(parse_add_host("foo=1.2.3.4"), pair("foo", "1.2.3.4"));
+        assert_eq!(parse_add_host("v6:::1"), pair("v6", "::1"));
+        assert_eq!(parse_add_host("v6=[::1]"), pair("v6", "::1"));
+        assert_eq!(parse_add_host("h:host-gateway"), pair("h", "host-gateway"));
+        assert_eq!(
+            parse_add_host("foo").unwrap_err(),
+            "bad format for add-host: \"foo\""
+        );
+        assert_eq!(
+            parse_add_host("foo:bar").unwrap_err(),
+            "invalid IP address in add-host: \"bar\""
+        );
+    }
+
+    #[test]
+    fn dns_values_are_checked() {
+        assert_eq!(parse_dns("1.1.1.1").unwrap(), "1.1.1.1");
+        assert!(parse_dns("x").is_err());
+        assert!(parse_dns_search("example.com").is_ok());
+        assert!(parse_dns_search(".").is_ok());
+        assert_eq!(
+            parse_dns_search("a_b!").unwrap_err(),
+            "a_b! is not a valid domain"
+        );
+    }
+}

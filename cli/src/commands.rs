@@ -1,0 +1,167 @@
+//! One file a command: its options, the one call of the engine, and how the answer is written.
+
+pub mod create;
+pub mod exec;
+pub mod images;
+pub mod import;
+pub mod info;
+pub mod inspect;
+pub mod kill;
+pub mod logs;
+pub mod network;
+pub mod port;
+pub mod ps;
+pub mod pull;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod start;
+pub mod stop;
+pub mod system;
+pub mod wait;
+
+mod streams;
+
+use runtime::Engine;
+use serde_json::{Map, Value};
+
+use crate::args::{Command, Global};
+use crate::failure::{Failure, Verb};
+use crate::output;
+use crate::output::listing::{Columns, Listing, ListingError};
+
+/// An exit code, or how it failed.
+pub type Answer = Result<i32, Failure>;
+
+/// What every command gets.
+pub struct Context {
+    pub global: Global,
+}
+
+impl Context {
+    /// Opens the engine. Root is asked for here, after the words have been understood and before anything is made.
+    pub fn engine(&self) -> Result<Engine, Failure> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Failure::NeedsRoot);
+        }
+        Ok(Engine::open(self.global.settings())?)
+    }
+}
+
+pub fn dispatch(command: Command, global: Global) -> Answer {
+    let context = Context { global };
+    match command {
+        Command::Run(options) => run::run(&context, options),
+        Command::Create(options) => create::run(&context, options),
+        Command::Start(options) => start::run(&context, options),
+        Command::Exec(options) => exec::run(&context, options),
+        Command::Ps(options) => ps::run(&context, options),
+        Command::Logs(options) => logs::run(&context, options),
+        Command::Stop(options) => stop::run(&context, options),
+        Command::Kill(options) => kill::run(&context, options),
+        Command::Rm(options) => rm::run(&context, options),
+        Command::Wait(options) => wait::run(&context, options),
+        Command::Inspect(options) => inspect::run(&context, options),
+        Command::Port(options) => port::run(&context, options),
+        Command::Pull(options) => pull::run(&context, options),
+        Command::Import(options) => import::run(&context, options),
+        Command::Images(options) => images::run(&context, options),
+        Command::Rmi(options) => rmi::run(&context, options),
+        Command::Network(command) => network::run(&context, command),
+        Command::System(command) => system::run(&context, command),
+        Command::Info(options) => info::run(&context, options),
+    }
+}
+
+impl Command {
+    pub fn verb(&self) -> Verb {
+        match self {
+            Command::Run(_) => Verb::Run,
+            Command::Create(_) => Verb::Create,
+            Command::Exec(_) => Verb::Exec,
+            _ => Verb::Other,
+        }
+    }
+}
+
+/// Does the same to each name, goes on after an error, and fails with 1 if any failed.
+pub fn each(
+    names: &[String],
+    mut action: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<i32, Failure> {
+    let mut code = 0;
+    for name in names {
+        if let Err(failure) = action(name) {
+            tell(&failure);
+            code = 1;
+        }
+    }
+    Ok(code)
+}
+
+/// Says on stderr why one of several names failed.
+pub fn tell(failure: &Failure) {
+    eprintln!("{}", failure.report(Verb::Other).text);
+}
+
+/// Whether a failure only says that the object is not there.
+pub fn is_not_found(failure: &Failure) -> bool {
+    match failure {
+        Failure::Engine(error) => error.kind() == runtime::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// A listing on stdout; nothing at all where there is not even a heading.
+pub fn print_listing(text: &str) -> Result<i32, Failure> {
+    if !text.is_empty() {
+        output::print(text)?;
+    }
+    Ok(0)
+}
+
+/// Refused templates print their own text, as Docker has it.
+pub fn listing(columns: &'static Columns, quiet: bool, format: &str) -> Result<Listing, Failure> {
+    let format = if quiet { "{{.ID}}" } else { format };
+    Listing::parse(columns, format).map_err(|error| listing_failure(&error))
+}
+
+pub fn print_rows(listing: &Listing, rows: &[Map<String, Value>]) -> Answer {
+    let text = listing
+        .render(rows)
+        .map_err(|error| listing_failure(&error))?;
+    print_listing(&text)
+}
+
+fn listing_failure(error: &ListingError) -> Failure {
+    Failure::Plain {
+        text: error.to_string(),
+        code: 1,
+    }
+}
+
+/// The network that a name, an ID or a unique prefix of an ID stands for.
+pub fn find_network(
+    engine: &mut Engine,
+    name: &str,
+) -> Result<(netmgr::Network, Vec<netmgr::Endpoint>), Failure> {
+    let all = engine.networks()?;
+    let exact = all
+        .iter()
+        .position(|(network, _)| network.name == name || network.id == name);
+    let by_prefix = || {
+        let mut matches = (0..all.len()).filter(|at| all[*at].0.id.starts_with(name));
+        match (matches.next(), matches.next()) {
+            (Some(one), None) if !name.is_empty() => Some(one),
+            _ => None,
+        }
+    };
+    match exact.or_else(by_prefix) {
+        Some(at) => Ok(all.into_iter().nth(at).ok_or_else(|| missing(name))?),
+        None => Err(missing(name)),
+    }
+}
+
+fn missing(name: &str) -> Failure {
+    Failure::Engine(netmgr::Error::NetworkNotFound(name.to_owned()).into())
+}

@@ -1,0 +1,35 @@
+//! `create`: the first half of `run`.
+
+use clap::Args;
+
+use super::{Answer, Context, run};
+use crate::args::container::ContainerArgs;
+use crate::output;
+
+const USAGE: &str = "coracle create [OPTIONS] IMAGE [COMMAND] [ARG...]";
+
+/// Create a new container
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, disable_help_flag = true)]
+pub struct Create {
+    #[command(flatten)]
+    container: ContainerArgs,
+}
+
+pub fn run(context: &Context, options: Create) -> Answer {
+    let mut request = options.container.request()?;
+    let policy = options.container.pull_policy()?;
+    request.tty_size = super::streams::terminal_size(request.tty);
+    let mut engine = context.engine()?;
+    run::warn_of_ports_without_effect(&mut request);
+    run::have_image(
+        context,
+        &mut engine,
+        &request.image,
+        policy,
+        options.container.quiet,
+    )?;
+    let container = engine.create(&request)?;
+    output::print(&container.id)?;
+    Ok(0)
+}

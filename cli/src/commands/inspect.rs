@@ -1,0 +1,180 @@
+//! `inspect`: everything about containers, images and networks, as JSON or through a template.
+
+use clap::{Args, ValueEnum};
+use runtime::Engine;
+use serde_json::Value;
+
+use super::{Answer, Context, find_network, is_not_found};
+use crate::failure::Failure;
+use crate::output;
+use crate::output::template::{Missing, Template};
+use crate::output::{inspect, inspect_image, inspect_network};
+
+/// Return low-level information on containers, images and networks
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle inspect [OPTIONS] NAME|ID [NAME|ID...]")]
+pub struct Inspect {
+    /// json or a Go template
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    format: String,
+    /// Look only among these: container, image or network
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        value_enum,
+        hide_possible_values = true
+    )]
+    kind: Option<Kind>,
+    #[arg(required = true, value_name = "NAME|ID")]
+    names: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Container,
+    Image,
+    Network,
+}
+
+pub fn run(context: &Context, options: Inspect) -> Answer {
+    let format = Format::parse(&options.format)?;
+    let mut engine = context.engine()?;
+    let root = context.global.root.clone();
+    show(&options.names, &format, |name| {
+        object(&mut engine, &root, name, options.kind)
+    })
+}
+
+/// `--format`.
+pub enum Format {
+    /// One list of everything.
+    List,
+    /// An object a line.
+    Json,
+    Template(Template),
+}
+
+impl Format {
+    pub fn parse(text: &str) -> Result<Format, Failure> {
+        match text {
+            "" => Ok(Format::List),
+            "json" => Ok(Format::Json),
+            text => Template::parse(text)
+                .map(Format::Template)
+                .map_err(|error| template_failure(&error, 64)),
+        }
+    }
+}
+
+/// Prints what was found, all of it, and then says what was not.
+pub fn show(
+    names: &[String],
+    format: &Format,
+    mut find: impl FnMut(&str) -> Result<Value, Failure>,
+) -> Answer {
+    let mut found = Vec::new();
+    let mut failures = Vec::new();
+    for name in names {
+        match find(name) {
+            Ok(value) => found.push(value),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    match format {
+        Format::List => output::print(&list(found)?)?,
+        Format::Json => {
+            for value in &found {
+                output::print(&value.to_string())?;
+            }
+        }
+        Format::Template(template) => {
+            for value in &found {
+                let text = template.render(value, Missing::Key);
+                output::print(&text.map_err(|error| template_failure(&error, 1))?)?;
+            }
+        }
+    }
+    for failure in &failures {
+        super::tell(failure);
+    }
+    Ok(i32::from(!failures.is_empty()))
+}
+
+/// An empty list has no line of its own for its brackets.
+fn list(values: Vec<Value>) -> anyhow::Result<String> {
+    output::pretty_json(&Value::Array(values))
+}
+
+/// Docker ends with 64 where a template cannot be parsed, and with 1 where it asks for what is not there.
+fn template_failure(error: &output::template::TemplateError, code: i32) -> Failure {
+    Failure::Plain {
+        text: format!("template parsing error: {error}"),
+        code,
+    }
+}
+
+/// The first of container, image and network that goes by the name.
+fn object(
+    engine: &mut Engine,
+    root: &std::path::Path,
+    name: &str,
+    kind: Option<Kind>,
+) -> Result<Value, Failure> {
+    let wanted = |this: Kind| kind.is_none_or(|kind| kind == this);
+    if wanted(Kind::Container) {
+        match engine.find(name).map_err(Failure::from) {
+            Ok(container) => return Ok(inspect::container(&container, root)),
+            Err(failure) if is_not_found(&failure) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    // What is no reference cannot name an image; it may still name a network, or nothing.
+    if wanted(Kind::Image)
+        && let Some(image) = engine.find_image(name).or_else(no_such_reference)?
+    {
+        let sizes = engine.images()?;
+        let size = sizes
+            .iter()
+            .find(|row| row.id == image.id)
+            .map(|row| row.size);
+        return Ok(inspect_image::image(&image, size)?);
+    }
+    if wanted(Kind::Network) {
+        match find_network(engine, name) {
+            Ok((network, endpoints)) => return Ok(inspect_network::network(&network, &endpoints)),
+            Err(failure) if is_not_found(&failure) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(Failure::Plain {
+        text: format!("Error: No such object: {name}"),
+        code: 1,
+    })
+}
+
+fn no_such_reference(error: runtime::Error) -> Result<Option<image::Image>, runtime::Error> {
+    match error.kind() {
+        runtime::ErrorKind::Invalid | runtime::ErrorKind::NotFound => Ok(None),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_found_is_an_empty_list() {
+        assert_eq!(list(Vec::new()).unwrap(), "[]");
+        assert_eq!(
+            list(vec![serde_json::json!({"Id": "x"})]).unwrap(),
+            "[\n    {\n        \"Id\": \"x\"\n    }\n]"
+        );
+    }
+}

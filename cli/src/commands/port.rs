@@ -1,0 +1,50 @@
+//! `port`: where a container's ports are published.
+
+use clap::Args;
+
+use super::{Answer, Context, print_listing};
+use crate::failure::Failure;
+use crate::output::ports;
+
+/// List port mappings or a specific mapping for the container
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle port CONTAINER [PORT[/PROTO]]")]
+pub struct Port {
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    #[arg(value_name = "PORT[/PROTO]")]
+    port: Option<String>,
+}
+
+pub fn run(context: &Context, options: Port) -> Answer {
+    let plain = |text: String| Failure::Plain { text, code: 1 };
+    let wanted = match &options.port {
+        Some(text) => Some(
+            ports::parse_port(text)
+                .ok_or_else(|| plain(format!("Error: invalid port ({text})")))?,
+        ),
+        None => None,
+    };
+    let container = context.engine()?.find(&options.container)?;
+    let lines = ports::lines(&ports::published(&container));
+    let Some((port, protocol)) = wanted else {
+        let text: Vec<String> = lines
+            .iter()
+            .map(|(port, protocol, at)| format!("{port}/{} -> {at}", protocol.as_str()))
+            .collect();
+        return print_listing(&text.join("\n"));
+    };
+    let found: Vec<String> = lines
+        .into_iter()
+        .filter(|(p, q, _)| *p == port && *q == protocol)
+        .map(|(_, _, at)| at)
+        .collect();
+    if found.is_empty() {
+        return Err(plain(format!(
+            "Error: No public port '{port}/{}' published for {}",
+            protocol.as_str(),
+            options.container
+        )));
+    }
+    print_listing(&found.join("\n"))
+}

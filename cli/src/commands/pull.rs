@@ -1,0 +1,66 @@
+//! `pull`: an image from a registry.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use image::pull::PullOptions;
+
+use super::{Answer, Context};
+use crate::failure::Failure;
+use crate::output;
+use crate::output::progress::{Progress, Purpose, Style};
+
+/// Download an image from a registry
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle pull [OPTIONS] NAME[:TAG|@DIGEST]")]
+pub struct Pull {
+    /// Print only the full name
+    #[arg(short, long)]
+    quiet: bool,
+    /// Platform, where the image has several: OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+pub fn run(context: &Context, options: Pull) -> Answer {
+    let reference = image::Reference::parse(&options.name)?;
+    let mut engine = context.engine()?;
+    let style = match options.quiet {
+        true => Style::Quiet,
+        false => style(std::io::stdout().is_terminal()),
+    };
+    let mut out = std::io::stdout();
+    let mut progress = Progress::new(&mut out, style, Purpose::Pull);
+    let platform = options.platform.filter(|text| !text.is_empty());
+    let result = engine.pull(
+        &reference,
+        &self::options(context, platform),
+        &mut |event| progress.event(event),
+    );
+    progress.finish();
+    result.map_err(Failure::from)?;
+    output::print(&reference.full())?;
+    Ok(0)
+}
+
+pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
+    PullOptions {
+        platform,
+        insecure_registries: context.global.insecure_registry.clone(),
+        credentials: None,
+    }
+}
+
+/// How progress is shown on a stream.
+pub fn style(is_terminal: bool) -> Style {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr())
+        .or_else(|_| rustix::termios::tcgetwinsize(std::io::stdout()));
+    match size {
+        Ok(size) if is_terminal && size.ws_row > 2 => Style::Redraw {
+            rows: usize::from(size.ws_row),
+        },
+        _ => Style::Lines,
+    }
+}

@@ -1,0 +1,99 @@
+//! `run`: pull if missing, create, start, relay.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use runtime::engine::StartMode;
+use runtime::{ContainerRequest, Engine, NetworkMode};
+
+use super::streams::{self, Signals};
+use super::{Answer, Context, pull};
+use crate::args::container::{ContainerArgs, PullPolicy};
+use crate::failure::Failure;
+use crate::output;
+use crate::output::progress::{Progress, Purpose, Style};
+
+const USAGE: &str = "coracle run [OPTIONS] IMAGE [COMMAND] [ARG...]";
+
+/// Create and run a new container from an image
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, disable_help_flag = true)]
+pub struct Run {
+    /// Run in the background and print the container's ID
+    #[arg(short, long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+}
+
+pub fn run(context: &Context, options: Run) -> Answer {
+    let mut request = options.container.request()?;
+    let policy = options.container.pull_policy()?;
+    request.tty_size = streams::terminal_size(request.tty);
+    if !options.detach {
+        streams::check_terminal(request.open_stdin, request.tty)?;
+    }
+    let mut engine = context.engine()?;
+    warn_of_ports_without_effect(&mut request);
+    have_image(
+        context,
+        &mut engine,
+        &request.image,
+        policy,
+        options.container.quiet,
+    )?;
+    let container = engine.create(&request)?;
+    if options.detach {
+        engine.start(&container.id, StartMode::Detached)?;
+        output::print(&container.id)?;
+        return Ok(0);
+    }
+    match engine.start(&container.id, StartMode::Attached)? {
+        Some(session) => {
+            streams::relay(&mut engine, session, request.open_stdin, Signals::ToProgram)
+        }
+        None => Ok(0),
+    }
+}
+
+/// Docker's text. There is nothing to publish: the container's ports are the host's own.
+pub fn warn_of_ports_without_effect(request: &mut ContainerRequest) {
+    if request.network == NetworkMode::Host && !request.ports.is_empty() {
+        eprintln!("WARNING: Published ports are discarded when using host network mode");
+        request.ports.clear();
+    }
+}
+
+/// Pulls the image where the policy asks for it. What remains missing then, the engine refuses.
+pub fn have_image(
+    context: &Context,
+    engine: &mut Engine,
+    name: &str,
+    policy: PullPolicy,
+    quiet: bool,
+) -> Result<(), Failure> {
+    let wanted = match policy {
+        PullPolicy::Never => false,
+        PullPolicy::Always => true,
+        PullPolicy::Missing => engine.find_image(name)?.is_none(),
+    };
+    if !wanted {
+        return Ok(());
+    }
+    let reference = image::Reference::parse(name)?;
+    if policy == PullPolicy::Missing {
+        eprintln!("Unable to find image '{reference}' locally");
+    }
+    let style = match quiet {
+        true => Style::Quiet,
+        false => pull::style(std::io::stderr().is_terminal()),
+    };
+    let mut out = std::io::stderr();
+    let mut progress = Progress::new(&mut out, style, Purpose::Run);
+    let result = engine.pull(&reference, &pull::options(context, None), &mut |event| {
+        progress.event(event);
+    });
+    progress.finish();
+    result?;
+    Ok(())
+}

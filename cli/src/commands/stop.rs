@@ -1,0 +1,25 @@
+//! `stop`: the stop signal, then SIGKILL.
+
+use clap::Args;
+
+use super::{Answer, Context, each};
+use crate::output;
+
+/// Stop one or more running containers
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle stop [OPTIONS] CONTAINER [CONTAINER...]")]
+pub struct Stop {
+    /// Seconds to wait before killing
+    #[arg(short = 't', long = "timeout", alias = "time", value_name = "SECONDS")]
+    timeout: Option<u32>,
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+pub fn run(context: &Context, options: Stop) -> Answer {
+    let mut engine = context.engine()?;
+    each(&options.containers, |name| {
+        engine.stop(name, options.timeout)?;
+        Ok(output::print(name)?)
+    })
+}

@@ -1,0 +1,188 @@
+//! How a command fails: what is said on stderr, and the exit code. Must not decide anything else.
+
+use runtime::ErrorKind;
+
+/// A failed command.
+#[derive(Debug)]
+pub enum Failure {
+    /// Option values that were refused before the engine saw them.
+    Refused(anyhow::Error),
+    /// The engine's answer.
+    Engine(runtime::Error),
+    /// A text that people script against, printed as it is.
+    Plain {
+        text: String,
+        code: i32,
+    },
+    NeedsRoot,
+    /// Something of this program's own: a stream, a file.
+    Own(anyhow::Error),
+}
+
+impl From<runtime::Error> for Failure {
+    fn from(error: runtime::Error) -> Failure {
+        Failure::Engine(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Own(error)
+    }
+}
+
+impl From<image::Error> for Failure {
+    fn from(error: image::Error) -> Failure {
+        Failure::Engine(error.into())
+    }
+}
+
+/// Exit codes and the pointer to `--help` differ between `run` and the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Run,
+    Create,
+    Exec,
+    Other,
+}
+
+/// What is printed, and the exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Report {
+    pub text: String,
+    pub code: i32,
+}
+
+const NEEDS_ROOT: &str = "coracle needs root to make namespaces, mounts and firewall rules: run it with sudo \
+     (rootless is not built yet)";
+
+impl Failure {
+    /// As Docker's client 28 reports it, with our own name.
+    pub fn report(&self, verb: Verb) -> Report {
+        let own_code = if verb == Verb::Run { 125 } else { 1 };
+        let (message, code) = match self {
+            Failure::NeedsRoot => {
+                return Report {
+                    text: NEEDS_ROOT.to_owned(),
+                    code: own_code,
+                };
+            }
+            Failure::Plain { text, code } => {
+                return Report {
+                    text: text.clone(),
+                    code: *code,
+                };
+            }
+            Failure::Refused(error) => {
+                let code = if verb == Verb::Create { 125 } else { own_code };
+                (chain(error.as_ref()), code)
+            }
+            Failure::Own(error) => (chain(error.as_ref()), own_code),
+            Failure::Engine(error) => {
+                let code = match (verb, error.kind()) {
+                    (Verb::Run | Verb::Exec, ErrorKind::NotExecutable) => 126,
+                    (Verb::Run | Verb::Exec, ErrorKind::CommandNotFound) => 127,
+                    _ => own_code,
+                };
+                (chain(error), code)
+            }
+        };
+        let mut text = format!("coracle: {message}");
+        if let Failure::Engine(error) = self
+            && let Some(advice) = advice(error)
+        {
+            text.push_str("\n\n");
+            text.push_str(advice);
+        }
+        let refused_create = verb == Verb::Create && matches!(self, Failure::Refused(_));
+        match verb {
+            Verb::Run => text.push_str("\n\nRun 'coracle run --help' for more information"),
+            _ if refused_create => {
+                text.push_str("\n\nRun 'coracle create --help' for more information");
+            }
+            _ => {}
+        }
+        Report { text, code }
+    }
+}
+
+/// An error and its causes on one line, each said once.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = without_number(error.to_string());
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = without_number(next.to_string());
+        // A transparent error repeats its cause.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// ` (os error 2)` tells nobody anything.
+fn without_number(text: String) -> String {
+    match text.rfind(" (os error ") {
+        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        _ => text,
+    }
+}
+
+/// What to do about it, where a kind of failure has one remedy.
+fn advice(error: &runtime::Error) -> Option<&'static str> {
+    match (error, error.kind()) {
+        (runtime::Error::Image(_), ErrorKind::Unavailable) => Some(
+            "Check the registry's name and the network. A registry without TLS needs --insecure-registry HOST[:PORT].",
+        ),
+        (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
+            "Credentials are read from ~/.docker/config.json: check its entry for this registry.",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn only_run_has_125_and_points_to_its_help() {
+        let failure = Failure::Engine(runtime::Error::NoSuchContainer("x".into()));
+        let run = failure.report(Verb::Run);
+        assert_eq!(run.code, 125);
+        assert_eq!(
+            run.text,
+            "coracle: No such container: x\n\nRun 'coracle run --help' for more information"
+        );
+        let other = failure.report(Verb::Other);
+        assert_eq!(other.code, 1);
+        assert_eq!(other.text, "coracle: No such container: x");
+        assert_eq!(failure.report(Verb::Create).code, 1);
+    }
+
+    #[test]
+    fn a_refused_option_is_125_for_create_too() {
+        let failure = Failure::Refused(anyhow::anyhow!("invalid hostPort: 99999"));
+        let create = failure.report(Verb::Create);
+        assert_eq!(create.code, 125);
+        assert_eq!(
+            create.text,
+            "coracle: invalid hostPort: 99999\n\nRun 'coracle create --help' for more information"
+        );
+        assert_eq!(failure.report(Verb::Other).code, 1);
+    }
+
+    #[test]
+    fn the_chain_is_on_one_line_and_says_each_cause_once() {
+        let error = Err::<(), _>(std::io::Error::other("disk on fire"))
+            .context("open /f")
+            .unwrap_err();
+        assert_eq!(chain(error.as_ref()), "open /f: disk on fire");
+        let transparent = runtime::Error::Network(netmgr::Error::NetworkNotFound("n".into()));
+        assert_eq!(chain(&transparent), "network n not found");
+    }
+}

@@ -1,0 +1,283 @@
+//! Progress of a pull, as Docker prints it: one line a change of state, or lines redrawn in place on a terminal.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use image::pull::PullEvent;
+
+use super::words;
+
+/// How the layers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One line for each change; download counts are left out.
+    Lines,
+    /// One line for each layer, redrawn in place, on a terminal of so many rows.
+    Redraw {
+        rows: usize,
+    },
+    Quiet,
+}
+
+/// What is said around the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Pull,
+    /// `run` and `create`: the default tag has been told already.
+    Run,
+}
+
+/// More often than this a terminal only flickers.
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+pub struct Progress<'a> {
+    out: &'a mut dyn Write,
+    style: Style,
+    purpose: Purpose,
+    layers: Vec<(String, String)>,
+    drawn: usize,
+    last_redraw: Option<Instant>,
+}
+
+impl<'a> Progress<'a> {
+    pub fn new(out: &'a mut dyn Write, style: Style, purpose: Purpose) -> Progress<'a> {
+        Progress {
+            out,
+            style,
+            purpose,
+            layers: Vec::new(),
+            drawn: 0,
+            last_redraw: None,
+        }
+    }
+
+    pub fn event(&mut self, event: PullEvent) {
+        if self.style == Style::Quiet {
+            return;
+        }
+        match event {
+            PullEvent::DefaultTag if self.purpose == Purpose::Run => {}
+            PullEvent::DefaultTag => self.line("Using default tag: latest"),
+            PullEvent::Started { tag, repository } => {
+                self.line(&format!("{tag}: Pulling from {repository}"));
+            }
+            PullEvent::PullingFsLayer { layer } => self.layer(layer, "Pulling fs layer".into()),
+            PullEvent::AlreadyExists { layer } => self.layer(layer, "Already exists".into()),
+            PullEvent::Downloading { layer, done, total } => self.download(layer, done, total),
+            PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
+            PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
+            PullEvent::Digest(digest) => {
+                self.finish();
+                self.line(&format!("Digest: {digest}"));
+            }
+            PullEvent::Status { newer, reference } => {
+                self.finish();
+                let status = match newer {
+                    true => "Downloaded newer image for",
+                    false => "Image is up to date for",
+                };
+                self.line(&format!("Status: {status} {reference}"));
+            }
+        }
+    }
+
+    /// Draws the last state, before anything else is written to the same terminal.
+    pub fn finish(&mut self) {
+        if let Style::Redraw { .. } = self.style
+            && self.last_redraw.take().is_some()
+        {
+            self.redraw();
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        // A reader that has gone away ends us by SIGPIPE; any other failure must not end the pull.
+        let _ = writeln!(self.out, "{text}");
+        self.drawn = 0;
+        self.layers.clear();
+    }
+
+    fn download(&mut self, layer: String, done: u64, total: u64) {
+        let Style::Redraw { .. } = self.style else {
+            return;
+        };
+        let state = format!(
+            "Downloading {} {}/{}",
+            bar(done, total),
+            words::size(done),
+            words::size(total)
+        );
+        self.set(layer, state);
+        let due = self
+            .last_redraw
+            .is_none_or(|last| last.elapsed() >= REDRAW_EVERY);
+        if due {
+            self.redraw();
+        }
+    }
+
+    fn layer(&mut self, layer: String, state: String) {
+        match self.style {
+            Style::Redraw { .. } => {
+                self.set(layer, state);
+                self.redraw();
+            }
+            _ => {
+                let _ = writeln!(self.out, "{layer}: {state}");
+            }
+        }
+    }
+
+    fn set(&mut self, layer: String, state: String) {
+        match self.layers.iter_mut().find(|(known, _)| *known == layer) {
+            Some((_, old)) => *old = state,
+            None => self.layers.push((layer, state)),
+        }
+    }
+
+    /// All layers from the first line on: up, erase, write. The cursor cannot go above the screen, so of too many
+    /// layers only the last are redrawn; those are the ones still under way.
+    fn redraw(&mut self) {
+        let Style::Redraw { rows } = self.style else {
+            return;
+        };
+        let mut text = String::new();
+        if self.drawn > 0 {
+            text.push_str(&format!("\x1b[{}A", self.drawn));
+        }
+        let skipped = self
+            .layers
+            .len()
+            .saturating_sub(rows.saturating_sub(1).max(1));
+        for (layer, state) in &self.layers[skipped..] {
+            text.push_str(&format!("\x1b[2K{layer}: {state}\n"));
+        }
+        self.drawn = self.layers.len() - skipped;
+        self.last_redraw = Some(Instant::now());
+        let _ = self.out.write_all(text.as_bytes());
+        let _ = self.out.flush();
+    }
+}
+
+/// `[=====>    ]`
+fn bar(done: u64, total: u64) -> String {
+    const WIDTH: u64 = 25;
+    let filled = match total {
+        0 => 0,
+        total => (done.min(total) * WIDTH / total).min(WIDTH),
+    };
+    let cells = (0..WIDTH).map(|cell| match cell {
+        _ if cell < filled => '=',
+        _ if cell == filled => '>',
+        _ => ' ',
+    });
+    format!("[{}]", cells.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events() -> Vec<PullEvent> {
+        let layer = || "0123456789ab".to_owned();
+        vec![
+            PullEvent::DefaultTag,
+            PullEvent::Started {
+                tag: "latest".into(),
+                repository: "library/redis".into(),
+            },
+            PullEvent::AlreadyExists {
+                layer: "ffffffffffff".into(),
+            },
+            PullEvent::PullingFsLayer { layer: layer() },
+            PullEvent::Downloading {
+                layer: layer(),
+                done: 500,
+                total: 1000,
+            },
+            PullEvent::Extracting { layer: layer() },
+            PullEvent::PullComplete { layer: layer() },
+            PullEvent::Digest("sha256:00".into()),
+            PullEvent::Status {
+                newer: true,
+                reference: "redis:latest".into(),
+            },
+        ]
+    }
+
+    fn print(style: Style, purpose: Purpose) -> String {
+        let mut out = Vec::new();
+        let mut progress = Progress::new(&mut out, style, purpose);
+        for event in events() {
+            progress.event(event);
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn without_a_terminal_each_change_is_one_line() {
+        assert_eq!(
+            print(Style::Lines, Purpose::Pull),
+            "Using default tag: latest\n\
+             latest: Pulling from library/redis\n\
+             ffffffffffff: Already exists\n\
+             0123456789ab: Pulling fs layer\n\
+             0123456789ab: Extracting\n\
+             0123456789ab: Pull complete\n\
+             Digest: sha256:00\n\
+             Status: Downloaded newer image for redis:latest\n"
+        );
+    }
+
+    #[test]
+    fn run_does_not_speak_of_the_default_tag_and_quiet_says_nothing() {
+        assert!(print(Style::Lines, Purpose::Run).starts_with("latest: Pulling from"));
+        assert_eq!(print(Style::Quiet, Purpose::Pull), "");
+    }
+
+    /// What a terminal shows after the escapes have been obeyed.
+    fn screen(text: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        let mut row: usize = 0;
+        for line in text.split_terminator('\n') {
+            let mut line = line;
+            while let Some(rest) = line.strip_prefix("\x1b[") {
+                let end = rest.find(['A', 'K']).unwrap();
+                if rest.as_bytes()[end] == b'A' {
+                    let up: usize = rest[..end].parse().unwrap();
+                    row = row.checked_sub(up).expect("the cursor stays on the screen");
+                }
+                line = &rest[end + 1..];
+            }
+            if row == lines.len() {
+                lines.push(String::new());
+            }
+            lines[row] = line.to_owned();
+            row += 1;
+        }
+        lines
+    }
+
+    #[test]
+    fn on_a_terminal_each_layer_keeps_one_line() {
+        assert_eq!(
+            screen(&print(Style::Redraw { rows: 24 }, Purpose::Pull)),
+            [
+                "Using default tag: latest",
+                "latest: Pulling from library/redis",
+                "ffffffffffff: Already exists",
+                "0123456789ab: Pull complete",
+                "Digest: sha256:00",
+                "Status: Downloaded newer image for redis:latest",
+            ]
+        );
+    }
+
+    #[test]
+    fn bars_fill() {
+        assert_eq!(bar(0, 0), "[>                        ]");
+        assert_eq!(bar(500, 1000), "[============>            ]");
+        assert_eq!(bar(1000, 1000), "[=========================]");
+        assert_eq!(bar(2000, 1000), "[=========================]");
+    }
+}

@@ -78,9 +78,13 @@ impl Dockerd {
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return; // `Running` kills it.
-        }
+        // A second panic while one is under way would end the process before the other tests have cleaned up.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_all()));
+    }
+}
+
+impl Dockerd {
+    fn remove_all(&self) {
         let ids = Cmd::new("docker").args(["--host", &self.address(), "ps", "-aq"]).run();
         if !ids.text().is_empty() {
             let remove = ["--host", &self.address(), "rm", "-f"].map(str::to_owned);

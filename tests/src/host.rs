@@ -206,10 +206,7 @@ impl Host {
 
     /// The program with these arguments, not run yet.
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
-        let (name, value) = self.marker.split_once('=').expect("a marker is NAME=VALUE");
-        let cmd = Cmd::new(&self.binary)
-            .env(name, value)
-            .env("HOME", self.folder());
+        let cmd = self.with_environment(Cmd::new(&self.binary));
         match &self.docker {
             Some(docker) => cmd.arg("--host").arg(docker.address()),
             None => cmd
@@ -220,6 +217,12 @@ impl Host {
                 .args(&self.options),
         }
         .args(args)
+    }
+
+    /// Gives another program that runs ours the environment that ours must have.
+    pub fn with_environment(&self, cmd: Cmd) -> Cmd {
+        let (name, value) = self.marker.split_once('=').expect("a marker is NAME=VALUE");
+        cmd.env(name, value).env("HOME", self.folder())
     }
 
     /// Runs the program on the host.

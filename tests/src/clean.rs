@@ -30,7 +30,12 @@ impl Snapshot {
         firewall += &standing_tables(&ipv6);
         firewall += &nft_state(&ask("nft", &["-j", "list", "ruleset"]).json());
         let mut network = String::new();
-        for link in ask("ip", &["-j", "link"]).json().as_array().into_iter().flatten() {
+        for link in ask("ip", &["-j", "link"])
+            .json()
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             network += &format!("link {} mtu {}\n", link["ifname"], link["mtu"]);
         }
         for (what, args) in [
@@ -101,7 +106,11 @@ fn nft_state(ruleset: &Value) -> String {
         let Some((kind, body)) = item.as_object().and_then(|object| object.iter().next()) else {
             continue;
         };
-        let table = if kind == "table" { &body["name"] } else { &body["table"] };
+        let table = if kind == "table" {
+            &body["name"]
+        } else {
+            &body["table"]
+        };
         let of_iptables = IPTABLES_TABLES.contains(&table.as_str().unwrap_or_default());
         let idle = match kind.as_str() {
             "metainfo" => true,
@@ -157,11 +166,11 @@ fn sysctls() -> BTreeMap<String, String> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("nf_conntrack_count") {
-                if let Ok(value) = fs::read_to_string(&path) {
-                    let name = path.strip_prefix("/proc/sys").unwrap_or(&path);
-                    found.insert(name.display().to_string(), value.trim().to_owned());
-                }
+            } else if let Ok(value) = fs::read_to_string(&path)
+                && !path.ends_with("nf_conntrack_count")
+            {
+                let name = path.strip_prefix("/proc/sys").unwrap_or(&path);
+                found.insert(name.display().to_string(), value.trim().to_owned());
             }
         }
     }
@@ -187,9 +196,21 @@ impl Leftovers<'_> {
         for (pid, why) in self.processes() {
             found.push(format!("process {pid} ({}): {why}", command_line(pid)));
         }
-        found.extend(self.mounts().iter().map(|at| format!("mount {}", at.display())));
-        found.extend(self.cgroups().iter().map(|at| format!("cgroup {}", at.display())));
-        found.extend(sockets(self.run_root).iter().map(|at| format!("socket {}", at.display())));
+        found.extend(
+            self.mounts()
+                .iter()
+                .map(|at| format!("mount {}", at.display())),
+        );
+        found.extend(
+            self.cgroups()
+                .iter()
+                .map(|at| format!("cgroup {}", at.display())),
+        );
+        found.extend(
+            sockets(self.run_root)
+                .iter()
+                .map(|at| format!("socket {}", at.display())),
+        );
         found
     }
 
@@ -201,7 +222,11 @@ impl Leftovers<'_> {
         let is_root_from =
             |line: &str| line.split(' ').nth(4) == Some("/") && line.contains(&*folder);
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             if pid == std::process::id() {
@@ -211,7 +236,8 @@ impl Leftovers<'_> {
                 let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
                 String::from_utf8_lossy(&bytes).into_owned()
             };
-            let names_a_container = |text: &str| self.containers.iter().any(|id| text.contains(id.as_str()));
+            let names_a_container =
+                |text: &str| self.containers.iter().any(|id| text.contains(id.as_str()));
             if read("environ").contains(self.marker) {
                 found.push((pid, "it has the environment of this host's commands"));
             } else if names_a_container(&read("cmdline")) {
@@ -240,7 +266,10 @@ impl Leftovers<'_> {
         let mut found = Vec::new();
         for parent in cgroup_parents() {
             for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-                if self.containers.contains(&*entry.file_name().to_string_lossy()) {
+                if self
+                    .containers
+                    .contains(&*entry.file_name().to_string_lossy())
+                {
                     found.push(entry.path());
                 }
             }
@@ -278,7 +307,10 @@ fn sockets(folder: &Path) -> Vec<PathBuf> {
 /// The words of a process's command line.
 pub fn command_line(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    String::from_utf8_lossy(&bytes)
+        .replace('\0', " ")
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -289,9 +321,16 @@ mod tests {
     fn an_unused_table_is_no_leftover_but_a_policy_a_chain_or_a_rule_is() {
         let idle = "*nat\n:OUTPUT ACCEPT [3:180]\nCOMMIT\n";
         assert_eq!(standing_tables(idle), "");
-        for line in [":FORWARD DROP [0:0]", ":MINE - [0:0]", "-A OUTPUT -j ACCEPT"] {
+        for line in [
+            ":FORWARD DROP [0:0]",
+            ":MINE - [0:0]",
+            "-A OUTPUT -j ACCEPT",
+        ] {
             let text = format!("*filter\n{line}\nCOMMIT\n");
-            assert!(standing_tables(&format!("{idle}{text}")).contains("*filter"), "{line}");
+            assert!(
+                standing_tables(&format!("{idle}{text}")).contains("*filter"),
+                "{line}"
+            );
         }
     }
 
@@ -300,12 +339,24 @@ mod tests {
         let netns = Netns::new();
         let before = Snapshot::take(&netns);
         assert_eq!(before.changes(&Snapshot::take(&netns)), "");
-        let _socket = netns.enter(|| std::net::TcpListener::bind("0.0.0.0:4711")).unwrap();
+        let _socket = netns
+            .enter(|| std::net::TcpListener::bind("0.0.0.0:4711"))
+            .unwrap();
         netns.ip("link add left0 type bridge\n");
-        Cmd::new("iptables").args(["-t", "raw", "-A", "OUTPUT", "-p", "udp"]).run_in(&netns).ok();
-        netns.enter(|| fs::write("/proc/sys/net/ipv4/conf/lo/route_localnet", "1")).unwrap();
+        Cmd::new("iptables")
+            .args(["-t", "raw", "-A", "OUTPUT", "-p", "udp"])
+            .run_in(&netns)
+            .ok();
+        netns
+            .enter(|| fs::write("/proc/sys/net/ipv4/conf/lo/route_localnet", "1"))
+            .unwrap();
         let changes = before.changes(&Snapshot::take(&netns));
-        for trace in ["port 4711", "left0", "-p udp", "route_localnet: was 0, is 1"] {
+        for trace in [
+            "port 4711",
+            "left0",
+            "-p udp",
+            "route_localnet: was 0, is 1",
+        ] {
             assert!(changes.contains(trace), "{trace} is missing:\n{changes}");
         }
     }
@@ -315,7 +366,10 @@ mod tests {
         let marker = format!("HARNESS_SELF_TEST={}", std::process::id());
         let (name, value) = marker.split_once('=').unwrap();
         let netns = Netns::new();
-        let sleeper = Cmd::new("sleep").arg("60").env(name, value).spawn_in(&netns);
+        let sleeper = Cmd::new("sleep")
+            .arg("60")
+            .env(name, value)
+            .spawn_in(&netns);
         let none = BTreeSet::new();
         let leftovers = Leftovers {
             folder: Path::new("/nonexistent-folder-of-a-test"),
@@ -325,7 +379,11 @@ mod tests {
         };
         crate::eventually("the process is found", || {
             let found = leftovers.processes();
-            if found.iter().any(|(pid, _)| *pid == sleeper.pid()) { Ok(()) } else { Err("not found") }
+            if found.iter().any(|(pid, _)| *pid == sleeper.pid()) {
+                Ok(())
+            } else {
+                Err("not found")
+            }
         });
         drop(sleeper);
         assert_eq!(leftovers.find(), Vec::<String>::new());

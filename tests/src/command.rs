@@ -245,10 +245,7 @@ impl Output {
 
     #[track_caller]
     pub fn exits(self, code: i32) -> Output {
-        assert!(
-            self.code() == code,
-            "expected exit code {code}, got {self}"
-        );
+        assert!(self.code() == code, "expected exit code {code}, got {self}");
         self
     }
 

@@ -22,7 +22,11 @@ impl Dockerd {
         let folder = folder.join("docker");
         let command = Cmd::new("dockerd")
             .args(["--group", "root", "--live-restore"])
-            .args(options.iter().filter(|option| *option == "--iptables=false"))
+            .args(
+                options
+                    .iter()
+                    .filter(|option| *option == "--iptables=false"),
+            )
             .arg("--data-root")
             .arg(folder.join("data"))
             .arg("--exec-root")
@@ -53,15 +57,24 @@ impl Dockerd {
     }
 
     pub fn log(&self) -> String {
-        format!("(dockerd in {}: its output comes with its end)", self.folder.display())
+        format!(
+            "(dockerd in {}: its output comes with its end)",
+            self.folder.display()
+        )
     }
 
     #[track_caller]
     fn up(&self, netns: &Netns) {
         *self.running.borrow_mut() = Some(self.command.spawn_in(netns));
         let answer = until(Duration::from_secs(30), || {
-            let version = Cmd::new("docker").args(["--host", &self.address(), "version"]).run();
-            if version.code() == 0 { Ok(()) } else { Err(version) }
+            let version = Cmd::new("docker")
+                .args(["--host", &self.address(), "version"])
+                .run();
+            if version.code() == 0 {
+                Ok(())
+            } else {
+                Err(version)
+            }
         });
         if let Err(version) = answer {
             panic!("dockerd does not answer: {version}");
@@ -85,7 +98,9 @@ impl Drop for Dockerd {
 
 impl Dockerd {
     fn remove_all(&self) {
-        let ids = Cmd::new("docker").args(["--host", &self.address(), "ps", "-aq"]).run();
+        let ids = Cmd::new("docker")
+            .args(["--host", &self.address(), "ps", "-aq"])
+            .run();
         if !ids.text().is_empty() {
             let remove = ["--host", &self.address(), "rm", "-f"].map(str::to_owned);
             let ids = ids.stdout.lines().map(str::to_owned);

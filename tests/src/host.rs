@@ -77,10 +77,18 @@ impl HostBuilder {
         let (host, neighbour, attacker, switch) =
             (Netns::new(), Netns::new(), Netns::new(), Netns::new());
         lay_cables(&switch, [&host, &neighbour, &attacker]);
-        host.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", if self.ip_forward { "1" } else { "0" }))
-            .expect("set ip_forward in a namespace of our own");
+        host.enter(|| {
+            fs::write(
+                "/proc/sys/net/ipv4/ip_forward",
+                if self.ip_forward { "1" } else { "0" },
+            )
+        })
+        .expect("set ip_forward in a namespace of our own");
         if self.foreign_rules {
-            Cmd::new("iptables-restore").stdin(FOREIGN_RULES).run_in(&host).ok();
+            Cmd::new("iptables-restore")
+                .stdin(FOREIGN_RULES)
+                .run_in(&host)
+                .ok();
         }
         let before = Snapshot::take(&host);
         let docker = images::compare_with_docker()
@@ -105,8 +113,12 @@ impl HostBuilder {
             docker,
         };
         if self.busybox {
-            this.coracle(["import".as_ref(), images::busybox_tar().as_os_str(), "busybox".as_ref()])
-                .ok();
+            this.coracle([
+                "import".as_ref(),
+                images::busybox_tar().as_os_str(),
+                "busybox".as_ref(),
+            ])
+            .ok();
         }
         this
     }
@@ -194,12 +206,23 @@ impl Host {
 
     /// The chain of published ports (`""`), or one of the others: `-USER`.
     pub fn chain(&self, suffix: &str) -> String {
-        format!("{}{suffix}", if self.docker_layout() { "DOCKER" } else { "CORACLE" })
+        format!(
+            "{}{suffix}",
+            if self.docker_layout() {
+                "DOCKER"
+            } else {
+                "CORACLE"
+            }
+        )
     }
 
     /// The default network's bridge.
     pub fn bridge(&self) -> &'static str {
-        if self.docker_layout() { "docker0" } else { "coracle0" }
+        if self.docker_layout() {
+            "docker0"
+        } else {
+            "coracle0"
+        }
     }
 
     // Commands.
@@ -257,7 +280,11 @@ impl Host {
 
     /// Another program on the host: `host.tool("iptables", ["-F", "CORACLE"])`.
     #[track_caller]
-    pub fn tool<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Output {
+    pub fn tool<A: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> Output {
         Cmd::new(program).args(args).run_in(&self.netns)
     }
 
@@ -267,7 +294,9 @@ impl Host {
     #[track_caller]
     pub fn start_web(&self, name: &str, options: &str) -> String {
         let id = self
-            .run(&format!("run -d --name {name} {options} busybox httpd -f -v -p 80 -h /www"))
+            .run(&format!(
+                "run -d --name {name} {options} busybox httpd -f -v -p 80 -h /www"
+            ))
             .text()
             .to_owned();
         let inside = self.address_of(name);
@@ -309,16 +338,26 @@ impl Host {
 
     /// The monitor of a container: the process of ours whose command line names it.
     pub fn monitor_of(&self, id: &str) -> Option<u32> {
-        let is_monitor = |pid: &u32| {
-            let line = crate::clean::command_line(*pid);
-            line.contains("monitor") && line.contains(id)
+        self.monitors()
+            .into_iter()
+            .find(|pid| crate::clean::command_line(*pid).contains(id))
+    }
+
+    /// The processes of this host's commands that are monitors.
+    pub fn monitors(&self) -> Vec<u32> {
+        let is_ours = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&self.marker)
+                || crate::clean::command_line(*pid).contains(&*self.folder().to_string_lossy())
         };
         fs::read_dir("/proc")
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .find(is_monitor)
+            .filter(|pid| crate::clean::command_line(*pid).contains("monitor"))
+            .filter(is_ours)
+            .collect()
     }
 
     /// The full IDs of all containers.
@@ -409,7 +448,9 @@ impl Host {
         show("ip addr", &self.tool("ip", ["-br", "addr"]).stdout);
         show("what differs from the start", &self.leftovers());
         for id in self.containers.borrow().iter() {
-            let logs = self.command(["logs", "--tail", "20", id.as_str()]).limit(limit);
+            let logs = self
+                .command(["logs", "--tail", "20", id.as_str()])
+                .limit(limit);
             let output = logs.run_in(&self.netns);
             if output.code() == 0 {
                 show(&format!("logs {id}"), &(output.stdout + &output.stderr));
@@ -458,5 +499,8 @@ impl Drop for Host {
 }
 
 fn is_id(word: &str) -> bool {
-    word.len() == 64 && word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    word.len() == 64
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -33,7 +33,11 @@ pub fn binary() -> PathBuf {
         .get_or_init(|| {
             let given = std::env::var_os("CORACLE_BIN").map(PathBuf::from);
             let path = given.unwrap_or_else(built_binary);
-            assert!(path.is_file(), "the program under test is missing: {}", path.display());
+            assert!(
+                path.is_file(),
+                "the program under test is missing: {}",
+                path.display()
+            );
             path
         })
         .clone()
@@ -42,14 +46,23 @@ pub fn binary() -> PathBuf {
 fn built_binary() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     Cmd::new(cargo)
-        .args(["build", "--quiet", "--package", "coracle", "--manifest-path"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "coracle",
+            "--manifest-path",
+        ])
         .arg(repository().join("Cargo.toml"))
         .limit(Duration::from_secs(900))
         .run()
         .ok();
     // This test is TARGET/PROFILE/deps/NAME; `cargo build` makes the profile `debug`.
     let test = std::env::current_exe().expect("the path of this test");
-    let target = test.ancestors().nth(3).expect("a test is three folders deep");
+    let target = test
+        .ancestors()
+        .nth(3)
+        .expect("a test is three folders deep");
     target.join("debug/coracle")
 }
 
@@ -119,7 +132,11 @@ pub fn busybox_tar() -> PathBuf {
         let version = Cmd::new("busybox").run().stdout;
         cached("busybox.tar", &format!("{BUSYBOX}{version}"), |path| {
             let root = tempfile::tempdir().expect("a folder for a root filesystem");
-            Cmd::new("sh").args(["-c", BUSYBOX, "sh"]).arg(root.path()).run().ok();
+            Cmd::new("sh")
+                .args(["-c", BUSYBOX, "sh"])
+                .arg(root.path())
+                .run()
+                .ok();
             pack(root.path(), path);
         })
     })
@@ -129,7 +146,14 @@ pub fn busybox_tar() -> PathBuf {
 /// A folder as a tar that is the same whenever it is made.
 pub fn pack(folder: &Path, tar: &Path) {
     Cmd::new("tar")
-        .args(["--sort=name", "--numeric-owner", "--owner=0", "--group=0", "--mtime=@0", "-C"])
+        .args([
+            "--sort=name",
+            "--numeric-owner",
+            "--owner=0",
+            "--group=0",
+            "--mtime=@0",
+            "-C",
+        ])
         .arg(folder)
         .arg("-cf")
         .arg(tar)
@@ -173,7 +197,8 @@ pub fn redis_layout() -> PathBuf {
             let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
             let recipe = format!("{REDIS}{REDIS_LAYER}{release}");
             cached("redis", &recipe, |path| {
-                let work = tempfile::tempdir_in(path.parent().expect("the cache")).expect("a folder");
+                let work =
+                    tempfile::tempdir_in(path.parent().expect("the cache")).expect("a folder");
                 let base = work.path().join("base.tar");
                 Cmd::new("sh")
                     .args(["-c", REDIS, "sh"])
@@ -182,7 +207,11 @@ pub fn redis_layout() -> PathBuf {
                     .run()
                     .ok();
                 let upper = work.path().join("upper");
-                Cmd::new("sh").args(["-c", REDIS_LAYER, "sh"]).arg(&upper).run().ok();
+                Cmd::new("sh")
+                    .args(["-c", REDIS_LAYER, "sh"])
+                    .arg(&upper)
+                    .run()
+                    .ok();
                 let second = work.path().join("second.tar");
                 pack(&upper, &second);
                 let config = Config {

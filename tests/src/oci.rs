@@ -51,7 +51,10 @@ pub fn this_architecture() -> &'static str {
 pub fn write_layout(folder: &Path, tag: &str, images: &[Image]) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a folder for blobs");
-    let manifests: Vec<Value> = images.iter().map(|image| write_image(&blobs, image)).collect();
+    let manifests: Vec<Value> = images
+        .iter()
+        .map(|image| write_image(&blobs, image))
+        .collect();
     let mut top = match manifests.as_slice() {
         [one] => one.clone(),
         several => {
@@ -66,7 +69,11 @@ pub fn write_layout(folder: &Path, tag: &str, images: &[Image]) {
     top["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
     let index = json!({ "schemaVersion": 2, "manifests": [top] });
     fs::write(folder.join("index.json"), index.to_string()).expect("write index.json");
-    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("write oci-layout");
+    fs::write(
+        folder.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .expect("write oci-layout");
 }
 
 fn write_image(blobs: &Path, image: &Image) -> Value {
@@ -84,12 +91,26 @@ fn write_image(blobs: &Path, image: &Image) -> Value {
         let digest = digest_of(&packed);
         let size = fs::metadata(&packed).expect("a packed layer").len();
         fs::rename(&packed, blobs.join(&digest)).expect("name a blob");
-        layers.push(descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &digest, size));
+        layers.push(descriptor(
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            &digest,
+            size,
+        ));
     }
-    let Config { entrypoint, cmd, env, exposed_ports, working_dir, user } = image.config;
-    let ports: serde_json::Map<_, _> =
-        exposed_ports.iter().map(|port| ((*port).to_owned(), json!({}))).collect();
-    let mut settings = json!({ "Env": env, "ExposedPorts": ports, "WorkingDir": working_dir, "User": user });
+    let Config {
+        entrypoint,
+        cmd,
+        env,
+        exposed_ports,
+        working_dir,
+        user,
+    } = image.config;
+    let ports: serde_json::Map<_, _> = exposed_ports
+        .iter()
+        .map(|port| ((*port).to_owned(), json!({})))
+        .collect();
+    let mut settings =
+        json!({ "Env": env, "ExposedPorts": ports, "WorkingDir": working_dir, "User": user });
     for (key, words) in [("Entrypoint", entrypoint), ("Cmd", cmd)] {
         if !words.is_empty() {
             settings[key] = json!(words);
@@ -109,7 +130,11 @@ fn write_image(blobs: &Path, image: &Image) -> Value {
         "config": config,
         "layers": layers,
     });
-    let mut manifest = put_json(blobs, "application/vnd.oci.image.manifest.v1+json", &manifest);
+    let mut manifest = put_json(
+        blobs,
+        "application/vnd.oci.image.manifest.v1+json",
+        &manifest,
+    );
     manifest["platform"] = json!({ "os": "linux", "architecture": image.architecture });
     manifest
 }

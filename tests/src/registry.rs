@@ -47,7 +47,10 @@ impl<'a> Registry<'a> {
         if access == Access::Password {
             let passwords = storage.path().join("htpasswd");
             fs::write(&passwords, HTPASSWD).expect("write htpasswd");
-            config += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display());
+            config += &format!(
+                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                passwords.display()
+            );
         }
         let path = storage.path().join("config.yml");
         fs::write(&path, config).expect("write config.yml");
@@ -57,8 +60,15 @@ impl<'a> Registry<'a> {
             .env("OTEL_TRACES_EXPORTER", "none")
             .limit(Duration::from_secs(3600))
             .spawn_in(&host.netns);
-        let registry = Registry { server, storage, netns: &host.netns, access };
-        eventually("the registry listens", || net::connect(registry.netns, ADDRESS));
+        let registry = Registry {
+            server,
+            storage,
+            netns: &host.netns,
+            access,
+        };
+        eventually("the registry listens", || {
+            net::connect(registry.netns, ADDRESS)
+        });
         registry
     }
 
@@ -70,7 +80,13 @@ impl<'a> Registry<'a> {
     /// Pushes what an OCI layout has under `tag`, all platforms of it, as `name` (with a tag of its own).
     #[track_caller]
     pub fn push(&self, layout: &Path, tag: &str, name: &str) -> Output {
-        let mut cmd = Cmd::new("skopeo").args(["--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false"]);
+        let mut cmd = Cmd::new("skopeo").args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--all",
+            "--dest-tls-verify=false",
+        ]);
         if self.access == Access::Password {
             cmd = cmd.arg("--dest-creds").arg(format!("{USER}:{PASSWORD}"));
         }

@@ -45,7 +45,9 @@ pub fn chain(save: &str, table: &str, chain: &str) -> Vec<String> {
 /// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`.
 #[track_caller]
 pub fn capture(name: &str) -> String {
-    let path = shared_folder().join("oracle/rules").join(format!("{name}.rules"));
+    let path = shared_folder()
+        .join("oracle/rules")
+        .join(format!("{name}.rules"));
     std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("the capture {} is missing: {error}", path.display()))
 }
@@ -78,8 +80,12 @@ pub fn difference(expected: &str, actual: &str) -> String {
         .zip(new[head..].iter().rev())
         .take_while(|(a, b)| a == b)
         .count();
-    let removed = old[head..old.len() - tail].iter().map(|l| format!("- {l}\n"));
-    let added = new[head..new.len() - tail].iter().map(|l| format!("+ {l}\n"));
+    let removed = old[head..old.len() - tail]
+        .iter()
+        .map(|l| format!("- {l}\n"));
+    let added = new[head..new.len() - tail]
+        .iter()
+        .map(|l| format!("+ {l}\n"));
     removed.chain(added).collect()
 }
 
@@ -124,14 +130,19 @@ mod tests {
 
     #[test]
     fn a_table_ends_at_its_commit() {
-        assert_eq!(table_of(&zero_counters(SAVE), "nat"), "*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n");
+        assert_eq!(
+            table_of(&zero_counters(SAVE), "nat"),
+            "*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+        );
         assert_eq!(table_of(SAVE, "raw"), "");
     }
 
     #[test]
     fn comments_on_rules_are_taken_out() {
         assert_eq!(
-            without_comments("-A A -m comment --comment \"a b\" -j B\n-A A -m comment --comment ab -j B\n"),
+            without_comments(
+                "-A A -m comment --comment \"a b\" -j B\n-A A -m comment --comment ab -j B\n"
+            ),
             "-A A -j B\n-A A -j B\n"
         );
     }

@@ -15,7 +15,8 @@ fn assert_is(host: &Host, capture: &str) {
     rules::assert_same(capture, &actual, &rules::capture(capture));
 }
 
-const MOELOVE: &str = "network create --subnet 172.18.0.0/16 -o com.docker.network.bridge.name=br-moelove moelove";
+const MOELOVE: &str =
+    "network create --subnet 172.18.0.0/16 -o com.docker.network.bridge.name=br-moelove moelove";
 
 #[test]
 fn capture_01_empty() {
@@ -51,13 +52,20 @@ fn capture_05_publish_udp_range() {
     let (published, others): (Vec<_>, Vec<_>) = {
         let save = rules::save(&host.netns);
         let both = rules::table_of(&save, "filter") + &rules::table_of(&save, "nat");
-        both.lines().map(str::to_owned).partition(|line| line.contains(" udp "))
+        both.lines()
+            .map(str::to_owned)
+            .partition(|line| line.contains(" udp "))
     };
     let capture = rules::capture("05-publish-udp-range");
-    let (expected, expected_others): (Vec<_>, Vec<_>) = capture.lines().partition(|line| line.contains(" udp "));
+    let (expected, expected_others): (Vec<_>, Vec<_>) =
+        capture.lines().partition(|line| line.contains(" udp "));
     assert_eq!(others, expected_others);
     if published != expected {
-        assert_eq!(published.len(), 3, "an accept, a masquerade and a DNAT: {published:#?}");
+        assert_eq!(
+            published.len(),
+            3,
+            "an accept, a masquerade and a DNAT: {published:#?}"
+        );
         let parts = [
             "-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p udp -m udp --dport 8000:8002 -j ACCEPT",
             "-A POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p udp -m udp --dport 8000:8002 -j MASQUERADE",
@@ -71,7 +79,10 @@ fn capture_05_publish_udp_range() {
     let _servers = [8000, 8001, 8002, 8003].map(|port| net::UdpServer::start(&inside, port));
     for port in [8000, 8001, 8002] {
         let to = format!("192.0.2.1:{port}");
-        assert_eq!(net::udp_ask(&host.neighbour, &to, "q").expect(&to), format!("{port} 192.0.2.2 q"));
+        assert_eq!(
+            net::udp_ask(&host.neighbour, &to, "q").expect(&to),
+            format!("{port} 192.0.2.2 q")
+        );
         net::udp_ask(&host.netns, &to, "q").expect(&to);
     }
     net::udp_ask(&host.neighbour, "192.0.2.1:8003", "q").expect_err("it is past the range");
@@ -126,7 +137,21 @@ fn capture_10_three_networks() {
 #[test]
 fn captures_11_and_12_user_rule_and_restart() {
     let host = host();
-    host.tool("iptables", ["-I", "DOCKER-USER", "-i", "eth9", "!", "-s", "100.84.94.62", "-j", "DROP"]).ok();
+    host.tool(
+        "iptables",
+        [
+            "-I",
+            "DOCKER-USER",
+            "-i",
+            "eth9",
+            "!",
+            "-s",
+            "100.84.94.62",
+            "-j",
+            "DROP",
+        ],
+    )
+    .ok();
     assert_is(&host, "11-user-rule");
     host.system("reload");
     assert_is(&host, "12-user-rule-after-restart");
@@ -136,7 +161,9 @@ fn captures_11_and_12_user_rule_and_restart() {
 
 #[test]
 fn capture_13_iptables_false() {
-    let host = Host::builder().options(["--profile", "docker", "--iptables=false"]).build();
+    let host = Host::builder()
+        .options(["--profile", "docker", "--iptables=false"])
+        .build();
     host.system("up");
     assert_is(&host, "13-iptables-false");
     host.run("run -d --name c1 -p 8080:80 busybox sleep 1000");

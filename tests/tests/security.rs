@@ -9,14 +9,26 @@ const DEFAULT_CAPABILITIES: &str = "00000000a80425fb";
 
 #[track_caller]
 fn status(host: &Host, args: &[&str]) -> Vec<(String, String)> {
-    let output = host.coracle(args.iter().chain(&["cat", "/proc/self/status"])).ok();
-    let pairs = output.stdout.lines().filter_map(|line| line.split_once(':'));
-    pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+    let output = host
+        .coracle(args.iter().chain(&["cat", "/proc/self/status"]))
+        .ok();
+    let pairs = output
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(':'));
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+        .collect()
 }
 
 #[track_caller]
 fn assert_confined(status: &[(String, String)], what: &str) {
-    let get = |key: &str| status.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value.as_str());
+    let get = |key: &str| {
+        status
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or("", |(_, value)| value.as_str())
+    };
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         assert_eq!(get(set), DEFAULT_CAPABILITIES, "{what}: {set}");
     }
@@ -40,7 +52,10 @@ fn a_user_that_is_not_root_has_no_capability() {
     let host = Host::new();
     let status = status(&host, &["run", "--rm", "-u", "web", "busybox"]);
     for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
-        assert!(status.contains(&(set.to_owned(), "0000000000000000".to_owned())), "{set}: {status:?}");
+        assert!(
+            status.contains(&(set.to_owned(), "0000000000000000".to_owned())),
+            "{set}: {status:?}"
+        );
     }
 }
 
@@ -57,41 +72,84 @@ done
 for file in /proc/sys/kernel/hostname /proc/sys/net/ipv4/ip_forward /proc/sysrq-trigger /proc/irq/default_smp_affinity /sys/kernel/mm/ksm/run; do
   [ ! -e $file ] || ! { cat $file 2>/dev/null || echo 0; } 2>/dev/null >$file || echo "$file can be written"
 done
-! mkdir /sys/fs/cgroup/x 2>/dev/null || echo "a cgroup can be made"
+for folder in /sys/fs/cgroup/*; do
+  ! mkdir $folder/x 2>/dev/null || { echo "a cgroup can be made in $folder"; rmdir $folder/x; }
+done
 ! mount -t tmpfs none /tmp 2>/dev/null || echo "a file system can be mounted"
 ! mount -o remount,rw /proc/sys 2>/dev/null || echo "/proc/sys can be made writable"
 ! unshare -U true 2>/dev/null || echo "a user namespace can be made"
 ! hostname other 2>/dev/null || echo "the host name can be set"
 "#;
-    host.coracle(["run", "--rm", "busybox", "sh", "-c", script]).ok().says("");
+    // Docker masks this one since version 28.
+    let script = if host.is_docker() {
+        &script.replace("/proc/interrupts", "")
+    } else {
+        script
+    };
+    host.coracle(["run", "--rm", "busybox", "sh", "-c", script])
+        .ok()
+        .says("");
 }
 
 #[test]
 fn the_devices_are_dockers() {
     let host = Host::new();
     let output = host.run("run --rm busybox ls /dev");
-    let mut devices: Vec<_> = output.stdout.split_whitespace().collect();
+    // `core` is a link to /proc/kcore, and there only where the kernel has that.
+    let mut devices: Vec<_> = output
+        .stdout
+        .split_whitespace()
+        .filter(|name| *name != "core")
+        .collect();
     devices.sort_unstable();
     assert_eq!(
         devices,
-        ["core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+        [
+            "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
+            "stdout", "tty", "urandom", "zero"
+        ]
     );
-    host.coracle(["run", "--rm", "busybox", "sh", "-c", "head -c 3 /dev/zero | wc -c; echo x >/dev/null; head -c 4 /dev/urandom | wc -c"]).ok().says("3\n4");
+    host.coracle([
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 3 /dev/zero | wc -c; echo x >/dev/null; head -c 4 /dev/urandom | wc -c",
+    ])
+    .ok()
+    .says("3\n4");
 }
 
 #[test]
 fn a_disk_of_the_host_can_be_named_but_not_opened() {
     let host = Host::new();
     let partitions = fs::read_to_string("/proc/partitions").unwrap();
-    let disk: Vec<_> = partitions.lines().nth(2).expect("a disk").split_whitespace().collect();
-    let script = format!("mknod /tmp/disk b {} {} && dd if=/tmp/disk of=/dev/null bs=512 count=1", disk[0], disk[1]);
-    let open = host.coracle(["run", "--rm", "busybox", "sh", "-c", &script]).exits(1);
-    assert!(open.stderr.contains("/tmp/disk") && open.stderr.contains("Operation not permitted"), "{open}");
+    let disk: Vec<_> = partitions
+        .lines()
+        .nth(2)
+        .expect("a disk")
+        .split_whitespace()
+        .collect();
+    let script = format!(
+        "mknod /tmp/disk b {} {} && dd if=/tmp/disk of=/dev/null bs=512 count=1",
+        disk[0], disk[1]
+    );
+    let open = host
+        .coracle(["run", "--rm", "busybox", "sh", "-c", &script])
+        .exits(1);
+    assert!(
+        open.stderr.contains("/tmp/disk") && open.stderr.contains("Operation not permitted"),
+        "{open}"
+    );
     // mem and kmsg: character devices.
     for (number, name) in [("1 1", "mem"), ("1 11", "kmsg")] {
         let script = format!("mknod /tmp/{name} c {number} && head -c 1 /tmp/{name}");
         let open = host.coracle(["run", "--rm", "busybox", "sh", "-c", &script]);
-        assert!(open.code() != 0 && open.stderr.contains("Operation not permitted"), "{open}");
+        assert!(
+            open.code() != 0 && open.stderr.contains("Operation not permitted"),
+            "{open}"
+        );
     }
 }
 
@@ -126,10 +184,15 @@ while :; do
   done
 done 2>/dev/null"#;
     let before = binary.exists().then(|| oci::digest_of(&binary));
-    host.coracle(["run", "-d", "--name", "trap", "busybox", "sh", "-c", trap]).ok();
+    host.coracle(["run", "-d", "--name", "trap", "busybox", "sh", "-c", trap])
+        .ok();
     harness::eventually("the trap is set", || {
         let logs = host.run("logs trap");
-        if logs.stdout.starts_with("ready") { Ok(()) } else { Err(logs) }
+        if logs.stdout.starts_with("ready") {
+            Ok(())
+        } else {
+            Err(logs)
+        }
     });
     for _ in 0..20 {
         // The second runs the entering program itself, if it can be had by that path: the way of the published exploit.
@@ -149,7 +212,16 @@ fn a_working_folder_through_a_descriptor_leads_nowhere() {
     for number in 3..12 {
         let folder = format!("/proc/self/fd/{number}");
         // CVE-2024-21626: a descriptor of the host's that is still open when the working folder is entered.
-        let output = host.coracle(["run", "--rm", "-w", &folder, "busybox", "ls", "-a", "../../../../../etc/shadow"]);
+        let output = host.coracle([
+            "run",
+            "--rm",
+            "-w",
+            &folder,
+            "busybox",
+            "ls",
+            "-a",
+            "../../../../../etc/shadow",
+        ]);
         assert_ne!(output.code(), 0, "{output}");
     }
 }
@@ -158,17 +230,42 @@ fn a_working_folder_through_a_descriptor_leads_nowhere() {
 fn processes_of_the_host_and_of_other_containers_are_not_seen() {
     let host = Host::new();
     host.run("run -d --name other busybox sleep 12345");
-    let seen = host.coracle(["run", "--rm", "busybox", "sh", "-c", "ps -o pid,args; echo; ls /proc | grep -c '^[0-9]'"]).ok();
+    let seen = host
+        .coracle([
+            "run",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "ps -o pid,args; echo; ls /proc | grep -c '^[0-9]'",
+        ])
+        .ok();
     assert!(!seen.stdout.contains("12345"), "{seen}");
-    host.coracle(["run", "--rm", "busybox", "sh", "-c", "echo $$"]).ok().says("1");
+    host.coracle(["run", "--rm", "busybox", "sh", "-c", "echo $$"])
+        .ok()
+        .says("1");
 }
 
 #[test]
 fn ignored_signals_and_open_files_of_the_caller_are_not_passed_on() {
     let host = Host::new();
-    let output = host.coracle(["run", "--rm", "busybox", "sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l"]).ok();
+    let output = host
+        .coracle([
+            "run",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l",
+        ])
+        .ok();
     let lines: Vec<_> = output.stdout.lines().collect();
-    assert!(lines[0].ends_with("0000000000000000"), "SIGPIPE must not be ignored: {output}");
+    let ignored = u64::from_str_radix(lines[0].rsplit('\t').next().unwrap(), 16).unwrap();
+    assert_eq!(
+        ignored >> 12 & 1,
+        0,
+        "SIGPIPE (13) must not be ignored: {output}"
+    );
     // 0, 1, 2 and the folder that ls reads.
     assert_eq!(lines[1].trim(), "4", "{output}");
 }

@@ -1,0 +1,155 @@
+//! Reading a host's firewall: `iptables-save` text made comparable, and the captures to compare it with.
+
+use std::path::PathBuf;
+
+use crate::{Cmd, Netns};
+
+/// `iptables-save` with counters zeroed and dates removed, as the captures have it.
+#[track_caller]
+pub fn save(netns: &Netns) -> String {
+    zero_counters(&Cmd::new("iptables-save").run_in(netns).ok().stdout)
+}
+
+/// The tables nat and filter of [`save`], without the comments on rules (`-m comment --comment ...`).
+#[track_caller]
+pub fn nat_and_filter(netns: &Netns) -> String {
+    let all = save(netns);
+    ["filter", "nat"]
+        .iter()
+        .map(|table| without_comments(&table_of(&all, table)))
+        .collect()
+}
+
+/// One table of an `iptables-save` text, from `*name` to `COMMIT`; empty if it is not there.
+pub fn table_of(save: &str, name: &str) -> String {
+    save.lines()
+        .skip_while(|line| *line != format!("*{name}"))
+        .scan(false, |ended, line| {
+            let more = !*ended;
+            *ended |= line == "COMMIT";
+            more.then(|| format!("{line}\n"))
+        })
+        .collect()
+}
+
+/// The rules (`-A` lines) of one chain of one table.
+pub fn chain(save: &str, table: &str, chain: &str) -> Vec<String> {
+    let start = format!("-A {chain} ");
+    table_of(save, table)
+        .lines()
+        .filter(|line| line.starts_with(&start))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`.
+#[track_caller]
+pub fn capture(name: &str) -> String {
+    let path = shared_folder()
+        .join("oracle/rules")
+        .join(format!("{name}.rules"));
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("the capture {} is missing: {error}", path.display()))
+}
+
+/// `CORACLE_SHARED`, or the folder `shared` beside the repository.
+pub fn shared_folder() -> PathBuf {
+    std::env::var_os("CORACLE_SHARED").map_or_else(
+        || crate::images::repository().join("../shared"),
+        PathBuf::from,
+    )
+}
+
+/// Fails with a line-by-line comparison unless the two are equal.
+#[track_caller]
+pub fn assert_same(what: &str, actual: &str, expected: &str) {
+    assert!(
+        actual == expected,
+        "{what}: the rules differ (- expected, + actual)\n{}",
+        difference(expected, actual)
+    );
+}
+
+/// The lines of both, those of one only marked; the common head and tail of a text are left out.
+pub fn difference(expected: &str, actual: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+    let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let tail = old[head..]
+        .iter()
+        .rev()
+        .zip(new[head..].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let removed = old[head..old.len() - tail]
+        .iter()
+        .map(|l| format!("- {l}\n"));
+    let added = new[head..new.len() - tail]
+        .iter()
+        .map(|l| format!("+ {l}\n"));
+    removed.chain(added).collect()
+}
+
+fn zero_counters(save: &str) -> String {
+    save.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| match line.rsplit_once(" [") {
+            Some((head, _)) if line.starts_with(':') => format!("{head} [0:0]\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+fn without_comments(rules: &str) -> String {
+    let mut plain = String::new();
+    for line in rules.lines() {
+        let mut line = line.to_owned();
+        while let Some(start) = line.find(" -m comment --comment ") {
+            let text = start + " -m comment --comment ".len();
+            let end = match line[text..].strip_prefix('"') {
+                Some(quoted) => text + 2 + quoted.find('"').unwrap_or(quoted.len() - 1),
+                None => text + line[text..].find(' ').unwrap_or(line.len() - text),
+            };
+            line.replace_range(start..end, "");
+        }
+        plain += &line;
+        plain.push('\n');
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVE: &str = "# made by a test\n*filter\n:INPUT ACCEPT [5:60]\n:MINE - [0:0]\n-A INPUT -j MINE\n-A MINE -m comment --comment \"web of c1\" -j RETURN\nCOMMIT\n*nat\n:OUTPUT ACCEPT [1:2]\nCOMMIT\n";
+
+    #[test]
+    fn counters_and_dates_do_not_count() {
+        assert!(zero_counters(SAVE).starts_with("*filter\n:INPUT ACCEPT [0:0]\n:MINE - [0:0]\n"));
+    }
+
+    #[test]
+    fn a_table_ends_at_its_commit() {
+        assert_eq!(
+            table_of(&zero_counters(SAVE), "nat"),
+            "*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+        );
+        assert_eq!(table_of(SAVE, "raw"), "");
+    }
+
+    #[test]
+    fn comments_on_rules_are_taken_out() {
+        assert_eq!(
+            without_comments(
+                "-A A -m comment --comment \"a b\" -j B\n-A A -m comment --comment ab -j B\n"
+            ),
+            "-A A -j B\n-A A -j B\n"
+        );
+    }
+
+    #[test]
+    fn a_difference_shows_the_lines_of_one_side_only() {
+        assert_eq!(difference("a\nb\nc\n", "a\nx\nc\n"), "- b\n+ x\n");
+        assert_eq!(difference("a\n", "a\n"), "");
+    }
+}

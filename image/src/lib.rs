@@ -22,4 +22,4 @@ mod staging;
 
 pub use error::{Error, ErrorKind};
 pub use reference::Reference;
-pub use store::{Image, ImageSummary, Removal};
+pub use store::{Image, ImageSummary, Removal, sweep};

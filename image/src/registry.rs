@@ -11,10 +11,10 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body};
 
+use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::pull::PullOptions;
-use crate::{ErrorKind, Reference};
 
 mod auth;
 mod credentials;
@@ -24,7 +24,7 @@ mod retry;
 mod url;
 
 use auth::Auth;
-use retry::Backoff;
+pub use retry::Backoff;
 use url::Url;
 
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
@@ -469,9 +469,4 @@ fn agent(loopback: bool) -> Agent {
         }
     }
     config.build().into()
-}
-
-/// Whether a whole download that ended with `error` should be begun again.
-pub fn is_worth_retrying(error: &Error) -> bool {
-    error.kind() == ErrorKind::Unavailable
 }

@@ -1,4 +1,11 @@
 //! The one error of this crate, with a kind for exit codes and for a later HTTP API.
+//!
+//! Docker's own wording where scripts look for it; elsewhere ours, naming what was being done to what.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::layer::LayerError;
 
 /// What sort of failure it is: the caller maps it to an exit code or an HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +31,190 @@ pub enum ErrorKind {
 pub enum Error {
     #[error("No such image: {0}")]
     NotFound(String),
+
+    #[error("invalid reference format")]
+    InvalidReference,
+
+    #[error("invalid reference format: repository name must be lowercase")]
+    UppercaseRepository,
+
+    /// Docker's guard against taking an image ID for a name.
+    #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
+    HexName(String),
+
+    /// A platform, a `--change` line, a tar on stdin: an argument that cannot be meant.
+    #[error("invalid {what} {value:?}: {why}")]
+    InvalidArgument {
+        what: &'static str,
+        value: String,
+        why: String,
+    },
+
+    #[error("{0} is the beginning of more than one image ID: give more digits")]
+    AmbiguousId(String),
+
+    /// The whole text after `conflict: ` is Docker's.
+    #[error("conflict: {0}")]
+    Conflict(String),
+
+    #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
+    ManifestUnknown(String),
+
+    #[error("blob {digest} not found in {repository}: blob unknown to registry {registry}")]
+    BlobUnknown {
+        digest: String,
+        repository: String,
+        registry: String,
+    },
+
+    #[error(
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': {detail}"
+    )]
+    AccessDenied { repository: String, detail: String },
+
+    #[error("registry {registry} refused the credentials: {detail}")]
+    Unauthorized { registry: String, detail: String },
+
+    #[error("cannot reach registry {registry}: {detail}: {hint}")]
+    Unreachable {
+        registry: String,
+        detail: String,
+        hint: String,
+    },
+
+    #[error("registry {registry} answered {status} to {request}: {detail}")]
+    RegistryStatus {
+        registry: String,
+        status: u16,
+        request: String,
+        detail: String,
+    },
+
+    #[error("registry {registry} broke off while sending {what}: {detail}")]
+    BrokenOff {
+        registry: String,
+        what: String,
+        detail: String,
+    },
+
+    #[error(
+        "toomanyrequests: registry {registry} asks to wait {seconds} s before the next try: wait, or log in for a higher limit"
+    )]
+    RateLimited { registry: String, seconds: u64 },
+
+    #[error(
+        "no matching manifest for {wanted} in the manifest list entries of {reference}: it offers {offered}"
+    )]
+    NoPlatform {
+        wanted: String,
+        reference: String,
+        offered: String,
+    },
+
+    #[error(
+        "image with reference {reference} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    WrongPlatform {
+        reference: String,
+        wanted: String,
+        actual: String,
+    },
+
+    /// A manifest, config or blob that is not what was promised.
+    #[error("{what}: {why}")]
+    Untrusted { what: String, why: String },
+
+    #[error("applying layer {layer}")]
+    Layer { layer: String, source: LayerError },
+
+    #[error(
+        "not enough space in {path}: the layers need at least {needed} bytes and {free} are free: remove images or choose another root directory"
+    )]
+    NoSpace {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
+
+    #[error(
+        "layer {layer} of image {image} is missing from {path}: remove the image and pull it again"
+    )]
+    LayerMissing {
+        layer: String,
+        image: String,
+        path: PathBuf,
+    },
+
+    #[error("{operation} {path}")]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    #[error("database: {operation}")]
+    Database {
+        operation: &'static str,
+        source: rusqlite::Error,
+    },
+
+    /// Another layer of the same pull failed; that failure is the one to report.
+    #[error("given up because another layer failed")]
+    Cancelled,
 }
 
 impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::NotFound(_) => ErrorKind::NotFound,
+            Error::NotFound(_)
+            | Error::ManifestUnknown(_)
+            | Error::BlobUnknown { .. }
+            | Error::NoPlatform { .. }
+            | Error::WrongPlatform { .. } => ErrorKind::NotFound,
+            Error::InvalidReference
+            | Error::UppercaseRepository
+            | Error::HexName(_)
+            | Error::AmbiguousId(_)
+            | Error::InvalidArgument { .. } => ErrorKind::Invalid,
+            Error::Conflict(_) => ErrorKind::Conflict,
+            Error::AccessDenied { .. } | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
+            Error::Unreachable { .. }
+            | Error::RegistryStatus { .. }
+            | Error::BrokenOff { .. }
+            | Error::RateLimited { .. } => ErrorKind::Unavailable,
+            Error::Untrusted { .. } => ErrorKind::Untrusted,
+            Error::Layer { source, .. } if source.is_content() => ErrorKind::Untrusted,
+            Error::Layer { .. }
+            | Error::NoSpace { .. }
+            | Error::LayerMissing { .. }
+            | Error::Io { .. }
+            | Error::Database { .. }
+            | Error::Cancelled => ErrorKind::Internal,
         }
+    }
+
+    pub(crate) fn untrusted(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Error::Untrusted {
+            what: what.into(),
+            why: why.into(),
+        }
+    }
+
+    /// For `map_err` after a file operation.
+    pub(crate) fn io<E: Into<io::Error>>(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Error {
+        let path = path.into();
+        move |source| Error::Io {
+            operation,
+            path,
+            source: source.into(),
+        }
+    }
+
+    /// For `map_err` after a statement.
+    pub(crate) fn db(operation: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
+        move |source| Error::Database { operation, source }
     }
 }

@@ -1,18 +1,25 @@
 //! Images: references, pulling, safe application of layers, and the store.
 //!
-//! Knows nothing of networks or containers. Its tables live in the database that the caller opens.
+//! Knows nothing of networks or containers. Its tables live in the database that the caller opens; see `store` for what
+//! is where.
 
 #![forbid(unsafe_code)]
 
-pub mod archive;
+pub mod reference;
+
+pub mod registry;
+
 pub mod layer;
 pub mod pull;
-pub mod reference;
-pub mod registry;
+
+pub mod archive;
 pub mod store;
 
+mod digest;
 mod error;
+mod lock;
+mod staging;
 
 pub use error::{Error, ErrorKind};
 pub use reference::Reference;
-pub use store::{Image, ImageSummary, Removal};
+pub use store::{Image, ImageSummary, Removal, sweep};

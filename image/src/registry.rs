@@ -1,1 +1,472 @@
-//! Skeleton.
+//! Talks HTTP to one registry about one repository: authentication, redirects, retries ("OCI distribution-spec, Pull").
+//!
+//! Hands out bytes; what they mean is for `manifest` and for the callers. Credentials go to the registry and to the
+//! token server that it names, encrypted unless the registry itself is one that may be spoken to in the clear.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Response, StatusCode, header};
+use ureq::{Agent, Body};
+
+use crate::Reference;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::pull::PullOptions;
+
+mod auth;
+mod credentials;
+pub mod manifest;
+pub mod platform;
+mod retry;
+mod url;
+
+use auth::Auth;
+pub use retry::Backoff;
+use url::Url;
+
+/// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+const MAX_REDIRECTS: usize = 10;
+
+/// Where the client tells of waiting, and learns that it should give up.
+pub trait Watcher: Send + Sync {
+    fn notice(&self, text: String);
+    fn cancelled(&self) -> bool;
+}
+
+pub struct Client<'a> {
+    /// As written in the reference; for messages.
+    registry: String,
+    /// Host and port as connected to.
+    authority: String,
+    repository: String,
+    /// As people write it; for Docker's texts.
+    familiar: String,
+    /// The schemes that are allowed, in the order of trying.
+    schemes: &'static [&'static str],
+    scheme: OnceLock<&'static str>,
+    agent: Agent,
+    auth: Mutex<Auth>,
+    /// Set with the first answer: from then on a refused connection is worth another try.
+    reached: AtomicBool,
+    watcher: &'a dyn Watcher,
+}
+
+/// A document and where it came from.
+pub struct Document {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    /// The Content-Type without parameters; empty if there was none.
+    pub content_type: String,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(
+        reference: &Reference,
+        options: &PullOptions,
+        watcher: &'a dyn Watcher,
+    ) -> Result<Client<'a>, Error> {
+        let authority = match reference.registry.as_str() {
+            "docker.io" => "registry-1.docker.io".to_owned(),
+            other => other.to_owned(),
+        };
+        let loopback = url::is_loopback(&authority);
+        let schemes: &[&str] = if loopback {
+            &["http", "https"]
+        } else if options.insecure_registries.contains(&reference.registry) {
+            &["https", "http"]
+        } else {
+            &["https"]
+        };
+        let credentials = match &options.credentials {
+            Some(credentials) => Some(credentials.clone()),
+            None => credentials::for_registry(&reference.registry)?,
+        };
+        Ok(Client {
+            registry: reference.registry.clone(),
+            familiar: reference.familiar_name(),
+            repository: reference.repository.clone(),
+            agent: agent(loopback),
+            auth: Mutex::new(Auth::new(credentials, loopback)),
+            scheme: OnceLock::new(),
+            reached: AtomicBool::new(false),
+            authority,
+            schemes,
+            watcher,
+        })
+    }
+
+    /// Fetches a manifest by tag or digest. Its digest is computed, and compared with the one asked for or promised.
+    pub fn manifest(&self, tag_or_digest: &str) -> Result<Document, Error> {
+        let what = format!("manifest {tag_or_digest}");
+        let path = format!("/v2/{}/manifests/{tag_or_digest}", self.repository);
+        let accept = manifest::ACCEPT.join(", ");
+        let document = self.document(&path, &accept, &what, None)?;
+        if let Some(wanted) = Digest::parse(tag_or_digest)
+            && wanted != document.digest
+        {
+            let why = format!("the registry sent {} instead", document.digest);
+            return Err(Error::untrusted(what, why));
+        }
+        Ok(document)
+    }
+
+    /// Fetches a small blob whole, and checks its size and digest.
+    pub fn small_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Error> {
+        let what = format!("blob {digest}");
+        if size > MAX_DOCUMENT {
+            let why = format!("{size} bytes are over the limit of {MAX_DOCUMENT}");
+            return Err(Error::untrusted(what, why));
+        }
+        let path = format!("/v2/{}/blobs/{digest}", self.repository);
+        let document = self.document(&path, "*/*", &what, Some(size))?;
+        if document.digest != *digest {
+            let why = format!("its content has the digest {}", document.digest);
+            return Err(Error::untrusted(what, why));
+        }
+        Ok(document.bytes)
+    }
+
+    /// Begins the download of a blob of which `size` bytes are expected.
+    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
+        let path = format!("/v2/{}/blobs/{digest}", self.repository);
+        let response = self.get(&path, "*/*", &format!("blob {digest}"))?;
+        if let Some(length) = response.body().content_length()
+            && length != size
+        {
+            let why = format!("the registry sends {length} bytes and the manifest says {size}");
+            return Err(Error::untrusted(format!("blob {digest}"), why));
+        }
+        Ok(Box::new(response.into_body().into_reader()))
+    }
+
+    /// For a reader of `blob` that failed.
+    pub fn broken_off(&self, what: &str, error: &std::io::Error) -> Error {
+        Error::BrokenOff {
+            registry: self.registry.clone(),
+            what: what.to_owned(),
+            detail: error.to_string(),
+        }
+    }
+
+    pub fn watcher(&self) -> &dyn Watcher {
+        self.watcher
+    }
+
+    fn document(
+        &self,
+        path: &str,
+        accept: &str,
+        what: &str,
+        size: Option<u64>,
+    ) -> Result<Document, Error> {
+        let mut backoff = Backoff::new();
+        loop {
+            let response = self.get(path, accept, what)?;
+            let content_type = header_text(response.headers(), header::CONTENT_TYPE);
+            let mut bytes = Vec::new();
+            let limit = size.unwrap_or(MAX_DOCUMENT);
+            let mut body = response.into_body().into_reader().take(limit + 1);
+            match body.read_to_end(&mut bytes) {
+                Ok(_) if bytes.len() as u64 > limit => {
+                    let why = format!("it is longer than {limit} bytes");
+                    return Err(Error::untrusted(what, why));
+                }
+                Ok(_) if size.is_some_and(|size| size != bytes.len() as u64) => {
+                    let why = format!("it has {} bytes instead of {limit}", bytes.len());
+                    return Err(Error::untrusted(what, why));
+                }
+                Ok(_) => {
+                    return Ok(Document {
+                        digest: Digest::of(&bytes),
+                        content_type: content_type
+                            .split(';')
+                            .next()
+                            .unwrap_or("")
+                            .trim()
+                            .to_owned(),
+                        bytes,
+                    });
+                }
+                Err(e) => backoff.wait(self.broken_off(what, &e), None, self.watcher)?,
+            }
+        }
+    }
+
+    /// A request that succeeds with 200, after as many tries as are due.
+    fn get(&self, path: &str, accept: &str, what: &str) -> Result<Response<Body>, Error> {
+        let mut backoff = Backoff::new();
+        let mut authenticated = false;
+        loop {
+            let url = Url::new(self.scheme()?, &self.authority, path);
+            let used = self.auth().header();
+            let (response, own) = match self.follow(url, accept, used.as_deref()) {
+                Ok(response) => response,
+                Err(e) if self.is_passing(&e) => {
+                    backoff.wait(self.unreachable(&e), None, self.watcher)?;
+                    continue;
+                }
+                Err(Failure::Refused(e)) => return Err(e),
+                Err(e) => return Err(self.unreachable(&e)),
+            };
+            let status = response.status();
+            if status == StatusCode::OK {
+                return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED && own && !authenticated {
+                authenticated = true;
+                self.authenticate(response.headers(), used.as_deref())?;
+                continue;
+            }
+            let after = retry::retry_after(response.headers());
+            let error = self.status_error(response, what);
+            if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                backoff.wait(error, after, self.watcher)?;
+                continue;
+            }
+            return Err(error);
+        }
+    }
+
+    /// Sends a request and follows redirects; the second value is whether the registry itself answered last.
+    fn follow(
+        &self,
+        start: Url,
+        accept: &str,
+        auth: Option<&str>,
+    ) -> Result<(Response<Body>, bool), Failure> {
+        let mut url = start.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let own = url.same_origin(&start);
+            let mut request = self
+                .agent
+                .get(url.to_string())
+                .header(header::ACCEPT, accept);
+            // Another host must not see the token: it may be a storage server of anyone's.
+            if let (true, Some(auth)) = (own, auth) {
+                request = request.header(header::AUTHORIZATION, auth);
+            }
+            let response = request.call().map_err(Failure::Transport)?;
+            self.reached.store(true, Ordering::Relaxed);
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok((response, own));
+            }
+            let location = header_text(response.headers(), header::LOCATION);
+            let refused = |why: &str| {
+                Failure::Refused(Error::untrusted(
+                    format!("registry {}", self.registry),
+                    format!("its redirect to {location:?} {why}"),
+                ))
+            };
+            url = url.join(&location).ok_or_else(|| refused("is malformed"))?;
+            if start.scheme == "https" && url.scheme != "https" {
+                return Err(refused("leads out of encryption"));
+            }
+        }
+        let why = format!("more than {MAX_REDIRECTS} redirects");
+        Err(Failure::Refused(Error::untrusted(
+            format!("registry {}", self.registry),
+            why,
+        )))
+    }
+
+    fn authenticate(&self, headers: &HeaderMap, used: Option<&str>) -> Result<(), Error> {
+        let mut auth = self.auth();
+        if auth.header().as_deref() != used {
+            // Another thread has been here in the meantime.
+            return Ok(());
+        }
+        let own = Url::new(self.scheme()?, &self.authority, "/");
+        auth.answer(headers, &self.agent, &own, &self.repository)
+            .map_err(|failure| match failure {
+                auth::Failure::NoCredentials(detail) => self.denied(&detail),
+                auth::Failure::Refused(detail) => Error::Unauthorized {
+                    registry: self.registry.clone(),
+                    detail,
+                },
+                auth::Failure::Transport(e) => self.unreachable(&Failure::Transport(e)),
+            })
+    }
+
+    fn auth(&self) -> MutexGuard<'_, Auth> {
+        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scheme that the registry speaks. Where both are allowed, the first one that gets an answer.
+    fn scheme(&self) -> Result<&'static str, Error> {
+        if let [only] = self.schemes {
+            return Ok(only);
+        }
+        if let Some(scheme) = self.scheme.get() {
+            return Ok(scheme);
+        }
+        let mut first_failure = None;
+        for scheme in self.schemes {
+            let url = Url::new(scheme, &self.authority, "/v2/");
+            match self.agent.get(url.to_string()).call() {
+                // What Go's TLS servers answer to plain HTTP.
+                Ok(response)
+                    if *scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {}
+                Ok(_) => {
+                    self.reached.store(true, Ordering::Relaxed);
+                    return Ok(self.scheme.get_or_init(|| scheme));
+                }
+                Err(e) => drop(first_failure.get_or_insert(e)),
+            }
+        }
+        Err(match first_failure {
+            Some(e) => self.unreachable(&Failure::Transport(e)),
+            None => Error::untrusted(
+                format!("registry {}", self.registry),
+                "it speaks neither HTTP nor HTTPS",
+            ),
+        })
+    }
+
+    /// Whether another try may help.
+    fn is_passing(&self, failure: &Failure) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        match failure {
+            Failure::Transport(ureq::Error::Io(e))
+                if matches!(e.kind(), ConnectionRefused | NotFound) =>
+            {
+                self.reached.load(Ordering::Relaxed)
+            }
+            Failure::Transport(
+                ureq::Error::Io(_)
+                | ureq::Error::Timeout(_)
+                | ureq::Error::ConnectionFailed
+                | ureq::Error::Protocol(_),
+            ) => self.reached.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    fn unreachable(&self, failure: &Failure) -> Error {
+        let Failure::Transport(error) = failure else {
+            return Error::untrusted(format!("registry {}", self.registry), "a bad redirect");
+        };
+        let (detail, hint) = retry::describe(error, self.schemes.contains(&"http"));
+        Error::Unreachable {
+            registry: self.registry.clone(),
+            detail,
+            hint,
+        }
+    }
+
+    fn denied(&self, detail: &str) -> Error {
+        Error::AccessDenied {
+            repository: self.familiar.clone(),
+            detail: detail.to_owned(),
+        }
+    }
+
+    fn status_error(&self, response: Response<Body>, what: &str) -> Error {
+        let status = response.status().as_u16();
+        let (code, detail) = registry_errors(response);
+        match (status, what.split_once(' ')) {
+            (401 | 403, _) => self.denied(&detail),
+            // Docker says the same of a repository that is missing and of one that is hidden.
+            (404, _) if code == "NAME_UNKNOWN" => Error::AccessDenied {
+                repository: self.familiar.clone(),
+                detail,
+            },
+            (404, Some(("manifest", tag))) => {
+                let separator = if Digest::parse(tag).is_some() {
+                    '@'
+                } else {
+                    ':'
+                };
+                Error::ManifestUnknown(format!("{}{separator}{tag}", self.familiar))
+            }
+            (404, Some(("blob", digest))) => Error::BlobUnknown {
+                digest: digest.to_owned(),
+                repository: self.familiar.clone(),
+                registry: self.registry.clone(),
+            },
+            _ => Error::RegistryStatus {
+                registry: self.registry.clone(),
+                status,
+                request: what.to_owned(),
+                detail,
+            },
+        }
+    }
+}
+
+/// Why no answer came.
+enum Failure {
+    Transport(ureq::Error),
+    /// Something that must not be followed.
+    Refused(Error),
+}
+
+/// The first code, and what the registry says in words, cut to a line.
+fn registry_errors(response: Response<Body>) -> (String, String) {
+    let reason = response
+        .status()
+        .canonical_reason()
+        .unwrap_or("no reason")
+        .to_lowercase();
+    let mut bytes = Vec::new();
+    // A cut answer still has its status.
+    let _ = response
+        .into_body()
+        .into_reader()
+        .take(64 << 10)
+        .read_to_end(&mut bytes);
+    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let first = &json["errors"][0];
+    let clean = |value: &serde_json::Value| -> String {
+        let text = value.as_str().unwrap_or("");
+        text.chars().filter(|c| !c.is_control()).take(200).collect()
+    };
+    let (code, message) = (clean(&first["code"]), clean(&first["message"]));
+    if code.is_empty() {
+        return (code, reason);
+    }
+    let detail = format!("{}: {message}", code.to_lowercase());
+    (code, detail)
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or("").to_owned()
+}
+
+fn agent(loopback: bool) -> Agent {
+    use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(Duration::from_secs(10)))
+        .timeout_connect(Some(Duration::from_secs(15)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .input_buffer_size(256 << 10);
+    if loopback {
+        config = config.proxy(None);
+    }
+    // The host's own list, so that a company's CA counts; Mozilla's, built in, where there is none.
+    let bundle = std::env::var_os("SSL_CERT_FILE").map_or_else(
+        || "/etc/ssl/certs/ca-certificates.crt".into(),
+        std::path::PathBuf::from,
+    );
+    if let Ok(pem) = std::fs::read(bundle) {
+        let certificates = parse_pem(&pem).filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        });
+        let certificates: Vec<_> = certificates.collect();
+        if !certificates.is_empty() {
+            let roots = RootCerts::new_with_certs(&certificates);
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+    }
+    config.build().into()
+}

@@ -1,11 +1,26 @@
 //! Images and layers on disk and their rows in the database.
+//!
+//! A layer is `ROOT/layers/KEY`, the unpacked tree itself, where KEY is the first 32 digits of its chain ID: short, because
+//! a mount's options must fit a page. The chain ID names it rather than the diff ID because a layer as unpacked depends on
+//! what is below it: directories that it leaves out take the lower one's metadata, hard links to lower files are copies.
+//! An image is `ROOT/images/ID/config.json`, and `manifest.json` if it was pulled. A row says that a directory is whole and
+//! on disk; a directory without a row is rubbish (`sweep`). Whoever uses a layer that has no image yet holds its lock.
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, params};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::Reference;
+use crate::digest::Digest;
 use crate::error::Error;
+
+mod commit;
+mod remove;
+
+pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub use remove::{remove, sweep};
 
 /// An image that can be run.
 #[derive(Clone, Debug)]
@@ -39,34 +54,210 @@ pub enum Removal {
     Deleted(String),
 }
 
+const NONE: &str = "<none>";
+
 /// Creates this crate's tables where they are missing. Cheap when they are there.
 pub fn create_tables(conn: &Connection) -> Result<(), Error> {
-    todo!("{conn:?}")
+    conn.execute_batch(
+        "CREATE TABLE IF NOT EXISTS images (
+             id TEXT PRIMARY KEY,           -- sha256:...
+             created TEXT NOT NULL          -- RFC 3339, UTC
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS layers (
+             chain_id TEXT PRIMARY KEY,
+             diff_id TEXT NOT NULL,
+             size INTEGER NOT NULL          -- bytes of the files, unpacked
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS image_layers (
+             image_id TEXT NOT NULL,
+             position INTEGER NOT NULL,     -- 0 is the lowest
+             chain_id TEXT NOT NULL,
+             PRIMARY KEY (image_id, position)
+         ) WITHOUT ROWID;
+         CREATE INDEX IF NOT EXISTS image_layers_by_layer ON image_layers (chain_id);
+         CREATE TABLE IF NOT EXISTS image_names (
+             name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest
+             repository TEXT NOT NULL,      -- the familiar form, without either
+             tag TEXT,
+             digest TEXT,
+             image_id TEXT NOT NULL
+         ) WITHOUT ROWID;
+         CREATE INDEX IF NOT EXISTS image_names_by_image ON image_names (image_id);",
+    )
+    .map_err(Error::db("create the tables of images"))
 }
 
 /// The image that a name, an ID or a unique prefix of an ID stands for; `None` if there is none.
 pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>, Error> {
-    todo!("{conn:?} {root:?} {name}")
+    match resolve(conn, name)? {
+        Some(found) => load(conn, root, &found.id).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// All images, newest first, a row for each name.
 pub fn list(conn: &Connection) -> Result<Vec<ImageSummary>, Error> {
-    todo!("{conn:?}")
-}
-
-/// Takes away a name, and the image and its unshared layers with the last one. `in_use` are the image IDs that
-/// containers hold, each with the container's short ID; such an image is a conflict, as in Docker.
-pub fn remove(
-    conn: &mut Connection,
-    root: &Path,
-    name: &str,
-    force: bool,
-    in_use: &[(String, String)],
-) -> Result<Vec<Removal>, Error> {
-    todo!("{conn:?} {root:?} {name} {force} {in_use:?}")
+    const LIST: &str = "list the images";
+    // An image whose tags have gone is still known by its digest; then that row counts, without a tag.
+    let mut statement = conn
+        .prepare(
+            "SELECT images.id, names.repository, names.tag, images.created,
+                    (SELECT coalesce(sum(layers.size), 0) FROM image_layers JOIN layers USING (chain_id)
+                     WHERE image_layers.image_id = images.id)
+             FROM images LEFT JOIN (
+                 SELECT DISTINCT image_id, repository, tag FROM image_names AS n
+                 WHERE tag IS NOT NULL OR NOT EXISTS (
+                     SELECT 1 FROM image_names AS m
+                     WHERE m.image_id = n.image_id AND m.repository = n.repository AND m.tag IS NOT NULL)
+             ) AS names ON names.image_id = images.id",
+        )
+        .map_err(Error::db(LIST))?;
+    let rows = statement
+        .query_map([], |row| {
+            Ok(ImageSummary {
+                id: row.get(0)?,
+                repository: row
+                    .get::<_, Option<String>>(1)?
+                    .unwrap_or_else(|| NONE.into()),
+                tag: row
+                    .get::<_, Option<String>>(2)?
+                    .unwrap_or_else(|| NONE.into()),
+                created: row.get(3)?,
+                size: row.get(4)?,
+            })
+        })
+        .map_err(Error::db(LIST))?;
+    let mut images: Vec<ImageSummary> = rows.collect::<Result<_, _>>().map_err(Error::db(LIST))?;
+    let age = |image: &ImageSummary| OffsetDateTime::parse(&image.created, &Rfc3339).ok();
+    images.sort_by(|a, b| {
+        let names = |i: &ImageSummary| (i.repository.clone(), i.tag.clone());
+        age(b).cmp(&age(a)).then_with(|| names(a).cmp(&names(b)))
+    });
+    Ok(images)
 }
 
 /// Gives an image another name (used by pull and import; `tag` later).
 pub fn tag(conn: &Connection, id: &str, name: &Reference) -> Result<(), Error> {
-    todo!("{conn:?} {id} {name:?}")
+    // A digest pins the content; a tag written beside it is only a remark, as in Docker.
+    let stored = match &name.digest {
+        Some(_) => Reference {
+            tag: None,
+            ..name.clone()
+        },
+        None => name.clone(),
+    };
+    conn.execute(
+        "INSERT INTO image_names (name, repository, tag, digest, image_id) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id",
+        params![stored.full(), stored.familiar_name(), stored.tag, stored.digest, id],
+    )
+    .map_err(Error::db("name an image"))?;
+    Ok(())
 }
+
+/// An image, and how it was asked for.
+pub(crate) struct Resolved {
+    pub id: String,
+    /// The full name that matched; `None` where an ID did.
+    pub name: Option<String>,
+}
+
+pub(crate) fn resolve(conn: &Connection, name: &str) -> Result<Option<Resolved>, Error> {
+    if let Ok(reference) = Reference::parse(name) {
+        let full = stored_name(&reference);
+        let id = conn
+            .prepare_cached("SELECT image_id FROM image_names WHERE name = ?1")
+            .and_then(|mut statement| statement.query_row([&full], |row| row.get(0)).optional())
+            .map_err(Error::db("look up an image by name"))?;
+        if let Some(id) = id {
+            return Ok(Some(Resolved {
+                id,
+                name: Some(full),
+            }));
+        }
+    }
+    let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(hex) {
+        return Ok(None);
+    }
+    let ids: Vec<String> = conn
+        .prepare_cached("SELECT id FROM images WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2")
+        .and_then(|mut statement| {
+            let rows = statement.query_map([format!("sha256:{prefix}")], |row| row.get(0))?;
+            rows.collect()
+        })
+        .map_err(Error::db("look up an image by ID"))?;
+    match <[String; 1]>::try_from(ids) {
+        Ok([id]) => Ok(Some(Resolved { id, name: None })),
+        Err(ids) if ids.is_empty() => Ok(None),
+        Err(_) => Err(Error::AmbiguousId(name.to_owned())),
+    }
+}
+
+/// The name under which a reference is kept.
+pub(crate) fn stored_name(reference: &Reference) -> String {
+    match &reference.digest {
+        Some(digest) => format!("{}@{digest}", reference.full_name()),
+        None => reference.full(),
+    }
+}
+
+/// Reads an image whose row is known to exist, and makes sure that its layers do.
+pub(crate) fn load(conn: &Connection, root: &Path, id: &str) -> Result<Image, Error> {
+    const LOAD: &str = "read an image";
+    let root = std::path::absolute(root).map_err(Error::io("resolve", root))?;
+    let strings = |sql: &str| -> Result<Vec<String>, Error> {
+        conn.prepare_cached(sql)
+            .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+            .map_err(Error::db(LOAD))
+    };
+    let chain =
+        strings("SELECT chain_id FROM image_layers WHERE image_id = ?1 ORDER BY position DESC")?;
+    let names = strings(
+        "SELECT repository || ':' || tag FROM image_names WHERE image_id = ?1 AND tag IS NOT NULL ORDER BY name",
+    )?;
+    let mut layers = Vec::with_capacity(chain.len());
+    for chain_id in chain {
+        let chain_id = Digest::expect(&chain_id, "a layer's row")?;
+        let path = layer_path(&root, &chain_id);
+        if !path.is_dir() {
+            return Err(Error::LayerMissing {
+                layer: chain_id.to_string(),
+                image: id.to_owned(),
+                path,
+            });
+        }
+        layers.push(path);
+    }
+    let path = image_path(&root, &Digest::expect(id, "an image's row")?).join("config.json");
+    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let config = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::untrusted(path.display().to_string(), e.to_string()))?;
+    Ok(Image {
+        id: id.to_owned(),
+        config,
+        layers,
+        names,
+    })
+}
+
+pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {
+    root.join("layers").join(&chain_id.hex()[..32])
+}
+
+fn image_path(root: &Path, id: &Digest) -> PathBuf {
+    root.join("images").join(id.hex())
+}
+
+/// Whether a layer has its row and its directory. Only its lock makes the answer last.
+pub(crate) fn has_layer(conn: &Connection, root: &Path, chain_id: &Digest) -> Result<bool, Error> {
+    let row = conn
+        .prepare_cached("SELECT 1 FROM layers WHERE chain_id = ?1")
+        .and_then(|mut statement| statement.exists([chain_id.as_str()]))
+        .map_err(Error::db("look up a layer"))?;
+    Ok(row && layer_path(root, chain_id).is_dir())
+}
+
+#[cfg(test)]
+mod tests;

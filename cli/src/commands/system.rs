@@ -34,7 +34,11 @@ pub struct Rules {
 pub fn run(context: &Context, command: System) -> Answer {
     match command {
         System::Up => context.engine()?.system_up()?,
-        System::Down => context.engine()?.system_down()?,
+        System::Down => {
+            for note in context.engine()?.system_down()? {
+                eprintln!("{note}");
+            }
+        }
         System::Reload => context.engine()?.system_reload()?,
         System::Rules(options) => {
             let rules = context.engine()?.rules()?;

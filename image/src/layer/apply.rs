@@ -1,0 +1,505 @@
+//! Turns the entries of a tar into a tree, whiteouts included ("image-spec layer, Whiteouts").
+//!
+//! The paths that it keeps for later are those of directories as they really are, without symlinks.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Bound;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
+};
+
+use super::below::{Below, Found, shown};
+use super::entry::{Entries, Entry, Kind, Time};
+use super::metadata::{Metadata, set_time};
+use super::numbers::octets;
+use super::tree::{
+    Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque, split,
+};
+use super::{LayerError, Limits};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
+/// Names that aufs, where the whiteouts come from, keeps for itself; no file of an image.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// A tree that holds all of its layer, but for what comes from the layers below.
+#[derive(Default)]
+pub struct Applied {
+    /// Bytes of the files.
+    size: u64,
+    /// Directories that the tar left out, made for what is in them.
+    implicit: BTreeMap<Vec<u8>, ()>,
+    /// The times of directories, set when nothing changes in them any more.
+    times: BTreeMap<Vec<u8>, Time>,
+    /// What hides the lower layers' file of the same path.
+    hidden: BTreeMap<Vec<u8>, ()>,
+    /// Hard links whose target is not in this layer: path, order in the tar, and target.
+    links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
+    links_seen: usize,
+    root_is_opaque: bool,
+}
+
+struct Applier<R> {
+    tree: Tree,
+    entries: Entries<R>,
+    done: Applied,
+    buffer: Vec<u8>,
+}
+
+/// Applies a tar to an empty directory. Stops at the end of the archive; the stream may hold more.
+pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied, LayerError> {
+    let mut applier = Applier {
+        tree: Tree::new(root)?,
+        entries: Entries::new(tar, limits),
+        done: Applied::default(),
+        buffer: vec![0; 256 << 10],
+    };
+    applier.done.implicit.insert(Vec::new(), ());
+    while let Some(entry) = applier.entries.next()? {
+        applier.entry(&entry)?;
+    }
+    Ok(applier.done)
+}
+
+impl<R: Read> Applier<R> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        let parts = clean(&entry.path)?;
+        let Some((name, above)) = parts.split_last() else {
+            if entry.kind != Kind::Directory {
+                return Err(LayerError::refused("/", "the root must be a directory"));
+            }
+            let root = self.tree.root().clone();
+            return self.set_directory(&root, entry);
+        };
+        if parts
+            .iter()
+            .any(|part| part.starts_with(AUFS) && **part != *OPAQUE_MARKER)
+        {
+            return Ok(());
+        }
+        if above.iter().any(|part| part.starts_with(WHITEOUT)) {
+            return Err(LayerError::refused(
+                octets(&entry.path),
+                "a whiteout is no directory",
+            ));
+        }
+        let parent = self.parent(&above.join(&b'/'))?;
+        if name == OPAQUE_MARKER {
+            return self.opaque(&parent);
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(LayerError::refused(
+                    octets(&entry.path),
+                    "a whiteout of nothing",
+                ));
+            }
+            return self.hide(&parent, hidden);
+        }
+        match entry.kind {
+            Kind::HardLink => self.link(&parent, name, entry),
+            Kind::Directory => self.directory(&parent, name, entry),
+            _ => self.other(&parent, name, entry),
+        }
+    }
+
+    /// The directory that an entry is in; made if the tar left it out.
+    fn parent(&mut self, path: &[u8]) -> Result<Directory, LayerError> {
+        parent(&mut self.tree, &mut self.done, path)
+    }
+
+    fn opaque(&mut self, dir: &Directory) -> Result<(), LayerError> {
+        if dir.path.is_empty() {
+            // Overlayfs does not look for the attribute on the root of a layer.
+            self.done.root_is_opaque = true;
+            return Ok(());
+        }
+        set_opaque(dir.fd.as_fd(), &dir.path)
+    }
+
+    /// A whiteout. What this same layer brings under the name stays, whichever comes first, and hides the lower one.
+    fn hide(&mut self, parent: &Directory, name: &[u8]) -> Result<(), LayerError> {
+        let path = parent.join(name);
+        self.done.hidden.insert(path.clone(), ());
+        match parent.stat(name)? {
+            Some(stat) if is_directory(&stat) => {
+                self.done.implicit.remove(&path);
+                set_opaque(enter(parent, name)?.fd.as_fd(), &path)
+            }
+            Some(_) => Ok(()),
+            None if self.done.links.contains_key(&path) => Ok(()),
+            None => self.tree.whiteout(parent, name),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        parent: &Directory,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), LayerError> {
+        let existing = parent.stat(name)?;
+        let path = parent.join(name);
+        if existing.as_ref().is_some_and(is_directory) {
+            return self.set_directory(&enter(parent, name)?, entry);
+        }
+        let replaces = existing.is_some() || self.done.hidden.contains_key(&path);
+        self.clear(parent, name, existing)?;
+        mkdirat(&*parent.fd, name, Mode::from_raw_mode(0o700))
+            .map_err(LayerError::place("create directory", &path))?;
+        let dir = enter(parent, name)?;
+        if replaces {
+            set_opaque(dir.fd.as_fd(), &path)?;
+        }
+        self.set_directory(&dir, entry)
+    }
+
+    fn set_directory(&mut self, dir: &Directory, entry: &Entry) -> Result<(), LayerError> {
+        Metadata::of_entry(entry).set(dir.fd.as_fd(), &dir.path)?;
+        self.done.implicit.remove(&dir.path);
+        self.done.times.insert(dir.path.clone(), entry.mtime);
+        Ok(())
+    }
+
+    /// Files, symlinks, FIFOs and devices.
+    fn other(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
+        let path = parent.join(name);
+        if matches!(entry.kind, Kind::Char(0, 0)) {
+            // It would be a whiteout.
+            return Err(LayerError::refused(
+                octets(&path),
+                "a character device 0, 0",
+            ));
+        }
+        let existing = parent.stat(name)?;
+        self.clear(parent, name, existing)?;
+        let metadata = Metadata::of_entry(entry);
+        let (kind, device) = match entry.kind {
+            Kind::File => {
+                let file = create_file(parent, name)?;
+                self.copy_data(&file, entry, &path)?;
+                self.done.size += entry.size;
+                return metadata.set_with_time(file.as_fd(), &path);
+            }
+            Kind::Symlink => {
+                if entry.link.is_empty() || entry.link.contains(&0) {
+                    return Err(LayerError::refused(
+                        octets(&path),
+                        "a symbolic link to nothing",
+                    ));
+                }
+                symlinkat(&*entry.link, &*parent.fd, name)
+                    .map_err(LayerError::place("create symbolic link", &path))?;
+                return metadata.set_by_name(parent, name, false);
+            }
+            Kind::Char(major, minor) => (FileType::CharacterDevice, makedev(major, minor)),
+            Kind::Block(major, minor) => (FileType::BlockDevice, makedev(major, minor)),
+            Kind::Fifo | Kind::Directory | Kind::HardLink => (FileType::Fifo, 0),
+        };
+        mknodat(&*parent.fd, name, kind, Mode::from_raw_mode(0o600), device)
+            .map_err(LayerError::place("create device or FIFO", &path))?;
+        metadata.set_by_name(parent, name, true)
+    }
+
+    fn copy_data(&mut self, mut file: &File, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
+        let whole = [(0, entry.size)];
+        let pieces = entry.pieces.as_deref().unwrap_or(&whole);
+        for &(offset, mut left) in pieces {
+            if entry.pieces.is_some() {
+                file.seek(SeekFrom::Start(offset))
+                    .map_err(LayerError::place("write", path))?;
+            }
+            while left > 0 {
+                let most = self
+                    .buffer
+                    .len()
+                    .min(usize::try_from(left).unwrap_or(usize::MAX));
+                let n = self.entries.read_data(&mut self.buffer[..most])?;
+                if n == 0 {
+                    return Err(LayerError::malformed("it ends in the middle of a file"));
+                }
+                file.write_all(&self.buffer[..n])
+                    .map_err(LayerError::place("write", path))?;
+                left -= n as u64;
+            }
+        }
+        if entry.pieces.is_some() {
+            file.set_len(entry.size)
+                .map_err(LayerError::place("write", path))?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
+        let path = parent.join(name);
+        let target = clean(&entry.link)?;
+        let Some((last, above)) = target.split_last() else {
+            return Err(LayerError::refused(
+                octets(&path),
+                "a hard link to the root",
+            ));
+        };
+        let target_path = target.join(&b'/');
+        let found = self.tree.directory(&above.join(&b'/'), Missing::Stop)?;
+        let found = match &found {
+            Some(dir) => dir.stat(last)?.map(|stat| (dir, stat)),
+            None => None,
+        };
+        match found {
+            Some((dir, _)) if dir.join(last) == path => {
+                Err(LayerError::refused(octets(&path), "a hard link to itself"))
+            }
+            Some((_, stat)) if is_directory(&stat) => Err(LayerError::refused(
+                octets(&path),
+                "a hard link to a directory",
+            )),
+            Some((dir, stat)) if !is_whiteout(&stat) => {
+                let dir = dir.clone();
+                let existing = parent.stat(name)?;
+                self.clear(parent, name, existing)?;
+                make_link(&dir, last, parent, name)
+            }
+            // A lower layer's file, which this layer does not delete at the same time.
+            _ if target_path == path => {
+                Err(LayerError::refused(octets(&path), "a hard link to itself"))
+            }
+            _ => {
+                let existing = parent.stat(name)?;
+                self.clear(parent, name, existing)?;
+                self.done.links_seen += 1;
+                let order = self.done.links_seen;
+                self.done.links.insert(path, (order, target_path));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes room for something else under the name.
+    fn clear(
+        &mut self,
+        parent: &Directory,
+        name: &[u8],
+        existing: Option<Stat>,
+    ) -> Result<(), LayerError> {
+        let path = parent.join(name);
+        self.done.links.remove(&path);
+        let Some(stat) = existing else {
+            return Ok(());
+        };
+        self.tree.remove(parent, name)?;
+        if is_directory(&stat) {
+            self.done.forget(&path);
+        }
+        Ok(())
+    }
+}
+
+impl Applied {
+    /// Forgets a directory that this layer made and then replaced.
+    fn forget(&mut self, dir: &[u8]) {
+        let inside = [dir, b"/"].concat();
+        // `0` is what follows `/`.
+        let end = [dir, b"0"].concat();
+        let range = (Bound::Included(inside.clone()), Bound::Excluded(end));
+        remove_range(&mut self.implicit, &range);
+        remove_range(&mut self.hidden, &range);
+        remove_range(&mut self.times, &range);
+        remove_range(&mut self.links, &range);
+        self.implicit.remove(dir);
+        self.times.remove(dir);
+    }
+
+    /// Settles what depends on the layers below, the uppermost first, and then the times of directories.
+    /// Returns the bytes of this layer's files.
+    pub fn finish(mut self, root: &OwnedFd, below: &[BorrowedFd<'_>]) -> Result<u64, LayerError> {
+        let mut tree = Tree::new(root)?;
+        let below = Below::new(below)?;
+        let mut links: Vec<_> = std::mem::take(&mut self.links).into_iter().collect();
+        links.sort_by_key(|(_, (order, _))| *order);
+        for (path, (_, target)) in links {
+            self.link_below(&mut tree, &below, &path, &target)?;
+        }
+        if self.root_is_opaque {
+            self.hide_root(&tree, &below)?;
+        }
+        // Parents sort before what is in them.
+        for path in std::mem::take(&mut self.implicit).into_keys() {
+            let Some(Found::Directory(lower, stat)) = below.find(&path)? else {
+                continue;
+            };
+            let metadata = Metadata::of_file(lower.as_fd(), &stat, &path)?;
+            let dir = tree.open(&path).map_err(LayerError::place("open", &path))?;
+            metadata.set(dir.as_fd(), &path)?;
+            self.times.insert(path, metadata.mtime);
+        }
+        for (path, time) in &self.times {
+            let dir = tree.open(path).map_err(LayerError::place("open", path))?;
+            set_time(dir.as_fd(), *time, path)?;
+        }
+        Ok(self.size)
+    }
+
+    /// A hard link to a lower layer's file: that file is copied up, as link(2) does on overlayfs.
+    fn link_below(
+        &mut self,
+        tree: &mut Tree,
+        below: &Below,
+        path: &[u8],
+        target: &[u8],
+    ) -> Result<(), LayerError> {
+        let (target_dir, target_name) = split(target);
+        let (dir, name) = split(path);
+        let present = match tree.directory(target_dir, Missing::Stop)? {
+            Some(dir) => dir.stat(target_name)?,
+            None => None,
+        };
+        let from = match present {
+            Some(stat) if is_whiteout(&stat) => {
+                return Err(missing_target(path, target));
+            }
+            Some(_) => parent(tree, self, target_dir)?,
+            None => match below.find(target)? {
+                Some(Found::Other {
+                    parent: lower,
+                    name,
+                    stat,
+                }) => {
+                    let dir = parent(tree, self, target_dir)?;
+                    self.size += copy_up(&lower, &name, &stat, &dir, target_name)?;
+                    dir
+                }
+                Some(Found::Directory(..)) => {
+                    return Err(LayerError::refused(
+                        octets(path),
+                        "a hard link to a directory",
+                    ));
+                }
+                None => return Err(missing_target(path, target)),
+            },
+        };
+        let to = parent(tree, self, dir)?;
+        make_link(&from, target_name, &to, name)
+    }
+
+    /// An opaque root: every name of the lower roots is hidden by itself.
+    fn hide_root(&mut self, tree: &Tree, below: &Below) -> Result<(), LayerError> {
+        let root = tree.root();
+        for name in below.root_names()? {
+            match root.stat(&name)? {
+                None => tree.whiteout(root, &name)?,
+                Some(stat) if is_directory(&stat) => {
+                    self.implicit.remove(&name);
+                    set_opaque(enter(root, &name)?.fd.as_fd(), &name)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove_range<V>(map: &mut BTreeMap<Vec<u8>, V>, range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) {
+    let gone: Vec<_> = map
+        .range(range.clone())
+        .map(|(path, _)| path.clone())
+        .collect();
+    for path in gone {
+        map.remove(&path);
+    }
+}
+
+fn missing_target(path: &[u8], target: &[u8]) -> LayerError {
+    let why = format!("its hard link target {} is in no layer", shown(target));
+    LayerError::refused(octets(path), why)
+}
+
+fn parent(tree: &mut Tree, done: &mut Applied, path: &[u8]) -> Result<Directory, LayerError> {
+    let mut tell = |made: Made| {
+        match made {
+            Made::Implicit(path) => done.implicit.insert(path, ()),
+            Made::OverWhiteout(path) => done.hidden.insert(path, ()),
+        };
+    };
+    tree.directory(path, Missing::Make(&mut tell))?
+        .ok_or_else(|| LayerError::refused(octets(path), "it has no directory"))
+}
+
+/// The names of a path. A leading slash means the layer's root; `..` has no business in a layer.
+fn clean(path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
+    let parts: Vec<Vec<u8>> = names(path).into();
+    if parts.iter().any(|part| part == b"..") {
+        return Err(LayerError::refused(octets(path), "the path has .. in it"));
+    }
+    if path.contains(&0) {
+        return Err(LayerError::refused(
+            octets(path),
+            "the path has a NUL in it",
+        ));
+    }
+    Ok(parts)
+}
+
+fn create_file(parent: &Directory, name: &[u8]) -> Result<File, LayerError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&*parent.fd, name, flags, Mode::from_raw_mode(0o600))
+        .map(File::from)
+        .map_err(LayerError::place("create file", &parent.join(name)))
+}
+
+fn make_link(
+    from: &Directory,
+    target: &[u8],
+    to: &Directory,
+    name: &[u8],
+) -> Result<(), LayerError> {
+    // Without AT_SYMLINK_FOLLOW a link to a symlink is another name of the symlink.
+    linkat(&*from.fd, target, &*to.fd, name, AtFlags::empty())
+        .map_err(LayerError::place("create hard link", &to.join(name)))
+}
+
+/// Copies a lower layer's file with its metadata; returns its size.
+fn copy_up(
+    lower: &OwnedFd,
+    from: &[u8],
+    stat: &Stat,
+    dir: &Directory,
+    name: &[u8],
+) -> Result<u64, LayerError> {
+    let path = dir.join(name);
+    let metadata = Metadata::of_stat(stat);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let source = openat(lower, from, flags, Mode::empty())
+                .map_err(LayerError::place("open below", &path))?;
+            let metadata = Metadata::of_file(source.as_fd(), stat, &path)?;
+            let mut file = create_file(dir, name)?;
+            let size = std::io::copy(&mut File::from(source), &mut file)
+                .map_err(LayerError::place("copy from below", &path))?;
+            metadata.set_with_time(file.as_fd(), &path)?;
+            Ok(size)
+        }
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(lower, from, Vec::new())
+                .map_err(LayerError::place("read link below", &path))?;
+            symlinkat(&*target, &*dir.fd, name)
+                .map_err(LayerError::place("create symbolic link", &path))?;
+            metadata.set_by_name(dir, name, false).map(|()| 0)
+        }
+        kind => {
+            mknodat(
+                &*dir.fd,
+                name,
+                kind,
+                Mode::from_raw_mode(0o600),
+                stat.st_rdev,
+            )
+            .map_err(LayerError::place("create device or FIFO", &path))?;
+            metadata.set_by_name(dir, name, true).map(|()| 0)
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One layer from the registry into its staging directory, without a temporary file: HTTP, SHA-256 and inflating on one
+//! thread, SHA-256 of the plain tar (the diff ID) and untarring on another.
+//!
+//! Nothing is committed here. What comes back has had its blob's size and digest and its diff ID verified.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::{Digest, HashReader};
+use crate::error::Error;
+use crate::layer::{Applied, LayerError, Limits, apply};
+use crate::registry::Client;
+use crate::registry::manifest::{Compression, Layer};
+
+const CHUNK: usize = 256 << 10;
+/// Chunks that the one thread may be ahead of the other.
+const AHEAD: usize = 8;
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How far the download has come: bytes of the blob.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+pub fn fetch(
+    client: &Client<'_>,
+    layer: &Layer,
+    diff_id: &Digest,
+    root: &OwnedFd,
+    progress: Progress<'_>,
+) -> Result<Applied, Error> {
+    let name = layer.blob.digest.short();
+    let reader = client.blob(&layer.blob.digest, layer.blob.size)?;
+    let mut blob = BlobReader::new(reader, client, layer, progress);
+    let (sender, receiver) = sync_channel(AHEAD);
+    let (unpacked, applied) = thread::scope(|scope| {
+        let unpacking = scope.spawn(move || {
+            let result = unpack(&mut blob, layer.compression, sender);
+            blob.verify(result)
+        });
+        let applied = untar(receiver, root, Limits::for_blob(layer.blob.size));
+        // A panic there is a bug; it goes on here.
+        let unpacked = unpacking
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (unpacked, applied)
+    });
+    // A blob that is not what was promised explains whatever is wrong with its tar.
+    unpacked?;
+    let (applied, computed) = applied.map_err(|source| Error::Layer {
+        layer: name.to_owned(),
+        source,
+    })?;
+    if computed != *diff_id {
+        let why =
+            format!("its tar has the digest {computed} and the image's config says {diff_id}");
+        return Err(Error::untrusted(format!("layer {name}"), why));
+    }
+    Ok(applied)
+}
+
+/// Applies the tar that comes through the channel, and hashes all of the stream.
+fn untar(
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    root: &OwnedFd,
+    limits: Limits,
+) -> Result<(Applied, Digest), LayerError> {
+    let chunks = Chunks {
+        receiver,
+        chunk: Vec::new(),
+        at: 0,
+    };
+    untar_from(chunks, root, limits)
+}
+
+/// Applies a plain tar, and hashes all of the stream, what follows the archive's end included.
+pub fn untar_from<R: Read>(
+    tar: R,
+    root: &OwnedFd,
+    limits: Limits,
+) -> Result<(Applied, Digest), LayerError> {
+    let capped = Capped {
+        inner: HashReader::new(tar),
+        left: limits.tar,
+        limit: limits.tar,
+    };
+    let mut stream = BufReader::with_capacity(CHUNK, capped);
+    let applied = apply(root, &mut stream, limits)?;
+    io::copy(&mut stream, &mut io::sink()).map_err(LayerError::Read)?;
+    let (_, digest, _) = stream.into_inner().inner.finish();
+    Ok((applied, digest))
+}
+
+/// Sends the plain tar down the channel, until its end or until nobody wants it.
+fn unpack(
+    blob: &mut BlobReader<'_>,
+    compression: Compression,
+    sender: SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
+    let buffered = BufReader::with_capacity(64 << 10, blob);
+    let mut plain: Box<dyn Read + '_> = match compression {
+        Compression::None => Box::new(buffered),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
+        Compression::Zstd => Box::new(zstd_decoder(buffered)?),
+    };
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        let mut filled = 0;
+        let end = loop {
+            match plain.read(&mut chunk[filled..]) {
+                Ok(0) => break Ok(filled < CHUNK),
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+        };
+        chunk.truncate(filled);
+        if filled > 0 && sender.send(Ok(chunk)).is_err() {
+            return Ok(());
+        }
+        match end {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(e) => {
+                // Without this the other side would take it for the end.
+                let _ = sender.send(Err(io::Error::new(e.kind(), e.to_string())));
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// A Zstandard stream of one or more frames, with a window of at most 128 MiB (the library's default limit).
+pub fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<impl Read> {
+    zstd::stream::read::Decoder::with_buffer(stream)
+}
+
+/// The blob as it comes, hashed and counted.
+struct BlobReader<'a> {
+    inner: Box<dyn Read + Send>,
+    client: &'a Client<'a>,
+    layer: &'a Layer,
+    progress: Progress<'a>,
+    told: Instant,
+    hash: Sha256,
+    count: u64,
+    /// What went wrong on the way, which the decoder above would only call bad input.
+    failure: Option<Error>,
+}
+
+impl<'a> BlobReader<'a> {
+    fn new(
+        inner: Box<dyn Read + Send>,
+        client: &'a Client<'a>,
+        layer: &'a Layer,
+        progress: Progress<'a>,
+    ) -> Self {
+        BlobReader {
+            inner,
+            client,
+            layer,
+            progress,
+            told: Instant::now(),
+            hash: Sha256::new(),
+            count: 0,
+            failure: None,
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("blob {}", self.layer.blob.digest)
+    }
+
+    /// Reads what the decoder has left, and judges the whole.
+    fn verify(mut self, unpacked: io::Result<()>) -> Result<(), Error> {
+        let rest = io::copy(&mut self, &mut io::sink());
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let what = self.what();
+        rest.map_err(|e| self.client.broken_off(&what, &e))?;
+        let (wanted, got) = (&self.layer.blob.digest, Digest::finish(self.hash));
+        if got != *wanted {
+            let why = format!("its content has the digest {got}: the registry's copy is damaged");
+            return Err(Error::untrusted(what, why));
+        }
+        unpacked.map_err(|e| Error::Layer {
+            layer: wanted.short().to_owned(),
+            source: LayerError::Read(e),
+        })
+    }
+
+    fn fail(&mut self, error: Error) -> io::Error {
+        let text = io::Error::other(error.to_string());
+        self.failure.get_or_insert(error);
+        text
+    }
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.client.watcher().cancelled() {
+            return Err(self.fail(Error::Cancelled));
+        }
+        let n = match self.inner.read(buf) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
+            Err(e) => {
+                let error = self.client.broken_off(&self.what(), &e);
+                return Err(self.fail(error));
+            }
+        };
+        let (size, count) = (self.layer.blob.size, self.count + n as u64);
+        if count > size {
+            let why = format!("it is longer than the {size} bytes of the manifest");
+            let error = Error::untrusted(self.what(), why);
+            return Err(self.fail(error));
+        }
+        if n == 0 && count < size && !buf.is_empty() {
+            let short = io::Error::other(format!("it ended after {count} of {size} bytes"));
+            let error = self.client.broken_off(&self.what(), &short);
+            return Err(self.fail(error));
+        }
+        self.hash.update(&buf[..n]);
+        self.count = count;
+        if self.told.elapsed() >= PROGRESS_EVERY || (count == size && n > 0) {
+            self.told = Instant::now();
+            (self.progress)(count);
+        }
+        Ok(n)
+    }
+}
+
+/// The receiving end of the channel as a stream.
+struct Chunks {
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.receiver.recv() {
+                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
+                Err(_) => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.chunk.len() - self.at);
+        buf[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// Stops a decompression bomb.
+struct Capped<R> {
+    inner: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        match self.left.checked_sub(n as u64) {
+            Some(left) => self.left = left,
+            None => {
+                let limit = self.limit;
+                return Err(io::Error::other(format!(
+                    "it unpacks to more than {limit} bytes"
+                )));
+            }
+        }
+        Ok(n)
+    }
+}

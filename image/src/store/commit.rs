@@ -1,0 +1,138 @@
+//! Makes finished layers and their image permanent: one syncfs(2), the renames, one transaction; in that order, so that
+//! after a power cut there is no row for what is not there.
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior, params};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{image_path, layer_path, tag};
+use crate::Reference;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::lock::{LayerLock, Mode};
+use crate::staging::Staging;
+
+/// A layer that is whole in staging.
+pub(crate) struct LayerToCommit {
+    pub chain_id: Digest,
+    pub diff_id: Digest,
+    /// Its directory's name in staging.
+    pub staged: String,
+    pub size: u64,
+}
+
+pub(crate) struct ImageToCommit<'a> {
+    pub id: &'a Digest,
+    pub config: &'a [u8],
+    pub manifest: Option<&'a [u8]>,
+    /// From the config, if it has one.
+    pub created: Option<&'a str>,
+    /// Of all its layers, the lowest first. The caller holds a lock on each.
+    pub chain: &'a [Digest],
+    pub names: &'a [Reference],
+}
+
+pub(crate) fn commit(
+    conn: &mut Connection,
+    root: &Path,
+    staging: &Staging,
+    layers: &[LayerToCommit],
+    image: &ImageToCommit<'_>,
+) -> Result<(), Error> {
+    let images = root.join("images");
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&images)
+        .map_err(Error::io("create", &images))?;
+    // So that a sweep leaves the directory alone until its row is there.
+    let _image_lock = LayerLock::take(root, image.id, Mode::Exclusive)?;
+    write_image(staging, image)?;
+    rustix::fs::syncfs(staging.fd()).map_err(Error::io("write to disk", staging.path()))?;
+    for layer in layers {
+        let to = layer_path(root, &layer.chain_id);
+        if to.exists() {
+            // What a killed process has left without a row. It goes when this staging directory does.
+            let aside = staging.path().join(format!("{}-old", layer.staged));
+            fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
+        }
+        let from = staging.path().join(&layer.staged);
+        fs::rename(&from, &to).map_err(Error::io("commit", &to))?;
+    }
+    let to = image_path(root, image.id);
+    if to.exists() {
+        let aside = staging.path().join("image-old");
+        fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
+    }
+    fs::rename(staging.path().join("image"), &to).map_err(Error::io("commit", &to))?;
+    for dir in [root.join("layers"), images] {
+        File::open(&dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(Error::io("write to disk", dir))?;
+    }
+    write_rows(conn, layers, image)
+}
+
+fn write_image(staging: &Staging, image: &ImageToCommit<'_>) -> Result<(), Error> {
+    let dir = staging.path().join("image");
+    fs::create_dir(&dir).map_err(Error::io("create", &dir))?;
+    let config = dir.join("config.json");
+    fs::write(&config, image.config).map_err(Error::io("write", &config))?;
+    if let Some(manifest) = image.manifest {
+        let path = dir.join("manifest.json");
+        fs::write(&path, manifest).map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+fn write_rows(
+    conn: &mut Connection,
+    layers: &[LayerToCommit],
+    image: &ImageToCommit<'_>,
+) -> Result<(), Error> {
+    const COMMIT: &str = "commit an image";
+    let transaction = conn
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(Error::db(COMMIT))?;
+    for layer in layers {
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO layers (chain_id, diff_id, size) VALUES (?1, ?2, ?3)",
+                params![layer.chain_id.as_str(), layer.diff_id.as_str(), layer.size],
+            )
+            .map_err(Error::db(COMMIT))?;
+    }
+    let id = image.id.as_str();
+    transaction
+        .execute(
+            "INSERT OR IGNORE INTO images (id, created) VALUES (?1, ?2)",
+            params![id, created(image.created)],
+        )
+        .map_err(Error::db(COMMIT))?;
+    for (position, chain_id) in image.chain.iter().enumerate() {
+        transaction
+            .execute(
+                "INSERT OR IGNORE INTO image_layers (image_id, position, chain_id) VALUES (?1, ?2, ?3)",
+                params![id, position, chain_id.as_str()],
+            )
+            .map_err(Error::db(COMMIT))?;
+    }
+    for name in image.names {
+        tag(&transaction, id, name)?;
+    }
+    transaction.commit().map_err(Error::db(COMMIT))
+}
+
+/// The config's time in UTC; now, where it has none that can be read.
+fn created(config: Option<&str>) -> String {
+    config
+        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+        .unwrap_or_else(OffsetDateTime::now_utc)
+        .to_offset(time::UtcOffset::UTC)
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+}

@@ -66,6 +66,7 @@ impl<'a> Progress<'a> {
             PullEvent::Downloading { layer, done, total } => self.download(layer, done, total),
             PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
+            PullEvent::Notice(text) => self.line(&text),
             PullEvent::Digest(digest) => {
                 self.finish();
                 self.line(&format!("Digest: {digest}"));

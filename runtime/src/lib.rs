@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod engine;
 pub mod logs;
 pub mod monitor;
+pub mod names;
 pub mod oci;
 pub mod record;
 pub mod request;
@@ -15,6 +16,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod store;
 pub mod user;
+pub mod volume;
 
 mod error;
 

@@ -14,11 +14,7 @@ ff02::2\tip6-allrouters
 ";
 
 /// /etc/hosts: loopback, then `--add-host` as (name, address), then the container itself.
-pub fn hosts_file(
-    hostname: &str,
-    address: Option<Ipv4Addr>,
-    extra: &[(String, String)],
-) -> String {
+pub fn hosts_file(hostname: &str, address: Option<Ipv4Addr>, extra: &[(String, String)]) -> String {
     let mut text = HOSTS_HEAD.to_owned();
     for (name, address) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
@@ -47,7 +43,12 @@ const FALLBACK: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 /// search list of `.` is none.
 ///
 /// IPv6 servers are left out of a namespace of our own: its networks are IPv4 only.
-pub fn resolv_conf(host_text: &str, dns: &[String], search: &[String], resolver: Resolver) -> String {
+pub fn resolv_conf(
+    host_text: &str,
+    dns: &[String],
+    search: &[String],
+    resolver: Resolver,
+) -> String {
     if resolver == Resolver::SameAsHost && dns.is_empty() && search.is_empty() {
         return host_text.to_owned();
     }
@@ -56,7 +57,11 @@ pub fn resolv_conf(host_text: &str, dns: &[String], search: &[String], resolver:
         vec![address.to_string()]
     } else if dns.is_empty() {
         let reachable = |server: &&&str| resolver == Resolver::SameAsHost || is_reachable(server);
-        host.servers.iter().filter(reachable).map(|s| (*s).to_owned()).collect()
+        host.servers
+            .iter()
+            .filter(reachable)
+            .map(|s| (*s).to_owned())
+            .collect()
     } else {
         dns.to_vec()
     };
@@ -145,7 +150,8 @@ mod tests {
     use super::*;
 
     fn check(host: &str, dns: &[&str], search: &[&str], resolver: Resolver, expect: &str) {
-        let own = |words: &[&str]| -> Vec<String> { words.iter().map(|w| (*w).to_owned()).collect() };
+        let own =
+            |words: &[&str]| -> Vec<String> { words.iter().map(|w| (*w).to_owned()).collect() };
         assert_eq!(
             resolv_conf(host, &own(dns), &own(search), resolver),
             expect,

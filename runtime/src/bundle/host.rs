@@ -27,7 +27,10 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<PathBuf> {
         // A bind of a part of a hierarchy is not where a container's directory will be.
         if kind.starts_with("cgroup ") && root == "/" {
             let point = PathBuf::from(point);
-            if !found.iter().any(|other| other.file_name() == point.file_name()) {
+            if !found
+                .iter()
+                .any(|other| other.file_name() == point.file_name())
+            {
                 found.push(point);
             }
         }
@@ -37,7 +40,14 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<PathBuf> {
 
 /// Not devices of the host, or another file system that each container has its own of; as Docker.
 const NOT_WALKED: &[&str] = &[
-    "pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console",
+    "pts",
+    "shm",
+    "fd",
+    "mqueue",
+    ".lxc",
+    ".lxd-mounts",
+    ".udev",
+    "console",
 ];
 
 /// All device nodes below /dev, for `--privileged`.
@@ -108,8 +118,14 @@ garbage
     #[test]
     fn null_is_a_character_device_of_this_host_and_terminals_are_left_out() {
         let all = host_devices().unwrap();
-        let null = all.iter().find(|d| d.path == Path::new("/dev/null")).unwrap();
-        assert_eq!((null.kind, null.major, null.minor), (HostDeviceKind::Character, 1, 3));
+        let null = all
+            .iter()
+            .find(|d| d.path == Path::new("/dev/null"))
+            .unwrap();
+        assert_eq!(
+            (null.kind, null.major, null.minor),
+            (HostDeviceKind::Character, 1, 3)
+        );
         assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts")));
     }
 }

@@ -109,7 +109,10 @@ fn short(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf, Errno> {
         return Ok(path.to_owned());
     }
     held.push(open_directory(path)?);
-    Ok(held.last().map(|fd| by_descriptor(fd.as_fd())).unwrap_or_default())
+    Ok(held
+        .last()
+        .map(|fd| by_descriptor(fd.as_fd()))
+        .unwrap_or_default())
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
@@ -149,8 +152,8 @@ fn by_mount(target: &Path, layers: &[PathBuf], upper: &Path, work: &Path) -> Res
 
 /// The kernel says EINVAL for a dozen reasons; the one that a user can mend is named.
 fn explain(errno: Errno, target: &Path, upper: &Path) -> Error {
-    let on_overlay = rustix::fs::statfs(upper)
-        .is_ok_and(|found| i64::from(found.f_type) == OVERLAYFS_MAGIC);
+    let on_overlay =
+        rustix::fs::statfs(upper).is_ok_and(|found| i64::from(found.f_type) == OVERLAYFS_MAGIC);
     if errno == Errno::INVAL && on_overlay {
         return Error::OverlayOnOverlay {
             path: upper.to_owned(),

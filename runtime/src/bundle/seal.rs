@@ -41,7 +41,8 @@ fn already_sealed() -> io::Result<Option<OwnedFd>> {
     }
     // A memfd: opening it anew for reading gives a descriptor whose seals can be asked for.
     let file = File::open(SELF)?;
-    let sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+    let sealed =
+        rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
     Ok(sealed.then(|| file.into()))
 }
 

@@ -113,9 +113,16 @@ pub enum Error {
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     InvalidContainerName(String),
     #[error(
-        "{0:?} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        "create {0}: {0:?} includes invalid characters for a local volume name, \
+         only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
     )]
     InvalidVolumeName(String),
+    #[error(
+        "create {0}: volume name is too short, names should be at least two alphanumeric characters"
+    )]
+    ShortVolumeName(String),
+    #[error("cannot read the kernel's random source")]
+    Random(#[source] rand::rand_core::OsError),
     #[error("get {0}: no such volume")]
     NoSuchVolume(String),
     #[error(
@@ -201,6 +208,7 @@ impl Error {
             | Error::OverlayOnOverlay { .. }
             | Error::MountRootfs { .. }
             | Error::FileSystem { .. }
+            | Error::Random(_)
             | Error::VolumeTable { .. } => ErrorKind::Internal,
             Error::NoSuchVolume(_) => ErrorKind::NotFound,
             Error::NoSuchUser(_)
@@ -208,6 +216,7 @@ impl Error {
             | Error::IdOutOfRange
             | Error::InvalidContainerName(_)
             | Error::InvalidVolumeName(_)
+            | Error::ShortVolumeName(_)
             | Error::MountTargetKind { .. }
             | Error::UnusableRootfs { .. } => ErrorKind::Invalid,
         }

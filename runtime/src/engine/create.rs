@@ -44,7 +44,7 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
 
 fn free_name(conn: &rusqlite::Connection) -> Result<String, Error> {
     loop {
-        let name = names::generate();
+        let name = names::generate(&mut rand::rng());
         match store::find(conn, &name) {
             Err(Error::NoSuchContainer(_)) => return Ok(name),
             Err(e) => return Err(e),
@@ -208,8 +208,8 @@ fn volume_path(
     name: &str,
     anonymous: bool,
 ) -> Result<String, Error> {
-    volume::create(conn, root, name, anonymous)?;
-    Ok(volume::path(root, name).to_string_lossy().into_owned())
+    volume::create(conn, root, name, anonymous, &[])?;
+    Ok(volume::data_path(root, name).to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

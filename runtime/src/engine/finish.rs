@@ -109,7 +109,7 @@ pub fn abandon(settings: &Settings, id: &str) {
     }
 }
 
-/// Takes a container's rows away, and with `volumes` those of its anonymous volumes.
+/// Takes a container's row away, and with `volumes` its anonymous volumes.
 pub fn delete(
     conn: &Connection,
     settings: &Settings,
@@ -117,15 +117,14 @@ pub fn delete(
     volumes: bool,
 ) -> Result<(), Error> {
     store::delete(conn, &stored.container.id)?;
-    if volumes {
-        for name in stored
-            .container
-            .resolved
-            .mounts
-            .iter()
-            .filter_map(|m| m.volume.as_ref())
-        {
-            volume::remove_if_anonymous(conn, &settings.root, name)?;
+    if !volumes {
+        return Ok(());
+    }
+    let mounts = &stored.container.resolved.mounts;
+    for name in mounts.iter().filter_map(|m| m.volume.as_ref()) {
+        let found = volume::find(conn, &settings.root, name)?;
+        if found.is_some_and(|v| v.anonymous) {
+            volume::remove(conn, &settings.root, name)?;
         }
     }
     Ok(())

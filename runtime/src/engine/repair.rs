@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
 use crate::store::{self, End, Owner, Stored};
+use crate::volume;
 
 /// How long the kernel may take to tear down what has been killed.
 const TEAR_DOWN: Duration = Duration::from_secs(10);
@@ -39,6 +40,7 @@ impl Engine {
             }
         }
         self.sweep()?;
+        volume::sweep(&self.settings.root)?;
         Ok(netmgr::repair(&self.settings.network, &mut self.conn)?)
     }
 

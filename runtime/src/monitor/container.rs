@@ -228,6 +228,7 @@ fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<
         &storage.join("work"),
     )
     .map_err(|e| Failure::internal("mount the root filesystem", &e))?;
+    bundle::check_rootfs(&rootfs).map_err(invalid)?;
     Ok(rootfs)
 }
 

@@ -3,6 +3,7 @@
 
 mod eval;
 mod functions;
+mod lex;
 mod parse;
 
 use serde_json::Value;

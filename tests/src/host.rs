@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -223,20 +224,18 @@ impl Host {
             .find(|pid| crate::clean::command_line(*pid).contains(id))
     }
 
-    /// The processes of this host's commands that are monitors.
+    /// The processes of this host's commands that are monitors: they stay in the host's network namespace.
     pub fn monitors(&self) -> Vec<u32> {
-        let is_ours = |pid: &u32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            String::from_utf8_lossy(&environment).contains(&self.marker)
-                || crate::clean::command_line(*pid).contains(&*self.folder().to_string_lossy())
+        let here = |pid: &u32| {
+            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|it| it.ino() == self.netns.id())
         };
         fs::read_dir("/proc")
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(here)
             .filter(|pid| crate::clean::command_line(*pid).contains("monitor"))
-            .filter(is_ours)
             .collect()
     }
 

@@ -55,6 +55,7 @@ impl Host {
         Leftovers {
             folder: self.folder.path(),
             run_root: &self.run_root,
+            netns: self.netns.id(),
             marker: &self.marker,
             containers,
         }

@@ -1,7 +1,9 @@
+# shellcheck shell=bash
 # What the scripts need of a machine. Sourced, not run. Debian or Ubuntu; nothing is installed that is there already.
 
 # What it takes to build: libseccomp for the system call filter, libelf and zlib for the device rules of cgroup v2.
-build_packages="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev"
+# shellcheck disable=SC2034 # used by those that source this
+build_packages=(gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev)
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

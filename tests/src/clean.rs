@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -25,9 +25,8 @@ impl Snapshot {
     #[track_caller]
     pub fn take(netns: &Netns) -> Snapshot {
         let ask = |program: &str, args: &[&str]| Cmd::new(program).args(args).run_in(netns).ok();
-        let mut firewall = standing_tables(&rules::save(netns));
-        let ipv6 = ask("ip6tables-save", &[]).stdout;
-        firewall += &standing_tables(&ipv6);
+        let mut firewall = rules::save(netns);
+        firewall += &rules::comparable(&ask("ip6tables-save", &[]).stdout);
         firewall += &nft_state(&ask("nft", &["-j", "list", "ruleset"]).json());
         let mut network = String::new();
         for link in ask("ip", &["-j", "link"])
@@ -76,26 +75,6 @@ impl Snapshot {
         }
         report
     }
-}
-
-/// The tables that do anything: iptables (nf_tables) leaves a table's built-in chains behind, empty and with policy ACCEPT, once it was used.
-fn standing_tables(save: &str) -> String {
-    let mut standing = String::new();
-    for table in save.split_inclusive("COMMIT\n") {
-        let idle = |line: &str| {
-            line.starts_with(['*', '#'])
-                || line == "COMMIT"
-                || (line.starts_with(':') && line.contains(" ACCEPT ["))
-        };
-        if !table.lines().all(idle) {
-            standing += &table
-                .lines()
-                .filter(|line| !line.starts_with('#'))
-                .map(|line| format!("{}\n", line.split(" [").next().unwrap_or(line)))
-                .collect::<String>();
-        }
-    }
-    standing
 }
 
 /// The nft ruleset without handles and counters, and without the same idle chains.
@@ -183,6 +162,8 @@ pub struct Leftovers<'a> {
     /// The host's own folder, in which the program's root and run-root are.
     pub folder: &'a Path,
     pub run_root: &'a Path,
+    /// [`Netns::id`] of the host's own namespace: only what its commands have left runs in it.
+    pub netns: u64,
     /// `NAME=VALUE` in the environment of every command that the host ran, and so of what those left running.
     pub marker: &'a str,
     /// Every container ID that was ever seen.
@@ -240,6 +221,10 @@ impl Leftovers<'_> {
                 |text: &str| self.containers.iter().any(|id| text.contains(id.as_str()));
             if read("environ").contains(self.marker) {
                 found.push((pid, "it has the environment of this host's commands"));
+            } else if fs::metadata(entry.path().join("ns/net"))
+                .is_ok_and(|it| it.ino() == self.netns)
+            {
+                found.push((pid, "it is in this host's network namespace"));
             } else if names_a_container(&read("cmdline")) {
                 found.push((pid, "its command line names a container"));
             } else if names_a_container(&read("cgroup")) {
@@ -318,23 +303,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unused_table_is_no_leftover_but_a_policy_a_chain_or_a_rule_is() {
-        let idle = "*nat\n:OUTPUT ACCEPT [3:180]\nCOMMIT\n";
-        assert_eq!(standing_tables(idle), "");
-        for line in [
-            ":FORWARD DROP [0:0]",
-            ":MINE - [0:0]",
-            "-A OUTPUT -j ACCEPT",
-        ] {
-            let text = format!("*filter\n{line}\nCOMMIT\n");
-            assert!(
-                standing_tables(&format!("{idle}{text}")).contains("*filter"),
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
     fn a_new_listener_link_rule_and_setting_are_all_seen() {
         let netns = Netns::new();
         let before = Snapshot::take(&netns);
@@ -371,9 +339,11 @@ mod tests {
             .env(name, value)
             .spawn_in(&netns);
         let none = BTreeSet::new();
+        let elsewhere = Netns::new();
         let leftovers = Leftovers {
             folder: Path::new("/nonexistent-folder-of-a-test"),
             run_root: Path::new("/nonexistent-folder-of-a-test"),
+            netns: elsewhere.id(),
             marker: &marker,
             containers: &none,
         };

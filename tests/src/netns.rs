@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -28,6 +29,11 @@ impl Netns {
     /// The one in which a process lives: how a test gets inside a container.
     pub fn of_process(pid: u32) -> std::io::Result<Netns> {
         File::open(format!("/proc/{pid}/ns/net")).map(|handle| Netns { handle })
+    }
+
+    /// What tells it from all others while it lives: the inode that `/proc/PID/ns/net` leads to.
+    pub fn id(&self) -> u64 {
+        self.handle.metadata().map_or(0, |metadata| metadata.ino())
     }
 
     /// A path by which another program (`ip link ... netns PATH`) can open it while this value lives.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::{Cmd, Netns};
 
-/// `iptables-save` with counters zeroed and dates removed, as the captures have it.
+/// `iptables-save` with counters zeroed and dates removed, as the captures have it, of the tables that do anything.
 #[track_caller]
 pub fn save(netns: &Netns) -> String {
-    zero_counters(&Cmd::new("iptables-save").run_in(netns).ok().stdout)
+    comparable(&Cmd::new("iptables-save").run_in(netns).ok().stdout)
 }
 
 /// The tables nat and filter of [`save`], without the comments on rules (`-m comment --comment ...`).
@@ -89,13 +89,25 @@ pub fn difference(expected: &str, actual: &str) -> String {
     removed.chain(added).collect()
 }
 
-fn zero_counters(save: &str) -> String {
-    save.lines()
+/// The text of an `iptables-save` with counters zeroed and dates removed. A table that holds nothing but empty built-in chains with policy ACCEPT
+/// is left out: iptables (nf_tables) leaves it behind once a table was used, and it does nothing.
+pub fn comparable(save: &str) -> String {
+    let idle = |line: &str| {
+        line.starts_with('*')
+            || line == "COMMIT"
+            || (line.starts_with(':') && line.contains(" ACCEPT ["))
+    };
+    let zeroed: String = save
+        .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| match line.rsplit_once(" [") {
             Some((head, _)) if line.starts_with(':') => format!("{head} [0:0]\n"),
             _ => format!("{line}\n"),
         })
+        .collect();
+    zeroed
+        .split_inclusive("COMMIT\n")
+        .filter(|table| !table.lines().all(idle))
         .collect()
 }
 
@@ -121,18 +133,32 @@ fn without_comments(rules: &str) -> String {
 mod tests {
     use super::*;
 
-    const SAVE: &str = "# made by a test\n*filter\n:INPUT ACCEPT [5:60]\n:MINE - [0:0]\n-A INPUT -j MINE\n-A MINE -m comment --comment \"web of c1\" -j RETURN\nCOMMIT\n*nat\n:OUTPUT ACCEPT [1:2]\nCOMMIT\n";
+    const SAVE: &str = "# made by a test\n*filter\n:INPUT ACCEPT [5:60]\n:MINE - [0:0]\n-A INPUT -j MINE\nCOMMIT\n*nat\n:OUTPUT DROP [1:2]\nCOMMIT\n";
 
     #[test]
     fn counters_and_dates_do_not_count() {
-        assert!(zero_counters(SAVE).starts_with("*filter\n:INPUT ACCEPT [0:0]\n:MINE - [0:0]\n"));
+        assert!(comparable(SAVE).starts_with("*filter\n:INPUT ACCEPT [0:0]\n:MINE - [0:0]\n"));
+    }
+
+    #[test]
+    fn an_unused_table_is_nothing_but_a_policy_a_chain_or_a_rule_is() {
+        let idle = "*raw\n:OUTPUT ACCEPT [3:180]\nCOMMIT\n";
+        assert_eq!(comparable(idle), "");
+        for line in [
+            ":FORWARD DROP [0:0]",
+            ":MINE - [0:0]",
+            "-A OUTPUT -j ACCEPT",
+        ] {
+            let table = format!("*filter\n{line}\nCOMMIT\n");
+            assert_eq!(comparable(&format!("{idle}{table}{idle}")), table);
+        }
     }
 
     #[test]
     fn a_table_ends_at_its_commit() {
         assert_eq!(
-            table_of(&zero_counters(SAVE), "nat"),
-            "*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+            table_of(&comparable(SAVE), "nat"),
+            "*nat\n:OUTPUT DROP [0:0]\nCOMMIT\n"
         );
         assert_eq!(table_of(SAVE, "raw"), "");
     }

@@ -1,0 +1,140 @@
+//! Making a host: its namespaces, cables and folder. What it then does is not here.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+
+use super::{ATTACKER, HOST, Host, NEIGHBOUR};
+use crate::clean::Snapshot;
+use crate::docker::Dockerd;
+use crate::{Cmd, Netns, images};
+
+/// Rules that an administrator might have, to see that they are left alone.
+const FOREIGN_RULES: &str = "*filter\n:ADMIN - [0:0]\n-A INPUT -p tcp -m tcp --dport 9999 -j DROP\n-A FORWARD -j ADMIN\n-A ADMIN -s 203.0.113.9/32 -j DROP\nCOMMIT\n*nat\n-A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE\nCOMMIT\n";
+
+/// How a host is to be.
+#[derive(Clone, Debug)]
+pub struct HostBuilder {
+    options: Vec<String>,
+    ip_forward: bool,
+    foreign_rules: bool,
+    busybox: bool,
+    binary: Option<PathBuf>,
+}
+
+impl Default for HostBuilder {
+    fn default() -> HostBuilder {
+        HostBuilder {
+            options: Vec::new(),
+            ip_forward: false,
+            foreign_rules: false,
+            busybox: true,
+            binary: None,
+        }
+    }
+}
+
+impl HostBuilder {
+    /// Global options of the program, before every command: `--profile docker`.
+    pub fn options<A: AsRef<str>>(mut self, options: impl IntoIterator<Item = A>) -> HostBuilder {
+        self.options
+            .extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Is the host a router before the program is first used? (Not, unless said.)
+    pub fn ip_forward(mut self, on: bool) -> HostBuilder {
+        self.ip_forward = on;
+        self
+    }
+
+    /// Gives the host firewall rules of its own.
+    pub fn foreign_rules(mut self) -> HostBuilder {
+        self.foreign_rules = true;
+        self
+    }
+
+    /// Without the image `busybox`.
+    pub fn without_image(mut self) -> HostBuilder {
+        self.busybox = false;
+        self
+    }
+
+    /// Another copy of the program than the usual one.
+    pub fn binary(mut self, binary: impl Into<PathBuf>) -> HostBuilder {
+        self.binary = Some(binary.into());
+        self
+    }
+
+    #[track_caller]
+    pub fn build(self) -> Host {
+        let folder = tempfile::Builder::new()
+            .prefix("cch-")
+            .tempdir_in(images::scratch_folder())
+            .expect("a folder for a host");
+        let (host, neighbour, attacker, switch) =
+            (Netns::new(), Netns::new(), Netns::new(), Netns::new());
+        lay_cables(&switch, [&host, &neighbour, &attacker]);
+        host.enter(|| {
+            fs::write(
+                "/proc/sys/net/ipv4/ip_forward",
+                if self.ip_forward { "1" } else { "0" },
+            )
+        })
+        .expect("set ip_forward in a namespace of our own");
+        if self.foreign_rules {
+            Cmd::new("iptables-restore")
+                .stdin(FOREIGN_RULES)
+                .run_in(&host)
+                .ok();
+        }
+        let before = Snapshot::take(&host);
+        let docker = images::compare_with_docker()
+            .then(|| Dockerd::start(&host, folder.path(), &self.options));
+        let binary = match (&docker, self.binary) {
+            (Some(_), _) => PathBuf::from("docker"),
+            (None, Some(binary)) => binary,
+            (None, None) => images::binary(),
+        };
+        let this = Host {
+            marker: format!("CORACLE_TEST_HOST={}", folder.path().display()),
+            run_root: folder.path().join("run"),
+            folder,
+            netns: host,
+            neighbour,
+            attacker,
+            switch,
+            binary,
+            options: self.options,
+            before,
+            containers: RefCell::default(),
+            docker,
+        };
+        if self.busybox {
+            this.coracle([
+                "import".as_ref(),
+                images::busybox_tar().as_os_str(),
+                "busybox".as_ref(),
+            ])
+            .ok();
+        }
+        this
+    }
+}
+
+/// A switch, and one cable to each machine; addresses and routes as a LAN's router would give them.
+fn lay_cables(switch: &Netns, machines: [&Netns; 3]) {
+    let mut script = "link set lo up\nlink add lan0 type bridge\nlink set lan0 up\naddr add 192.0.2.254/24 dev lan0\n".to_owned();
+    for (port, machine) in machines.iter().enumerate() {
+        script += &format!(
+            "link add port{port} type veth peer name eth0 netns {}\nlink set port{port} master lan0 up\n",
+            machine.path().display()
+        );
+    }
+    switch.ip(&script);
+    for (machine, address) in machines.iter().zip([HOST, NEIGHBOUR, ATTACKER]) {
+        machine.ip(&format!(
+            "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.254\n"
+        ));
+    }
+}

@@ -37,6 +37,8 @@ pub enum Kind {
     Failed = b'F',
     /// Client to monitor: bytes for stdin; without payload: end of stdin.
     Stdin = b'i',
+    /// Client to monitor: send me what the program writes from now on.
+    Attach = b'a',
     /// Client to monitor: rows and columns, two bytes each, little endian.
     Resize = b'r',
     /// Monitor to client.
@@ -50,7 +52,8 @@ impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
         [
-            Launch, Go, Abort, Created, Started, Failed, Stdin, Resize, Stdout, Stderr, Exit,
+            Launch, Go, Abort, Created, Started, Failed, Stdin, Attach, Resize, Stdout, Stderr,
+            Exit,
         ]
         .into_iter()
         .find(|k| *k as u8 == byte)
@@ -118,8 +121,9 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
             RecvFlags::CMSG_CLOEXEC,
         ) {
             Ok(r) => break r,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // Reset: the other end closed without reading all that it was sent. The kernel says so once, before it hands
+            // out what still waits for us.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
             Err(e) => return Err(e.into()),
         }
     };

@@ -42,17 +42,18 @@ pub fn run(context: &Context, options: Run) -> Answer {
         policy,
         options.container.quiet,
     )?;
-    let container = engine.create(&request)?;
-    if options.detach {
-        engine.start(&container.id, StartMode::Detached)?;
-        output::print(&container.id)?;
-        return Ok(0);
-    }
-    match engine.start(&container.id, StartMode::Attached)? {
-        Some(session) => {
+    let mode = match options.detach {
+        true => StartMode::Detached,
+        false => StartMode::Attached,
+    };
+    match engine.run(&request, mode)? {
+        (_, Some(session)) => {
             streams::relay(&mut engine, session, request.open_stdin, Signals::ToProgram)
         }
-        None => Ok(0),
+        (container, None) => {
+            output::print(&container.id)?;
+            Ok(0)
+        }
     }
 }
 

@@ -5,12 +5,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use netmgr::VethRemoval;
 use rusqlite::Connection;
 
 use super::Settings;
+use crate::cgroup;
 use crate::error::Error;
+use crate::monitor;
 use crate::process::{self, Identity};
 use crate::store::{self, End, Stored};
 use crate::volume;
@@ -140,6 +143,43 @@ pub fn remove_storage(settings: &Settings, id: &str) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+/// How long the kernel may take to tear down what has been killed.
+const TEAR_DOWN: Duration = Duration::from_secs(10);
+
+/// Kills whatever is left of a container that nobody answers for, waits for it to be gone, and removes its cgroups and
+/// its run directory. The row and the network are the caller's.
+pub fn bury(settings: &Settings, id: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + TEAR_DOWN;
+    // Again until nothing is found: what was killed in the act of cloning may have made one more.
+    loop {
+        let mut left: Vec<Identity> = monitor::processes(id);
+        left.extend(cgroup::processes(id).into_iter().filter_map(Identity::of));
+        let handles: Vec<process::Handle> = left.into_iter().filter_map(Identity::open).collect();
+        if handles.is_empty() {
+            break;
+        }
+        for handle in &handles {
+            let _ = handle.kill();
+        }
+        for handle in &handles {
+            let _ = handle.wait(Some(deadline.saturating_duration_since(Instant::now())));
+        }
+        if Instant::now() > deadline {
+            return Err(Error::WillNotDie(id.to_owned()));
+        }
+    }
+    let failed = |step| {
+        let container = id.to_owned();
+        move |source| Error::Io {
+            step,
+            container,
+            source,
+        }
+    };
+    cgroup::remove(id).map_err(failed("remove the cgroups"))?;
+    monitor::remove_directories(&settings.run_root, id).map_err(failed("remove the run directory"))
 }
 
 /// Whether an owner of this boot still lives.

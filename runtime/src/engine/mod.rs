@@ -85,6 +85,30 @@ impl Engine {
         create::create(self, request)
     }
 
+    /// `run`: create and start. A container whose program never ran is removed again, so that nothing is in the way of
+    /// the next try (Docker keeps it as `Created`).
+    pub fn run(
+        &mut self,
+        request: &ContainerRequest,
+        mode: StartMode,
+    ) -> Result<(Container, Option<Session>), Error> {
+        let container = create::create(self, request)?;
+        match start::start(self, &container.id, mode) {
+            Ok(session) => Ok((container, session)),
+            Err(error) => {
+                if let Err(e) = end::remove(self, &container.id, false, true) {
+                    tracing::warn!(container = container.id, "cannot remove: {e}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Joins the streams of a running container: what it writes from now on, and its stdin.
+    pub fn attach(&mut self, name: &str) -> Result<Session, Error> {
+        start::attach_to_running(self, name)
+    }
+
     /// `start`, and the second half of `run`. With [`StartMode::Attached`] the answer carries the streams.
     /// A container that runs already is no error.
     pub fn start(&mut self, name: &str, mode: StartMode) -> Result<Option<Session>, Error> {
@@ -172,6 +196,17 @@ impl Engine {
         })
     }
 
+    /// Where a container's files are on this host.
+    pub fn paths(&self, id: &str) -> ContainerPaths {
+        let storage = finish::storage(&self.settings.root, id);
+        ContainerPaths {
+            log: storage.join(finish::LOG),
+            hosts: storage.join("hosts"),
+            hostname: storage.join("hostname"),
+            resolv_conf: storage.join("resolv.conf"),
+        }
+    }
+
     // Images: image's own calls, with this engine's database.
 
     pub fn pull(
@@ -244,6 +279,16 @@ impl Engine {
         })
     }
 
+    /// The network of this name, ID or unique prefix of an ID, and who is attached to it.
+    pub fn find_network(
+        &mut self,
+        name: &str,
+    ) -> Result<(netmgr::Network, Vec<netmgr::Endpoint>), Error> {
+        let network = netmgr::store::find_network(&self.conn, name)?;
+        let endpoints = netmgr::store::endpoints_on(&self.conn, &network.id)?;
+        Ok((network, endpoints))
+    }
+
     /// With the endpoints attached to each.
     pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
         let endpoints = self.endpoints()?;
@@ -312,6 +357,15 @@ fn attachments(
                 .map(|n| (n.clone(), e.clone()))
         })
         .collect()
+}
+
+/// Where a container's files are on this host; they exist once it has been started.
+#[derive(Clone, Debug)]
+pub struct ContainerPaths {
+    pub log: PathBuf,
+    pub hosts: PathBuf,
+    pub hostname: PathBuf,
+    pub resolv_conf: PathBuf,
 }
 
 /// One rule and its reason.

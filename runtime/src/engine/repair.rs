@@ -6,21 +6,16 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use netmgr::proxy::Forward;
 use netmgr::{PortRequest, VethRemoval};
 
 use super::{Engine, finish};
-use crate::cgroup;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
 use crate::store::{self, End, Owner, Stored};
 use crate::volume;
-
-/// How long the kernel may take to tear down what has been killed.
-const TEAR_DOWN: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn repair(&mut self) -> Result<(), Error> {
@@ -79,10 +74,8 @@ impl Engine {
                 store::hand_over(edit.transaction(), id, &owner)?;
                 return Ok(Mended::Adopted(monitor));
             }
-            let end = bury(&stored, &directory, dead.boot_id == boot_id);
-            cgroup::remove(id).map_err(|source| io_error("remove the cgroups", id, source))?;
-            monitor::remove_directories(&settings.run_root, id)
-                .map_err(|source| io_error("remove the run directory", id, source))?;
+            let end = end_of(&stored, &directory, dead.boot_id == boot_id);
+            finish::bury(&settings, id)?;
             edit.detach(id, VethRemoval::ByKernel)?;
             if !started && dead.boot_id == boot_id {
                 store::unclaim(edit.transaction(), id)?;
@@ -175,33 +168,14 @@ fn held_again(conn: &rusqlite::Connection, id: &str) -> Result<Vec<Forward>, Err
     Ok(forwards)
 }
 
-/// Kills whatever of the container is left, and waits for it to be gone; its exit code as far as anybody knows.
-fn bury(stored: &Stored, directory: &Path, same_boot: bool) -> End {
-    let recorded = fs::read_to_string(directory.join(finish::EXIT))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    if !same_boot {
-        return End {
-            code: recorded.unwrap_or(finish::UNKNOWN),
-            ..End::default()
-        };
-    }
-    let id = &stored.container.id;
-    let mut left: Vec<Identity> = monitor::processes(id);
-    left.extend(stored.init);
-    left.extend(cgroup::processes(id).into_iter().filter_map(Identity::of));
-    let handles: Vec<process::Handle> = left.into_iter().filter_map(Identity::open).collect();
-    let killed = !handles.is_empty();
-    for handle in &handles {
-        let _ = handle.kill();
-    }
-    for handle in &handles {
-        let _ = handle.wait(Some(TEAR_DOWN));
-    }
-    let code = recorded.unwrap_or(if killed {
-        128 + libc::SIGKILL
-    } else {
-        finish::UNKNOWN
+/// How a container ended that nobody has seen end: as its monitor left it in writing, or by our hand.
+fn end_of(stored: &Stored, directory: &Path, same_boot: bool) -> End {
+    let recorded = fs::read_to_string(directory.join(finish::EXIT));
+    let recorded = recorded.ok().and_then(|text| text.trim().parse().ok());
+    let alive = same_boot && stored.init.is_some_and(Identity::is_alive);
+    let code = recorded.unwrap_or(match alive {
+        true => 128 + libc::SIGKILL,
+        false => finish::UNKNOWN,
     });
     End {
         code,

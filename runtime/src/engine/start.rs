@@ -43,8 +43,8 @@ pub(super) fn start(
         Ok(session) => Ok(session),
         Err(error) => {
             // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
-            if let Err(e) = monitor::remove_directories(&engine.settings.run_root, &id) {
-                tracing::warn!(container = id, "cannot remove the run directory: {e}");
+            if let Err(e) = finish::bury(&engine.settings, &id) {
+                tracing::warn!(container = id, "cannot clean up: {e}");
             }
             if let Err(e) = finish::release(&engine.settings, &mut engine.conn, &id) {
                 tracing::warn!(container = id, "cannot release the container: {e}");
@@ -52,6 +52,30 @@ pub(super) fn start(
             Err(error)
         }
     }
+}
+
+/// The session of a later client: the monitor tells it what comes from now on, and at last the exit code.
+pub(super) fn attach_to_running(engine: &mut Engine, name: &str) -> Result<Session, Error> {
+    let stored = store::find(&engine.conn, name)?;
+    let container = stored.container;
+    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
+        return Err(Error::NotRunning(container.id));
+    };
+    let failed = |source| Error::Io {
+        step: "attach",
+        container: container.id.clone(),
+        source,
+    };
+    let directory = monitor::directory(&engine.settings.run_root, &container.id);
+    let socket = wire::connect(&directory.join(finish::SOCKET)).map_err(failed)?;
+    wire::send(&socket, wire::Kind::Attach, &[]).map_err(failed)?;
+    Ok(Session {
+        socket,
+        tty: container.request.tty,
+        container: container.id.clone(),
+        init: Some(init),
+        monitor: None,
+    })
 }
 
 /// The monitor, and this side of the container's streams.

@@ -17,7 +17,7 @@ use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure};
-use crate::process::Identity;
+use crate::process::{Handle, Identity};
 use crate::seccomp;
 use crate::spec::{self, Place};
 use crate::store::End;
@@ -309,21 +309,18 @@ fn watch(
         Err(e) => eprintln!("cannot listen for clients: {e}"),
     }
     let proxy = start_proxy(forwards);
-    let end = match init.open() {
-        Some(handle) => {
-            let ended = handle.into_fd();
+    let code = match open(init, waiter) {
+        Some(ended) => {
             if let Err(e) = relay.run(&ended) {
                 eprintln!("the relay broke off: {e}");
             }
-            End {
-                code: exit_code(init, &ended, waiter),
-                ..End::default()
-            }
+            exit_code(init, &ended, waiter)
         }
-        None => End {
-            code: reap(init).unwrap_or(finish::UNKNOWN),
-            ..End::default()
-        },
+        None => finish::UNKNOWN,
+    };
+    let end = End {
+        code,
+        ..End::default()
     };
     if let Some((thread, stop)) = proxy {
         drop(stop);
@@ -384,6 +381,15 @@ pub(super) fn reap(init: Identity) -> Option<i32> {
             Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
             Err(_) => return None,
         }
+    }
+}
+
+/// A child of ours may be a zombie already, and is still no one else; a stranger's number proves nothing.
+fn open(init: Identity, waiter: Waiter) -> Option<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    match waiter {
+        Waiter::Parent => pidfd_open(Pid::from_raw(init.pid)?, PidfdFlags::empty()).ok(),
+        Waiter::Stranger => init.open().map(Handle::into_fd),
     }
 }
 

@@ -27,6 +27,8 @@ struct Client {
     queued: usize,
     /// Started the program: its pace counts, and its end is the end of the program's input.
     first: bool,
+    /// Wants the program's output; others only wait for its end.
+    attached: bool,
     gone: bool,
 }
 
@@ -68,6 +70,7 @@ impl Relay {
             queue: VecDeque::new(),
             queued: 0,
             first,
+            attached: first,
             gone: false,
         });
         Ok(())
@@ -220,6 +223,7 @@ impl Relay {
             Ok(Some(message)) => match message.kind {
                 Kind::Stdin if message.payload.is_empty() => self.end_input(),
                 Kind::Stdin => self.input.extend(message.payload),
+                Kind::Attach => self.clients[i].attached = true,
                 Kind::Resize => self.resize(&message.payload),
                 _ => {}
             },
@@ -320,7 +324,7 @@ impl Relay {
             };
             log.write(stream, bytes);
         }
-        for client in &mut self.clients {
+        for client in self.clients.iter_mut().filter(|c| c.attached) {
             client.push(kind, bytes);
         }
     }

@@ -136,11 +136,8 @@ pub fn between(
             }));
         }
     }
-    ops.extend(
-        new_endpoints(after, before).filter_map(|(network, endpoint)| {
-            (!by_kernel.contains(&endpoint.id)).then(|| Op::RemoveVeth(veth(network, endpoint)))
-        }),
-    );
+    let removed = new_endpoints(after, before).filter(|(_, e)| !by_kernel.contains(&e.id));
+    ops.extend(removed.map(|(n, e)| Op::RemoveVeth(veth(n, e))));
     ops.extend(new_networks(after, before).map(|n| Op::RemoveBridge(bridge(n))));
     ops
 }

@@ -282,6 +282,29 @@ fn a_difference_applied_equals_writing_anew_and_its_inverse_restores() {
     });
 }
 
+/// The plan's batch takes a short cut where only the newest containers differ: it must write what the long way writes.
+#[test]
+fn the_plans_batch_is_that_of_the_whole_difference() {
+    for_many(|rng, profile| {
+        let before = random_model(rng, profile);
+        let mut after = changed(rng, &before);
+        if rng.random_bool(0.5) {
+            after = before.clone();
+            grow_endpoint(&mut after, rng, 60);
+        }
+        for (from, to) in [(&before, &after), (&after, &before)] {
+            let ops = plan::between(from, to, Rules::Written, &HashSet::new());
+            let batch = ops.iter().find_map(|op| match op {
+                plan::Op::Rules(batch) => Some((batch.forward.clone(), batch.inverse.clone())),
+                _ => None,
+            });
+            let (old, new) = (ruleset(from), ruleset(to));
+            let whole = (delta(&old, &new).render(), delta(&new, &old).render());
+            assert_eq!(batch.unwrap_or_default(), whole);
+        }
+    });
+}
+
 /// Foreign rules anywhere among ours: they stay, in their order, and ours stay in theirs.
 #[test]
 fn others_rules_stay_through_any_change() {

@@ -15,14 +15,16 @@ pub fn default_subnet(profile: Profile, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
         Profile::Coracle => [200].into_iter().chain(217..=231).map(ten).collect(),
         Profile::Docker => Vec::new(),
     };
+    let in_use = InUse::new(taken);
     own.into_iter()
         .chain(pool(profile))
-        .find(|candidate| is_free(candidate, taken))
+        .find(|candidate| in_use.leaves_free(candidate))
 }
 
 /// A user network's subnet: the first of the pool that is free.
 pub fn next_subnet(profile: Profile, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
-    pool(profile).find(|candidate| is_free(candidate, taken))
+    let in_use = InUse::new(taken);
+    pool(profile).find(|candidate| in_use.leaves_free(candidate))
 }
 
 /// Ours: 4,096 subnets of 256 addresses, 10.201.0.0 to 10.216.255.255, then Docker's. Docker's: 15 of 65,536, then 16 of
@@ -46,15 +48,39 @@ fn net(address: Ipv4Addr, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(address, prefix)
 }
 
-/// Whether a subnet overlaps none of the taken ones. Routes as wide as a /7 say
-/// "everything else goes there" (a VPN's 0.0.0.0/1 and 128.0.0.0/1), not "this is in use".
-fn is_free(candidate: &Ipv4Net, taken: &[Ipv4Net]) -> bool {
-    !taken
-        .iter()
-        .any(|other| other.prefix_len() > SPLIT_DEFAULT && overlaps(candidate, other))
+/// What is in use, as runs of addresses in order: thousands of networks are looked up once for each candidate.
+struct InUse(Vec<(u32, u32)>);
+
+impl InUse {
+    fn new(taken: &[Ipv4Net]) -> InUse {
+        let mut runs: Vec<(u32, u32)> = taken
+            .iter()
+            .filter(|net| net.prefix_len() > SPLIT_DEFAULT)
+            .map(|net| (net.network().to_bits(), net.broadcast().to_bits()))
+            .collect();
+        runs.sort_unstable();
+        // Subnets nest or are apart: a run that ends earlier than one before it lies inside that one.
+        let mut end = None;
+        runs.retain(|run| {
+            let outer = end.is_none_or(|end| run.1 > end);
+            end = end.max(Some(run.1));
+            outer
+        });
+        InUse(runs)
+    }
+
+    fn leaves_free(&self, candidate: &Ipv4Net) -> bool {
+        let (first, last) = (
+            candidate.network().to_bits(),
+            candidate.broadcast().to_bits(),
+        );
+        let at = self.0.partition_point(|run| run.1 < first);
+        self.0.get(at).is_none_or(|run| run.0 > last)
+    }
 }
 
-/// The longest prefix that counts as a piece of a default route.
+/// The longest prefix that counts as a piece of a default route. A route as wide as this says "everything else goes
+/// there" (a VPN's 0.0.0.0/1 and 128.0.0.0/1), not "this is in use".
 const SPLIT_DEFAULT: u8 = 7;
 
 pub fn overlaps(a: &Ipv4Net, b: &Ipv4Net) -> bool {
@@ -156,16 +182,32 @@ mod tests {
 
     #[test]
     fn pool_holds_4096_small_networks_before_it_turns_to_others() {
-        let mut taken = Vec::new();
-        for _ in 0..4096 {
-            let next = next_subnet(Profile::Coracle, &taken).unwrap();
-            assert_eq!(next.prefix_len(), 24);
-            taken.push(next);
-        }
+        let taken: Vec<_> = pool(Profile::Coracle).take(4096).collect();
+        assert!(taken.iter().all(|net| net.prefix_len() == 24));
         assert_eq!(taken.last(), Some(&n("10.216.255.0/24")));
+        assert_eq!(
+            next_subnet(Profile::Coracle, &taken[..4095]),
+            taken.last().copied()
+        );
         assert_eq!(
             next_subnet(Profile::Coracle, &taken),
             Some(n("172.17.0.0/16"))
+        );
+    }
+
+    #[test]
+    fn nested_and_unordered_subnets_are_all_avoided() {
+        let taken = [
+            "10.201.3.0/24",
+            "10.201.0.0/23",
+            "10.201.1.128/25",
+            "10.201.2.7/32",
+            "10.201.0.0/30",
+        ];
+        let taken: Vec<_> = taken.into_iter().map(n).collect();
+        assert_eq!(
+            next_subnet(Profile::Coracle, &taken),
+            Some(n("10.201.4.0/24"))
         );
     }
 

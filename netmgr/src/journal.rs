@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Firewall, Settings};
@@ -23,7 +24,7 @@ const LIVE: &str = "network.live";
 /// Held while the kernel and the tables may differ. Released by the kernel when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -38,9 +39,30 @@ impl Lock {
                 .write(true)
                 .open(&path)?;
             rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
-            Ok(Lock { _file: file })
+            Ok(Lock { file })
         };
         open().map_err(state("lock", &path))
+    }
+
+    /// While the answer lives, commands that we start hold the lock too. `iptables-restore` outlives us when we are
+    /// killed, and commits after the next command has looked: that one must wait for it.
+    ///
+    /// Whatever another thread starts meanwhile holds it as well, until it ends: a caller with several threads starts
+    /// nothing lasting beside a change.
+    pub(crate) fn pass_on(&self) -> Result<PassedOn<'_>, Error> {
+        rustix::io::fcntl_setfd(&self.file, FdFlags::empty())
+            .map_err(|errno| state("pass on", Path::new(LOCK))(errno.into()))?;
+        Ok(PassedOn(self))
+    }
+}
+
+pub(crate) struct PassedOn<'a>(&'a Lock);
+
+impl Drop for PassedOn<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::io::fcntl_setfd(&self.0.file, FdFlags::CLOEXEC) {
+            tracing::warn!(%error, "the lock stays inheritable");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod store;
 
 mod edit;
 mod journal;
+mod session;
 
 mod error;
 

@@ -3,6 +3,7 @@
 //! [`between`] trusts the kernel to be as the earlier model says, so its cost is that of the change. [`from_found`] starts
 //! from what was read of the kernel; it serves `up`, `reload`, `down` and repair.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -127,7 +128,8 @@ pub fn between(
     ops.extend(new_networks(before, after).map(|n| Op::CreateBridge(bridge(n))));
     ops.extend(new_endpoints(before, after).map(|(n, e)| Op::CreateVeth(veth(n, e))));
     if rules == Rules::Written {
-        let (old, new) = (policy::ruleset(before), policy::ruleset(after));
+        let (before, after) = without_common_endpoints(before, after);
+        let (old, new) = (policy::ruleset(&before), policy::ruleset(&after));
         let forward = diff::delta(&old, &new);
         if !forward.is_empty() {
             ops.push(Op::Rules(Batch {
@@ -136,13 +138,30 @@ pub fn between(
             }));
         }
     }
-    ops.extend(
-        new_endpoints(after, before).filter_map(|(network, endpoint)| {
-            (!by_kernel.contains(&endpoint.id)).then(|| Op::RemoveVeth(veth(network, endpoint)))
-        }),
-    );
+    let removed = new_endpoints(after, before).filter(|(_, e)| !by_kernel.contains(&e.id));
+    ops.extend(removed.map(|(n, e)| Op::RemoveVeth(veth(n, e))));
     ops.extend(new_networks(after, before).map(|n| Op::RemoveBridge(bridge(n))));
     ops
+}
+
+/// Leaves out the endpoints that both models begin with, where all that differs comes after them: their rules stand above
+/// those of the difference and are not touched, so the usual change costs the same however many containers run. When
+/// something in the middle changes, the positions of the others' rules are needed to undo it exactly.
+fn without_common_endpoints<'a>(
+    before: &'a Model,
+    after: &'a Model,
+) -> (Cow<'a, Model>, Cow<'a, Model>) {
+    let pairs = before.endpoints.iter().zip(&after.endpoints);
+    let common = pairs.take_while(|(old, new)| old == new).count();
+    if common < before.endpoints.len() && common < after.endpoints.len() {
+        return (Cow::Borrowed(before), Cow::Borrowed(after));
+    }
+    let rest = |model: &Model| Model {
+        profile: model.profile,
+        networks: model.networks.clone(),
+        endpoints: model.endpoints[common..].to_vec(),
+    };
+    (Cow::Owned(rest(before)), Cow::Owned(rest(after)))
 }
 
 /// Operations made from what was found, and what the user is to be told.

@@ -378,3 +378,151 @@ fn malformed(what: &'static str, value: &str) -> Error {
 pub(crate) fn failed(operation: &'static str) -> impl Fn(rusqlite::Error) -> Error + Copy {
     move |source| Error::Database { operation, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam;
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        create_tables(&conn).unwrap();
+        create_tables(&conn).unwrap();
+        conn
+    }
+
+    fn network(id: &str, name: &str) -> Network {
+        let n = name.len() as u8;
+        Network {
+            id: format!("{id:0<64}"),
+            name: name.into(),
+            bridge: format!("br-{name}"),
+            subnet: format!("10.{n}.0.0/24").parse().unwrap(),
+            gateway: Ipv4Addr::new(10, n, 0, 1),
+            internal: true,
+            icc: false,
+            created: "2026-01-01T00:00:00Z".into(),
+            labels: vec![("a".into(), "b".into())],
+            options: vec![("k".into(), "v \"quoted\"".into())],
+        }
+    }
+
+    fn endpoint(network: &Network, n: u8, ports: Vec<PortMap>) -> Endpoint {
+        let address = Ipv4Addr::new(10, network.name.len() as u8, 0, n);
+        Endpoint {
+            id: format!("{n:0>64}"),
+            network_id: network.id.clone(),
+            container_id: format!("c{n}"),
+            container_name: format!("name{n}"),
+            address,
+            mac: ipam::mac(address),
+            host_interface: format!("cv{n}"),
+            interface: "eth0".into(),
+            ports,
+        }
+    }
+
+    fn port(host_ip: Option<&str>, host_port: u16, count: u16) -> PortMap {
+        PortMap {
+            protocol: Protocol::Tcp,
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_port,
+            container_port: 80,
+            count,
+        }
+    }
+
+    #[test]
+    fn model_comes_back_as_it_went_in_and_the_default_network_first() {
+        let conn = database();
+        let (user, default) = (network("1", "user"), network("2", "bridge"));
+        insert_network(&conn, &user).unwrap();
+        insert_network(&conn, &default).unwrap();
+        let ports = vec![port(Some("::1"), 90, 1), port(None, 80, 3)];
+        let all = [
+            endpoint(&user, 9, ports),
+            endpoint(&default, 8, vec![]),
+            endpoint(&default, 7, vec![port(Some("127.0.0.1"), 90, 1)]),
+        ];
+        all.iter().for_each(|e| insert_endpoint(&conn, e).unwrap());
+        let model = load_model(&conn, Profile::Docker).unwrap();
+        assert_eq!(model.networks, [default, user]);
+        assert_eq!(model.endpoints, all);
+        assert_eq!(endpoints_of(&conn, "c9").unwrap(), all[..1]);
+        delete_endpoint(&conn, &all[0].id).unwrap();
+        assert_eq!(
+            load_model(&conn, Profile::Docker).unwrap().endpoints,
+            all[1..]
+        );
+    }
+
+    #[test]
+    fn network_is_found_by_id_then_name_then_unique_prefix() {
+        let conn = database();
+        let all = [
+            network("abc1", "first"),
+            network("abc2", "second"),
+            network("d", "abc"),
+        ];
+        all.iter().for_each(|n| insert_network(&conn, n).unwrap());
+        let find = |name: &str| find_network(&conn, name);
+        assert_eq!(find(&all[0].id).unwrap().name, "first");
+        assert_eq!(find("abc1").unwrap().name, "first");
+        // A name wins over the prefixes that it also is.
+        assert!(find("abc").unwrap().id.starts_with('d'));
+        assert!(matches!(
+            find("ab"),
+            Err(Error::AmbiguousNetwork { matches: 2, .. })
+        ));
+        for missing in ["nonet", "", "%", "ABC1"] {
+            assert_eq!(
+                find(missing).unwrap_err().to_string(),
+                format!("network {missing} not found")
+            );
+        }
+    }
+
+    #[test]
+    fn schema_itself_refuses_what_exists_twice() {
+        let conn = database();
+        let user = network("1", "user");
+        insert_network(&conn, &user).unwrap();
+        assert!(insert_network(&conn, &network("2", "user")).is_err());
+        insert_endpoint(&conn, &endpoint(&user, 2, vec![port(None, 80, 1)])).unwrap();
+        let mut same_address = endpoint(&user, 3, vec![]);
+        same_address.address = Ipv4Addr::new(10, 4, 0, 2);
+        assert!(insert_endpoint(&conn, &same_address).is_err());
+        assert!(insert_endpoint(&conn, &endpoint(&user, 4, vec![port(None, 80, 1)])).is_err());
+    }
+
+    #[test]
+    fn overlapping_ports_are_found_across_ranges_and_addresses() {
+        let conn = database();
+        let user = network("1", "user");
+        insert_network(&conn, &user).unwrap();
+        let ports = vec![
+            port(None, 8000, 10),
+            port(Some("127.0.0.1"), 9000, 1),
+            port(Some("::"), 9500, 1),
+        ];
+        insert_endpoint(&conn, &endpoint(&user, 2, ports)).unwrap();
+        for (asked, taken) in [
+            (port(Some("127.0.0.9"), 8009, 1), Some(8009)),
+            (port(None, 7990, 20), Some(8000)),
+            (port(None, 8010, 5), None),
+            (port(None, 9000, 1), Some(9000)),
+            (port(Some("0.0.0.0"), 9000, 1), Some(9000)),
+            (port(Some("127.0.0.2"), 9000, 1), None),
+            (port(Some("0.0.0.0"), 9500, 1), None),
+            (port(Some("::1"), 9500, 1), Some(9500)),
+            (port(None, 9500, 1), Some(9500)),
+        ] {
+            assert_eq!(allocated_port(&conn, &asked).unwrap(), taken, "{asked:?}");
+        }
+        let udp = PortMap {
+            protocol: Protocol::Udp,
+            ..port(None, 8000, 1)
+        };
+        assert_eq!(allocated_port(&conn, &udp).unwrap(), None);
+    }
+}

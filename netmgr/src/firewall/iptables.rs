@@ -402,3 +402,72 @@ fn parse_protocol(text: &str) -> Option<Protocol> {
         .into_iter()
         .find(|p| p.as_str() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only_spec(line: &str) -> String {
+        let chains = parse(&format!("*filter\n{line}\nCOMMIT\n"));
+        chains[0].rules[0].spec.clone()
+    }
+
+    #[test]
+    fn our_rules_compare_equal_however_they_are_printed() {
+        let ours =
+            "! -i br0 -p tcp -m tcp --dport 80 -m comment --comment \"coracle: x\" -j ACCEPT";
+        for printed in [
+            "-A C ! -i br0 -p tcp -m comment --comment \"coracle: x\" -m tcp --dport 80 -j ACCEPT",
+            "[12:3456] -A C -p tcp ! -i br0 -m tcp --dport 80:80 -m comment --comment \"coracle: x\" -j ACCEPT",
+            "-I C 3 ! -i br0 -p tcp -m tcp --dport 80 -m comment --comment \"coracle: x\" -j ACCEPT",
+        ] {
+            assert_eq!(only_spec(printed), ours);
+        }
+        assert_eq!(
+            only_spec("-A C -s 10.0.0.1 -j DROP"),
+            "-s 10.0.0.1/32 -j DROP"
+        );
+    }
+
+    #[test]
+    fn what_we_do_not_write_is_kept_to_the_letter() {
+        for spec in [
+            "-p tcp -j ACCEPT",
+            "-p tcp -m tcp --sport 80 -j ACCEPT",
+            "-p tcp -m tcp ! --dport 80 -j ACCEPT",
+            "! -p tcp -j ACCEPT",
+            "-j LOG --log-prefix \"a \\\"b\\\" c\"",
+            "-j REJECT --reject-with icmp-port-unreachable",
+            "-m conntrack --ctstate NEW -j DROP",
+            "-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
+            "-j MASQUERADE --random",
+            "-j DNAT --to-destination 10.0.0.1:80 --random",
+            "-p udp -m tcp --dport 80 -j ACCEPT",
+            "-g ELSEWHERE",
+            "-m",
+            "",
+        ] {
+            assert_eq!(only_spec(&format!("-A C {spec}")), spec);
+        }
+    }
+
+    #[test]
+    fn comments_are_read_through_their_quotes() {
+        let chains =
+            parse("*nat\n-A C -m comment --comment \"it\\'s \\\"so\\\" \\\\\" -j RETURN\n");
+        let rule = &chains[0].rules[0];
+        assert_eq!(rule.comment.as_deref(), Some("it's \"so\" \\"));
+        assert_eq!(
+            rule.spec,
+            "-m comment --comment \"it\\'s \\\"so\\\" \\\\\" -j RETURN"
+        );
+    }
+
+    #[test]
+    fn tables_of_others_and_torn_lines_are_passed_over() {
+        let text = "# note\n*mangle\n:C - [0:0]\n-A C -j DROP\nCOMMIT\n*filter\n:\n-A\nnonsense\n[\n:D - [0:0]\n";
+        let chains = parse(text);
+        assert_eq!(chains.len(), 1);
+        assert_eq!((chains[0].name.as_str(), chains[0].rules.len()), ("D", 0));
+    }
+}

@@ -185,62 +185,38 @@ impl TableWork<'_> {
 
     /// Brings our rules in a shared chain in order, leaving everyone else's where they are.
     fn settle(&mut self, name: &str, wanted: Option<&Chain>) {
+        let (ordered, tail) = split(wanted);
+        let (head, top) = ordered.split_at(head_length(wanted));
+        let leftovers = self.leftovers(name, |rule| ordered.contains(rule) || tail.contains(rule));
         let mut shared = Shared {
             name,
             rules: self.found_specs(name).unwrap_or_default(),
             lines: &mut self.then,
             undo: &mut self.undo_then,
         };
-        let found = self
-            .found
-            .iter()
-            .find(|c| c.table == self.table && c.name == name);
-        let tagged: HashSet<&String> = found
-            .into_iter()
-            .flat_map(|c| &c.rules)
-            .filter(|r| {
-                r.comment
-                    .as_ref()
-                    .is_some_and(|c| c.starts_with(COMMENT_TAG))
-            })
-            .map(|r| &r.spec)
-            .collect();
-        let (head, (top, tail)) = (head_length(wanted), split(wanted));
+        leftovers.iter().for_each(|rule| shared.delete(rule));
+        shared.order(head, top);
+        shared.order_tail(&ordered, &tail);
+        self.left.append(&mut shared.rules);
+    }
 
-        // What is left over, and what is there twice.
-        let mut seen: HashSet<String> = HashSet::new();
-        for rule in shared.rules.clone() {
-            let is_wanted = top.contains(&rule) || tail.contains(&rule);
-            let is_ours = tagged.contains(&rule)
+    /// Rules of ours that are not wanted, and those that are there once too often.
+    fn leftovers(&self, name: &str, is_wanted: impl Fn(&String) -> bool) -> Vec<String> {
+        let mut seen: HashSet<&String> = HashSet::new();
+        let mut leftovers = Vec::new();
+        for found in self.found(name).into_iter().flat_map(|c| &c.rules) {
+            let rule = &found.spec;
+            let is_tagged = |comment: &String| comment.starts_with(COMMENT_TAG);
+            let is_ours = found.comment.as_ref().is_some_and(is_tagged)
                 || self
                     .ours
                     .contains(&(self.table, name.to_owned(), rule.clone()));
-            let stays = self.kept.contains(&rule) || (is_wanted && seen.insert(rule.clone()));
+            let stays = self.kept.contains(rule) || (is_wanted(rule) && seen.insert(rule));
             if is_ours && !stays {
-                shared.delete(&rule);
+                leftovers.push(rule.clone());
             }
         }
-        // What is kept in order: all of it again unless it stands in order.
-        let (head, top) = top.split_at(head);
-        let there: Vec<&String> = shared.rules.iter().filter(|r| top.contains(r)).collect();
-        let in_order = there.iter().copied().eq(top.iter());
-        if !in_order {
-            top.iter().for_each(|rule| shared.delete(rule));
-        }
-        // The head is at the very top, and stays there when rules are inserted below it.
-        if !in_order || !shared.rules.starts_with(head) {
-            head.iter().for_each(|rule| shared.delete(rule));
-            if !in_order {
-                top.iter().rev().for_each(|rule| shared.insert(rule));
-            }
-            head.iter().rev().for_each(|rule| shared.insert(rule));
-        }
-        for rule in &tail {
-            if !shared.rules.contains(rule) {
-                shared.append(rule);
-            }
-        }
-        self.left.append(&mut shared.rules);
+        leftovers
     }
 
     /// Empties and removes a chain of ours, unless a rule that is not ours still jumps to it.
@@ -297,6 +273,40 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// Makes `head` the very first rules and `top` stand in its order. Either is written anew unless it is in place.
+    fn order(&mut self, head: &[String], top: &[String]) {
+        let there = self.rules.iter().filter(|r| top.contains(r));
+        let in_order = there.eq(top.iter());
+        if in_order && self.rules.starts_with(head) {
+            return;
+        }
+        if !in_order {
+            top.iter().for_each(|rule| self.delete(rule));
+            top.iter().rev().for_each(|rule| self.insert(rule));
+        }
+        head.iter().for_each(|rule| self.delete(rule));
+        head.iter().rev().for_each(|rule| self.insert(rule));
+    }
+
+    /// Puts the tail below the ordered rules and in its order too, from the first that is not in place: packets do not
+    /// mind, but undoing and comparing stay exact.
+    fn order_tail(&mut self, ordered: &[String], tail: &[String]) {
+        let last = self.rules.iter().rposition(|r| ordered.contains(r));
+        let above = &self.rules[..last.map_or(0, |at| at + 1)];
+        let there: Vec<String> = self
+            .rules
+            .iter()
+            .filter(|r| tail.contains(r))
+            .cloned()
+            .collect();
+        let in_place = match above.iter().any(|r| tail.contains(r)) {
+            true => 0,
+            false => there.iter().zip(tail).take_while(|(a, b)| a == b).count(),
+        };
+        there[in_place..].iter().for_each(|rule| self.delete(rule));
+        tail[in_place..].iter().for_each(|rule| self.append(rule));
+    }
+
     /// Deletes a rule if it is there; by what it says, not by position: should someone insert
     /// a rule in the meantime, we take none of theirs. Of several equal ones the kernel removes the first.
     fn delete(&mut self, rule: &str) {

@@ -4,20 +4,19 @@
 //! 20.10's; the docker profile must equal it line for line in `filter` and `nat`. What Docker learned later (28, 29) goes
 //! into `raw`, which the docker profile leaves alone.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::ruleset::{Chain, Dnat, Match, Owner, Place, Rule, Ruleset, Sign, Table, Verdict};
-use crate::model::{Endpoint, Model, Network, PortMap, Profile};
+use super::ruleset::{Chain, Dnat, Match, Owner, Place, Ruleset, Sign, Table, Verdict};
+use crate::model::{Model, Network, Profile};
+use published::{Published, published_ports};
+use rules::{Rules, label, subject};
 
-/// What every comment of ours in the kernel starts with.
-pub const COMMENT_TAG: &str = "coracle: ";
+pub use rules::COMMENT_TAG;
 
-/// `xt_comment` holds 255 bytes; ours stay well below, names included.
-const COMMENT_LIMIT: usize = 200;
-const NAME_LIMIT: usize = 40;
+mod published;
+mod rules;
 
 /// The names of the chains that a profile owns.
 pub struct ChainNames {
@@ -59,131 +58,6 @@ pub fn ruleset(model: &Model) -> Ruleset {
         chains.push(hardening(model, &published));
     }
     Ruleset { chains }
-}
-
-/// A published port with everything that its rules need.
-struct Published<'a> {
-    network: &'a Network,
-    endpoint: &'a Endpoint,
-    map: &'a PortMap,
-    /// `None`: every IPv4 address of the host.
-    host_address: Option<Ipv4Addr>,
-}
-
-impl Published<'_> {
-    fn host_ports(&self) -> Match {
-        let last = self.map.host_port + (self.map.count - 1);
-        Match::Ports(self.map.protocol, self.map.host_port, last)
-    }
-
-    fn container_ports(&self) -> Match {
-        let last = self.map.container_port + (self.map.count - 1);
-        Match::Ports(self.map.protocol, self.map.container_port, last)
-    }
-
-    fn subject(&self) -> String {
-        subject(self.endpoint)
-    }
-
-    fn port_text(&self) -> String {
-        let (first, count) = (self.map.host_port, self.map.count);
-        let protocol = self.map.protocol.as_str();
-        match count {
-            1 => format!("{first}/{protocol}"),
-            _ => format!("{first}-{}/{protocol}", first + (count - 1)),
-        }
-    }
-}
-
-/// Endpoints in order of attachment; the ports of one in Docker's order: the larger host port first, then the larger
-/// container port (nat.SortPortMap). Ports published on an IPv6 address have no rule: the proxy carries them.
-fn published_ports(model: &Model) -> Vec<Published<'_>> {
-    let mut all = Vec::new();
-    for endpoint in &model.endpoints {
-        let Some(network) = model
-            .networks
-            .iter()
-            .find(|n| n.id == endpoint.network_id && !n.internal)
-        else {
-            continue;
-        };
-        let mut maps: Vec<&PortMap> = endpoint.ports.iter().collect();
-        maps.sort_by_key(|m| {
-            (
-                std::cmp::Reverse(m.host_port),
-                std::cmp::Reverse(m.container_port),
-                m.protocol,
-            )
-        });
-        for map in maps {
-            let host_address = match map.host_ip {
-                None => None,
-                Some(IpAddr::V4(ip)) if ip.is_unspecified() => None,
-                Some(IpAddr::V4(ip)) => Some(ip),
-                Some(IpAddr::V6(_)) => continue,
-            };
-            all.push(Published {
-                network,
-                endpoint,
-                map,
-                host_address,
-            });
-        }
-    }
-    all
-}
-
-/// Collects a chain's rules: sorts matches, writes comments, and keeps the first of equal rules (two host ports to one
-/// container port need only one ACCEPT, as in Docker).
-struct Rules {
-    profile: Profile,
-    place: Place,
-    seen: HashSet<(Vec<Match>, Verdict)>,
-    rules: Vec<Rule>,
-}
-
-impl Rules {
-    fn new(profile: Profile) -> Rules {
-        Rules {
-            profile,
-            place: Place::Tail,
-            seen: HashSet::new(),
-            rules: Vec::new(),
-        }
-    }
-
-    fn at(&mut self, place: Place) -> &mut Rules {
-        self.place = place;
-        self
-    }
-
-    fn add(&mut self, mut matches: Vec<Match>, verdict: Verdict, why: String) -> &mut Rules {
-        matches.sort();
-        if !self.seen.insert((matches.clone(), verdict.clone())) {
-            return self;
-        }
-        let comment = match self.profile {
-            Profile::Coracle => Some(comment(&why)),
-            Profile::Docker => None,
-        };
-        self.rules.push(Rule {
-            place: self.place,
-            matches,
-            verdict,
-            why,
-            comment,
-        });
-        self
-    }
-
-    fn chain(self, table: Table, name: &str, owner: Owner) -> Chain {
-        Chain {
-            table,
-            name: name.to_owned(),
-            owner,
-            rules: self.rules,
-        }
-    }
 }
 
 /// `-A FORWARD -j CORACLE-USER`, `-j CORACLE-ISOLATION-STAGE-1`, then four rules for each network, newest first:
@@ -500,28 +374,4 @@ fn output_not(interface: &str) -> Match {
 
 fn host(address: Ipv4Addr) -> Ipv4Net {
     Ipv4Net::from(address)
-}
-
-fn subject(endpoint: &Endpoint) -> String {
-    let id: String = label(&endpoint.container_id).chars().take(12).collect();
-    format!("container {} ({id})", label(&endpoint.container_name))
-}
-
-/// A name as it may stand in a comment: no quotes, blanks or line ends, whatever the database holds.
-fn label(name: &str) -> String {
-    name.chars()
-        .take(NAME_LIMIT)
-        .map(|c| match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '.' | '-' => c,
-            _ => '_',
-        })
-        .collect()
-}
-
-/// All of it is ASCII: `why` is ours and names went through [`label`].
-fn comment(why: &str) -> String {
-    format!("{COMMENT_TAG}{why}")
-        .chars()
-        .take(COMMENT_LIMIT)
-        .collect()
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ipnet::Ipv4Net;
@@ -85,24 +85,47 @@ pub fn golden(path: &str) -> String {
 pub struct Host {
     pub settings: Settings,
     pub conn: Connection,
-    pub folder: tempfile::TempDir,
+    pub folder: Folder,
+}
+
+/// Removed with its owner.
+pub enum Folder {
+    Owned(tempfile::TempDir),
+    Others(PathBuf),
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        match self {
+            Folder::Owned(folder) => folder.path(),
+            Folder::Others(path) => path,
+        }
+    }
 }
 
 impl Host {
     pub fn new(profile: Profile) -> Host {
         let folder = tempfile::tempdir().unwrap();
+        let mut host = Host::open(folder.path(), profile);
+        host.folder = Folder::Owned(folder);
+        host
+    }
+
+    /// Another command on the same host.
+    pub fn open(folder: &Path, profile: Profile) -> Host {
         let settings = Settings {
-            root: folder.path().join("root"),
-            run_root: folder.path().join("run"),
+            root: folder.join("root"),
+            run_root: folder.join("run"),
             firewall: Firewall::Iptables,
             profile,
         };
-        let conn = Connection::open(folder.path().join("coracle.db")).unwrap();
+        let conn = Connection::open(folder.join("coracle.db")).unwrap();
+        conn.pragma_update(None, "journal_mode", "WAL").unwrap();
         store::create_tables(&conn).unwrap();
         Host {
             settings,
             conn,
-            folder,
+            folder: Folder::Others(folder.to_owned()),
         }
     }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use netmgr::{AttachRequest, Attachment, Netns};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, finish};
+use super::{Engine, StartMode, end, finish};
 use crate::attach::Session;
 use crate::bundle;
 use crate::error::Error;
@@ -25,11 +26,16 @@ pub(super) fn start(
     name: &str,
     mode: StartMode,
 ) -> Result<Option<Session>, Error> {
-    let stored = store::find(&engine.conn, name)?;
-    let container = stored.container;
-    if let State::Running { .. } = container.state {
+    let mut stored = store::find(&engine.conn, name)?;
+    if stored.init.is_some_and(Identity::is_alive) {
         return Ok(None);
     }
+    if stored.owner.is_some() {
+        // It has just ended, and its monitor is still cleaning up: first that, then the new start.
+        end::Waiter::connect(engine, &stored).wait(engine, Some(CLEAN_UP))?;
+        stored = store::find(&engine.conn, &stored.container.id)?;
+    }
+    let container = stored.container;
     let host = |step| move |source| Error::Host { step, source };
     let owner = Owner {
         process: Identity::myself().map_err(host("find this process"))?,
@@ -105,6 +111,8 @@ fn run(
     prepare_mount_sources(&container).map_err(failed("make a host directory for a mount"))?;
     let storage = engine.settings.root.join("containers").join(&id);
     let directory = monitor::directory(&engine.settings.run_root, &id);
+    monitor::remove_directories(&engine.settings.run_root, &id)
+        .map_err(failed("remove the last run's directory"))?;
     make_directories(&storage, &directory).map_err(failed("make the container's directories"))?;
     let netns = match container.request.network {
         NetworkMode::Host => None,
@@ -258,10 +266,6 @@ fn make_directories(storage: &Path, directory: &Path) -> io::Result<()> {
     // Overlayfs takes the mode of the root from the uppermost layer, which is this one.
     for path in [storage.join("diff"), storage.join("work")] {
         fs::create_dir_all(path)?;
-    }
-    match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
     }
     fs::create_dir_all(directory)
 }

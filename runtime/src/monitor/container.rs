@@ -213,7 +213,7 @@ fn create(
 }
 
 fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<PathBuf, Failure> {
-    let rootfs = directory.join("rootfs");
+    let rootfs = directory.join(launch::ROOTFS);
     std::fs::create_dir_all(&rootfs)
         .map_err(|e| Failure::internal("make the root directory", &e))?;
     // The overlay is mounted in this process's own namespace: it goes with the last process that uses it, and the host
@@ -354,6 +354,9 @@ fn clean_up(launch: &Launch, end: Option<&End>) {
     if let Err(e) = cgroup::remove(id) {
         eprintln!("cannot remove the cgroups: {e}");
     }
+    // Not mounted if the start failed early, or if this monitor has adopted the container.
+    let rootfs = launch::directory(&launch.run_root, id).join(launch::ROOTFS);
+    let _ = rustix::mount::unmount(&rootfs, rustix::mount::UnmountFlags::DETACH);
     if let Err(e) = launch::remove_directories(&launch.run_root, id) {
         eprintln!("cannot remove the run directory: {e}");
     }

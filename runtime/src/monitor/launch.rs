@@ -356,13 +356,23 @@ pub fn oci_state(run_root: &Path) -> PathBuf {
     run_root.join("oci")
 }
 
+/// In a container's run directory: where its root filesystem is mounted, in the monitor's mount namespace.
+pub const ROOTFS: &str = "rootfs";
+
 /// Removes what a start has made outside the database. Missing pieces are no error.
+///
+/// The root filesystem's directory is empty for everyone but the monitor, who unmounts before. It is never descended
+/// into: what is there, should anything be, is the container's data.
 pub fn remove_directories(run_root: &Path, id: &str) -> io::Result<()> {
-    for path in [oci_state(run_root).join(id), directory(run_root, id)] {
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+    let directory = directory(run_root, id);
+    missing_is_fine(fs::remove_dir(directory.join(ROOTFS)))?;
+    missing_is_fine(fs::remove_dir_all(directory))?;
+    missing_is_fine(fs::remove_dir_all(oci_state(run_root).join(id)))
+}
+
+fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
-    Ok(())
 }

@@ -188,6 +188,19 @@ fn whiteouts_work_in_any_position() {
 }
 
 #[test]
+fn the_layers_own_symlinks_are_followed_inside_it() {
+    let tar = Tar::new()
+        .symlink("d/absolute", "/t")
+        .file("d/absolute/a", 0o644, "")
+        .symlink("d/relative", "../../../t")
+        .file("d/relative/b", 0o644, "");
+    assert_eq!(
+        stack([tar]).names(),
+        ["d", "d/absolute", "d/relative", "t", "t/a", "t/b"]
+    );
+}
+
+#[test]
 fn an_opaque_root_hides_all_below() {
     let base = Tar::new()
         .dir("d/", 0o755)

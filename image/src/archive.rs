@@ -39,8 +39,7 @@ pub fn import(
         source,
     };
     let plain = decompress(tar)?;
-    let (applied, diff_id) =
-        stream::untar_from(plain, &dir, Limits::default()).map_err(layer_error)?;
+    let (applied, diff_id) = stream::untar(plain, &dir, Limits::default()).map_err(layer_error)?;
     let size = applied.finish(&dir, &[]).map_err(layer_error)?;
     let config = image_config(&config, &diff_id, message);
     let bytes = config.to_string().into_bytes();

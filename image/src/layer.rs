@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 mod apply;
 mod below;
 mod entry;
+mod finish;
 mod metadata;
 mod numbers;
 mod pax;

@@ -6,7 +6,6 @@
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body};
@@ -18,12 +17,14 @@ use crate::pull::PullOptions;
 
 mod auth;
 mod credentials;
+mod http;
 pub mod manifest;
 pub mod platform;
 mod retry;
 mod url;
 
 use auth::Auth;
+use http::{agent, header_text, registry_errors};
 pub use retry::Backoff;
 use url::Url;
 
@@ -402,71 +403,4 @@ enum Failure {
     Transport(ureq::Error),
     /// Something that must not be followed.
     Refused(Error),
-}
-
-/// The first code, and what the registry says in words, cut to a line.
-fn registry_errors(response: Response<Body>) -> (String, String) {
-    let reason = response
-        .status()
-        .canonical_reason()
-        .unwrap_or("no reason")
-        .to_lowercase();
-    let mut bytes = Vec::new();
-    // A cut answer still has its status.
-    let _ = response
-        .into_body()
-        .into_reader()
-        .take(64 << 10)
-        .read_to_end(&mut bytes);
-    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let first = &json["errors"][0];
-    let clean = |value: &serde_json::Value| -> String {
-        let text = value.as_str().unwrap_or("");
-        text.chars().filter(|c| !c.is_control()).take(200).collect()
-    };
-    let (code, message) = (clean(&first["code"]), clean(&first["message"]));
-    if code.is_empty() {
-        return (code, reason);
-    }
-    let detail = format!("{}: {message}", code.to_lowercase());
-    (code, detail)
-}
-
-fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.unwrap_or("").to_owned()
-}
-
-fn agent(loopback: bool) -> Agent {
-    use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(Duration::from_secs(10)))
-        .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
-        .input_buffer_size(256 << 10);
-    if loopback {
-        config = config.proxy(None);
-    }
-    // The host's own list, so that a company's CA counts; Mozilla's, built in, where there is none.
-    let bundle = std::env::var_os("SSL_CERT_FILE").map_or_else(
-        || "/etc/ssl/certs/ca-certificates.crt".into(),
-        std::path::PathBuf::from,
-    );
-    if let Ok(pem) = std::fs::read(bundle) {
-        let certificates = parse_pem(&pem).filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        });
-        let certificates: Vec<_> = certificates.collect();
-        if !certificates.is_empty() {
-            let roots = RootCerts::new_with_certs(&certificates);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
-    }
-    config.build().into()
 }

@@ -6,18 +6,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
 
-use super::below::{Below, Found, shown};
 use super::entry::{Entries, Entry, Kind, Time};
-use super::metadata::{Metadata, set_time};
+use super::metadata::Metadata;
 use super::numbers::octets;
 use super::tree::{
-    Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque, split,
+    Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque,
 };
 use super::{LayerError, Limits};
 
@@ -30,17 +29,17 @@ const AUFS: &[u8] = b".wh..wh.";
 #[derive(Default)]
 pub struct Applied {
     /// Bytes of the files.
-    size: u64,
+    pub(super) size: u64,
     /// Directories that the tar left out, made for what is in them.
-    implicit: BTreeMap<Vec<u8>, ()>,
+    pub(super) implicit: BTreeMap<Vec<u8>, ()>,
     /// The times of directories, set when nothing changes in them any more.
-    times: BTreeMap<Vec<u8>, Time>,
+    pub(super) times: BTreeMap<Vec<u8>, Time>,
     /// What hides the lower layers' file of the same path.
     hidden: BTreeMap<Vec<u8>, ()>,
     /// Hard links whose target is not in this layer: path, order in the tar, and target.
-    links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
+    pub(super) links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     links_seen: usize,
-    root_is_opaque: bool,
+    pub(super) root_is_opaque: bool,
 }
 
 struct Applier<R> {
@@ -312,94 +311,6 @@ impl Applied {
         self.implicit.remove(dir);
         self.times.remove(dir);
     }
-
-    /// Settles what depends on the layers below, the uppermost first, and then the times of directories.
-    /// Returns the bytes of this layer's files.
-    pub fn finish(mut self, root: &OwnedFd, below: &[BorrowedFd<'_>]) -> Result<u64, LayerError> {
-        let mut tree = Tree::new(root)?;
-        let below = Below::new(below)?;
-        let mut links: Vec<_> = std::mem::take(&mut self.links).into_iter().collect();
-        links.sort_by_key(|(_, (order, _))| *order);
-        for (path, (_, target)) in links {
-            self.link_below(&mut tree, &below, &path, &target)?;
-        }
-        if self.root_is_opaque {
-            self.hide_root(&tree, &below)?;
-        }
-        // Parents sort before what is in them.
-        for path in std::mem::take(&mut self.implicit).into_keys() {
-            let Some(Found::Directory(lower, stat)) = below.find(&path)? else {
-                continue;
-            };
-            let metadata = Metadata::of_file(lower.as_fd(), &stat, &path)?;
-            let dir = tree.open(&path).map_err(LayerError::place("open", &path))?;
-            metadata.set(dir.as_fd(), &path)?;
-            self.times.insert(path, metadata.mtime);
-        }
-        for (path, time) in &self.times {
-            let dir = tree.open(path).map_err(LayerError::place("open", path))?;
-            set_time(dir.as_fd(), *time, path)?;
-        }
-        Ok(self.size)
-    }
-
-    /// A hard link to a lower layer's file: that file is copied up, as link(2) does on overlayfs.
-    fn link_below(
-        &mut self,
-        tree: &mut Tree,
-        below: &Below,
-        path: &[u8],
-        target: &[u8],
-    ) -> Result<(), LayerError> {
-        let (target_dir, target_name) = split(target);
-        let (dir, name) = split(path);
-        let present = match tree.directory(target_dir, Missing::Stop)? {
-            Some(dir) => dir.stat(target_name)?,
-            None => None,
-        };
-        let from = match present {
-            Some(stat) if is_whiteout(&stat) => {
-                return Err(missing_target(path, target));
-            }
-            Some(_) => parent(tree, self, target_dir)?,
-            None => match below.find(target)? {
-                Some(Found::Other {
-                    parent: lower,
-                    name,
-                    stat,
-                }) => {
-                    let dir = parent(tree, self, target_dir)?;
-                    self.size += copy_up(&lower, &name, &stat, &dir, target_name)?;
-                    dir
-                }
-                Some(Found::Directory(..)) => {
-                    return Err(LayerError::refused(
-                        octets(path),
-                        "a hard link to a directory",
-                    ));
-                }
-                None => return Err(missing_target(path, target)),
-            },
-        };
-        let to = parent(tree, self, dir)?;
-        make_link(&from, target_name, &to, name)
-    }
-
-    /// An opaque root: every name of the lower roots is hidden by itself.
-    fn hide_root(&mut self, tree: &Tree, below: &Below) -> Result<(), LayerError> {
-        let root = tree.root();
-        for name in below.root_names()? {
-            match root.stat(&name)? {
-                None => tree.whiteout(root, &name)?,
-                Some(stat) if is_directory(&stat) => {
-                    self.implicit.remove(&name);
-                    set_opaque(enter(root, &name)?.fd.as_fd(), &name)?;
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 fn remove_range<V>(map: &mut BTreeMap<Vec<u8>, V>, range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) {
@@ -412,12 +323,12 @@ fn remove_range<V>(map: &mut BTreeMap<Vec<u8>, V>, range: &(Bound<Vec<u8>>, Boun
     }
 }
 
-fn missing_target(path: &[u8], target: &[u8]) -> LayerError {
-    let why = format!("its hard link target {} is in no layer", shown(target));
-    LayerError::refused(octets(path), why)
-}
-
-fn parent(tree: &mut Tree, done: &mut Applied, path: &[u8]) -> Result<Directory, LayerError> {
+/// The directory at a path; made, and noted, where the tar left it out.
+pub(super) fn parent(
+    tree: &mut Tree,
+    done: &mut Applied,
+    path: &[u8],
+) -> Result<Directory, LayerError> {
     let mut tell = |made: Made| {
         match made {
             Made::Implicit(path) => done.implicit.insert(path, ()),
@@ -443,14 +354,14 @@ fn clean(path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
     Ok(parts)
 }
 
-fn create_file(parent: &Directory, name: &[u8]) -> Result<File, LayerError> {
+pub(super) fn create_file(parent: &Directory, name: &[u8]) -> Result<File, LayerError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(&*parent.fd, name, flags, Mode::from_raw_mode(0o600))
         .map(File::from)
         .map_err(LayerError::place("create file", &parent.join(name)))
 }
 
-fn make_link(
+pub(super) fn make_link(
     from: &Directory,
     target: &[u8],
     to: &Directory,
@@ -459,47 +370,4 @@ fn make_link(
     // Without AT_SYMLINK_FOLLOW a link to a symlink is another name of the symlink.
     linkat(&*from.fd, target, &*to.fd, name, AtFlags::empty())
         .map_err(LayerError::place("create hard link", &to.join(name)))
-}
-
-/// Copies a lower layer's file with its metadata; returns its size.
-fn copy_up(
-    lower: &OwnedFd,
-    from: &[u8],
-    stat: &Stat,
-    dir: &Directory,
-    name: &[u8],
-) -> Result<u64, LayerError> {
-    let path = dir.join(name);
-    let metadata = Metadata::of_stat(stat);
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let source = openat(lower, from, flags, Mode::empty())
-                .map_err(LayerError::place("open below", &path))?;
-            let metadata = Metadata::of_file(source.as_fd(), stat, &path)?;
-            let mut file = create_file(dir, name)?;
-            let size = std::io::copy(&mut File::from(source), &mut file)
-                .map_err(LayerError::place("copy from below", &path))?;
-            metadata.set_with_time(file.as_fd(), &path)?;
-            Ok(size)
-        }
-        FileType::Symlink => {
-            let target = rustix::fs::readlinkat(lower, from, Vec::new())
-                .map_err(LayerError::place("read link below", &path))?;
-            symlinkat(&*target, &*dir.fd, name)
-                .map_err(LayerError::place("create symbolic link", &path))?;
-            metadata.set_by_name(dir, name, false).map(|()| 0)
-        }
-        kind => {
-            mknodat(
-                &*dir.fd,
-                name,
-                kind,
-                Mode::from_raw_mode(0o600),
-                stat.st_rdev,
-            )
-            .map_err(LayerError::place("create device or FIFO", &path))?;
-            metadata.set_by_name(dir, name, true).map(|()| 0)
-        }
-    }
 }

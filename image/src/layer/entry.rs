@@ -27,6 +27,9 @@ pub enum Kind {
     Fifo,
 }
 
+/// Names and values of extended attributes.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Seconds and nanoseconds since 1970; the seconds may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Time {
@@ -48,7 +51,7 @@ pub struct Entry {
     pub size: u64,
     /// Offset and length of the pieces that the data consists of, where the file has holes.
     pub pieces: Option<Vec<(u64, u64)>>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 /// A cursor over the entries of a tar.
@@ -80,11 +83,6 @@ impl<R: Read> Entries<R> {
             padding: 0,
             global: Pax::default(),
         }
-    }
-
-    /// The stream, at the end of the tar proper.
-    pub fn into_inner(self) -> R {
-        self.inner
     }
 
     /// The next entry, or `None` at the end. What is unread of the one before is skipped.

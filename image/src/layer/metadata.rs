@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::LayerError;
-use super::entry::{Entry, Time};
+use super::entry::{Entry, Time, Xattrs};
 use super::numbers::octets;
 use super::tree::Directory;
 
@@ -23,7 +23,7 @@ pub struct Metadata {
     pub uid: u32,
     pub gid: u32,
     pub mtime: Time,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 impl Metadata {
@@ -157,7 +157,7 @@ fn check_xattr(name: &[u8], path: &[u8], result: Result<(), Errno>) -> Result<()
     }
 }
 
-fn read_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn read_xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     let mut list = vec![0; 64 << 10];
     let length = match flistxattr(fd, &mut *list) {
         Ok(length) => length,

@@ -1,7 +1,7 @@
 //! PAX extended headers: records of `LENGTH KEY=VALUE\n`. Pure, and strict: a malformed record is refused.
 
 use super::LayerError;
-use super::entry::Time;
+use super::entry::{Time, Xattrs};
 use super::numbers::octets;
 
 /// What the records say; `None` leaves the header's own field in force.
@@ -13,7 +13,7 @@ pub struct Pax {
     pub uid: Option<u64>,
     pub gid: Option<u64>,
     pub mtime: Option<Time>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
     pub sparse: SparseRecords,
 }
 
@@ -39,7 +39,7 @@ impl Pax {
     pub fn overlaid(&self, mut records: &[u8]) -> Result<Pax, LayerError> {
         let mut pax = self.clone();
         while !records.is_empty() {
-            let (key, value, rest) = split_record(records)?;
+            let ((key, value), rest) = split_record(records)?;
             pax.set(key, value)?;
             records = rest;
         }
@@ -82,14 +82,17 @@ impl Pax {
     }
 }
 
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// Key and value of the first record, and the records after it.
-fn split_record(records: &[u8]) -> Result<(&[u8], &[u8], &[u8]), LayerError> {
+fn split_record(records: &[u8]) -> Result<(Record<'_>, &[u8]), LayerError> {
     let split = || {
         let space = records.iter().take(20).position(|&b| b == b' ')?;
         let length = usize::try_from(decimal(&records[..space]).ok()?).ok()?;
         let record = records.get(space + 1..length)?.strip_suffix(b"\n")?;
         let equals = record.iter().position(|&b| b == b'=')?;
-        (equals > 0).then(|| (&record[..equals], &record[equals + 1..], &records[length..]))
+        let pair = (&record[..equals], &record[equals + 1..]);
+        (equals > 0).then(|| (pair, &records[length..]))
     };
     split().ok_or_else(|| bad(&records[..records.len().min(40)]))
 }

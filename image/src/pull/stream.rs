@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,12 +37,19 @@ pub fn fetch(
     let reader = client.blob(&layer.blob.digest, layer.blob.size)?;
     let mut blob = BlobReader::new(reader, client, layer, progress);
     let (sender, receiver) = sync_channel(AHEAD);
+    let (give_back, used) = channel();
     let (unpacked, applied) = thread::scope(|scope| {
         let unpacking = scope.spawn(move || {
-            let result = unpack(&mut blob, layer.compression, sender);
+            let result = unpack(&mut blob, layer.compression, sender, &used);
             blob.verify(result)
         });
-        let applied = untar(receiver, root, Limits::for_blob(layer.blob.size));
+        let chunks = Chunks {
+            receiver,
+            give_back,
+            chunk: Vec::new(),
+            at: 0,
+        };
+        let applied = untar(chunks, root, Limits::for_blob(layer.blob.size));
         // A panic there is a bug; it goes on here.
         let unpacked = unpacking
             .join()
@@ -63,22 +70,8 @@ pub fn fetch(
     Ok(applied)
 }
 
-/// Applies the tar that comes through the channel, and hashes all of the stream.
-fn untar(
-    receiver: Receiver<io::Result<Vec<u8>>>,
-    root: &OwnedFd,
-    limits: Limits,
-) -> Result<(Applied, Digest), LayerError> {
-    let chunks = Chunks {
-        receiver,
-        chunk: Vec::new(),
-        at: 0,
-    };
-    untar_from(chunks, root, limits)
-}
-
 /// Applies a plain tar, and hashes all of the stream, what follows the archive's end included.
-pub fn untar_from<R: Read>(
+pub fn untar<R: Read>(
     tar: R,
     root: &OwnedFd,
     limits: Limits,
@@ -100,6 +93,7 @@ fn unpack(
     blob: &mut BlobReader<'_>,
     compression: Compression,
     sender: SyncSender<io::Result<Vec<u8>>>,
+    used: &Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let buffered = BufReader::with_capacity(64 << 10, blob);
     let mut plain: Box<dyn Read + '_> = match compression {
@@ -108,7 +102,9 @@ fn unpack(
         Compression::Zstd => Box::new(zstd_decoder(buffered)?),
     };
     loop {
-        let mut chunk = vec![0; CHUNK];
+        // Fresh memory costs a page fault every 4 KiB, as much as inflating into it.
+        let mut chunk = used.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
         let mut filled = 0;
         let end = loop {
             match plain.read(&mut chunk[filled..]) {
@@ -238,6 +234,8 @@ impl Read for BlobReader<'_> {
 /// The receiving end of the channel as a stream.
 struct Chunks {
     receiver: Receiver<io::Result<Vec<u8>>>,
+    /// Takes the chunks that have been read.
+    give_back: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -246,7 +244,12 @@ impl Read for Chunks {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() {
             match self.receiver.recv() {
-                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
+                Ok(chunk) => {
+                    let old = std::mem::replace(&mut self.chunk, chunk?);
+                    self.at = 0;
+                    // The other side may be done already.
+                    let _ = self.give_back.send(old);
+                }
                 Err(_) => return Ok(0),
             }
         }

@@ -15,13 +15,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Counts the tries of one request.
+#[derive(Default)]
 pub struct Backoff {
     failed: u32,
 }
 
 impl Backoff {
     pub fn new() -> Self {
-        Backoff { failed: 0 }
+        Backoff::default()
     }
 
     /// Waits before the next try, or gives `error` back if there have been enough.

@@ -1,0 +1,151 @@
+//! The end of a layer: what it takes from the layers below, and the times of its directories.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, mknodat, openat, symlinkat};
+
+use super::LayerError;
+use super::apply::{Applied, create_file, make_link, parent};
+use super::below::{Below, Found, shown};
+use super::metadata::{Metadata, set_time};
+use super::numbers::octets;
+use super::tree::{Directory, Missing, Tree, enter, is_directory, is_whiteout, set_opaque, split};
+
+impl Applied {
+    /// Settles what depends on the layers below, the uppermost first, and then the times of directories.
+    /// Returns the bytes of this layer's files.
+    pub fn finish(mut self, root: &OwnedFd, below: &[BorrowedFd<'_>]) -> Result<u64, LayerError> {
+        let mut tree = Tree::new(root)?;
+        let below = Below::new(below)?;
+        let mut links: Vec<_> = std::mem::take(&mut self.links).into_iter().collect();
+        links.sort_by_key(|(_, (order, _))| *order);
+        for (path, (_, target)) in links {
+            self.link_below(&mut tree, &below, &path, &target)?;
+        }
+        if self.root_is_opaque {
+            self.hide_root(&tree, &below)?;
+        }
+        // Parents sort before what is in them.
+        for path in std::mem::take(&mut self.implicit).into_keys() {
+            let Some(Found::Directory(lower, stat)) = below.find(&path)? else {
+                continue;
+            };
+            let metadata = Metadata::of_file(lower.as_fd(), &stat, &path)?;
+            let dir = tree.open(&path).map_err(LayerError::place("open", &path))?;
+            metadata.set(dir.as_fd(), &path)?;
+            self.times.insert(path, metadata.mtime);
+        }
+        for (path, time) in &self.times {
+            let dir = tree.open(path).map_err(LayerError::place("open", path))?;
+            set_time(dir.as_fd(), *time, path)?;
+        }
+        Ok(self.size)
+    }
+
+    /// A hard link to a lower layer's file: that file is copied up, as link(2) does on overlayfs.
+    fn link_below(
+        &mut self,
+        tree: &mut Tree,
+        below: &Below,
+        path: &[u8],
+        target: &[u8],
+    ) -> Result<(), LayerError> {
+        let (target_dir, target_name) = split(target);
+        let (dir, name) = split(path);
+        let present = match tree.directory(target_dir, Missing::Stop)? {
+            Some(dir) => dir.stat(target_name)?,
+            None => None,
+        };
+        let from = match present {
+            Some(stat) if is_whiteout(&stat) => {
+                return Err(missing_target(path, target));
+            }
+            Some(_) => parent(tree, self, target_dir)?,
+            None => match below.find(target)? {
+                Some(Found::Other {
+                    parent: lower,
+                    name,
+                    stat,
+                }) => {
+                    let dir = parent(tree, self, target_dir)?;
+                    self.size += copy_up(&lower, &name, &stat, &dir, target_name)?;
+                    dir
+                }
+                Some(Found::Directory(..)) => {
+                    return Err(LayerError::refused(
+                        octets(path),
+                        "a hard link to a directory",
+                    ));
+                }
+                None => return Err(missing_target(path, target)),
+            },
+        };
+        let to = parent(tree, self, dir)?;
+        make_link(&from, target_name, &to, name)
+    }
+
+    /// An opaque root: every name of the lower roots is hidden by itself.
+    fn hide_root(&mut self, tree: &Tree, below: &Below) -> Result<(), LayerError> {
+        let root = tree.root();
+        for name in below.root_names()? {
+            match root.stat(&name)? {
+                None => tree.whiteout(root, &name)?,
+                Some(stat) if is_directory(&stat) => {
+                    self.implicit.remove(&name);
+                    set_opaque(enter(root, &name)?.fd.as_fd(), &name)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing_target(path: &[u8], target: &[u8]) -> LayerError {
+    let why = format!("its hard link target {} is in no layer", shown(target));
+    LayerError::refused(octets(path), why)
+}
+
+/// Copies a lower layer's file with its metadata; returns its size.
+fn copy_up(
+    lower: &OwnedFd,
+    from: &[u8],
+    stat: &Stat,
+    dir: &Directory,
+    name: &[u8],
+) -> Result<u64, LayerError> {
+    let path = dir.join(name);
+    let metadata = Metadata::of_stat(stat);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let source = openat(lower, from, flags, Mode::empty())
+                .map_err(LayerError::place("open below", &path))?;
+            let metadata = Metadata::of_file(source.as_fd(), stat, &path)?;
+            let mut file = create_file(dir, name)?;
+            let size = std::io::copy(&mut File::from(source), &mut file)
+                .map_err(LayerError::place("copy from below", &path))?;
+            metadata.set_with_time(file.as_fd(), &path)?;
+            Ok(size)
+        }
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(lower, from, Vec::new())
+                .map_err(LayerError::place("read link below", &path))?;
+            symlinkat(&*target, &*dir.fd, name)
+                .map_err(LayerError::place("create symbolic link", &path))?;
+            metadata.set_by_name(dir, name, false).map(|()| 0)
+        }
+        kind => {
+            mknodat(
+                &*dir.fd,
+                name,
+                kind,
+                Mode::from_raw_mode(0o600),
+                stat.st_rdev,
+            )
+            .map_err(LayerError::place("create device or FIFO", &path))?;
+            metadata.set_by_name(dir, name, true).map(|()| 0)
+        }
+    }
+}

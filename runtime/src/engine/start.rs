@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ use crate::record::{Container, State};
 use crate::request::NetworkMode;
 use crate::store::{self, Owner};
 use crate::wire;
+
+/// How long a start waits for the end of the run before.
+const CLEAN_UP: Duration = Duration::from_secs(20);
 
 pub(super) fn start(
     engine: &mut Engine,
@@ -113,7 +117,8 @@ fn run(
     let directory = monitor::directory(&engine.settings.run_root, &id);
     monitor::remove_directories(&engine.settings.run_root, &id)
         .map_err(failed("remove the last run's directory"))?;
-    make_directories(&storage, &directory).map_err(failed("make the container's directories"))?;
+    make_directories(&storage, &directory, image.layers.first())
+        .map_err(failed("make the container's directories"))?;
     let netns = match container.request.network {
         NetworkMode::Host => None,
         _ => Some(netmgr::kernel::netns::create().map_err(netmgr::Error::from)?),
@@ -262,10 +267,17 @@ fn prepare_mount_sources(container: &Container) -> io::Result<()> {
     Ok(())
 }
 
-fn make_directories(storage: &Path, directory: &Path) -> io::Result<()> {
-    // Overlayfs takes the mode of the root from the uppermost layer, which is this one.
-    for path in [storage.join("diff"), storage.join("work")] {
-        fs::create_dir_all(path)?;
+fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> io::Result<()> {
+    let (upper, work) = (storage.join("diff"), storage.join("work"));
+    fs::create_dir_all(&work)?;
+    if !upper.exists() {
+        fs::create_dir(&upper)?;
+        // The root of an overlay has the mode and the owner of its uppermost layer, which is this one.
+        if let Some(top) = top {
+            let root = fs::metadata(top)?;
+            std::os::unix::fs::chown(&upper, Some(root.uid()), Some(root.gid()))?;
+            fs::set_permissions(&upper, root.permissions())?;
+        }
     }
     fs::create_dir_all(directory)
 }

@@ -44,8 +44,6 @@ pub struct PullOptions {
 /// Progress, in the order in which things happen; layers interleave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullEvent {
-    /// `Using default tag: latest`. Never sent by `pull`, which cannot see it: `Reference::leaves_tag_out` tells.
-    DefaultTag,
     /// `latest: Pulling from library/alpine`
     Started {
         tag: String,

@@ -8,7 +8,7 @@ use image::pull::PullOptions;
 use super::{Answer, Context};
 use crate::failure::Failure;
 use crate::output;
-use crate::output::progress::{Progress, Purpose, Style};
+use crate::output::progress::{Progress, Style};
 
 /// Download an image from a registry
 #[derive(Debug, Args)]
@@ -32,7 +32,10 @@ pub fn run(context: &Context, options: Pull) -> Answer {
         false => style(std::io::stdout().is_terminal()),
     };
     let mut out = std::io::stdout();
-    let mut progress = Progress::new(&mut out, style, Purpose::Pull);
+    let mut progress = Progress::new(&mut out, style);
+    if image::Reference::leaves_tag_out(&options.name) {
+        progress.default_tag();
+    }
     let platform = options.platform.filter(|text| !text.is_empty());
     let result = engine.pull(
         &reference,

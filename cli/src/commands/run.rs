@@ -11,7 +11,7 @@ use super::{Answer, Context, pull};
 use crate::args::container::{ContainerArgs, PullPolicy};
 use crate::failure::Failure;
 use crate::output;
-use crate::output::progress::{Progress, Purpose, Style};
+use crate::output::progress::{Progress, Style};
 
 const USAGE: &str = "coracle run [OPTIONS] IMAGE [COMMAND] [ARG...]";
 
@@ -90,7 +90,7 @@ pub fn have_image(
         false => pull::style(std::io::stderr().is_terminal()),
     };
     let mut out = std::io::stderr();
-    let mut progress = Progress::new(&mut out, style, Purpose::Run);
+    let mut progress = Progress::new(&mut out, style);
     let result = engine.pull(&reference, &pull::options(context, None), &mut |event| {
         progress.event(event);
     });

@@ -26,7 +26,7 @@ pub fn container(container: &Container, root: &Path) -> Value {
         "ResolvConfPath": storage.join("resolv.conf"),
         "HostnamePath": storage.join("hostname"),
         "HostsPath": storage.join("hosts"),
-        "LogPath": storage.join("container.log"),
+        "LogPath": storage.join("json.log"),
         "Name": format!("/{}", container.name),
         "RestartCount": 0,
         "Driver": "overlay2",

@@ -19,35 +19,32 @@ pub enum Style {
     Quiet,
 }
 
-/// What is said around the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Pull,
-    /// `run` and `create`: the default tag has been told already.
-    Run,
-}
-
 /// More often than this a terminal only flickers.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 pub struct Progress<'a> {
     out: &'a mut dyn Write,
     style: Style,
-    purpose: Purpose,
     layers: Vec<(String, String)>,
     drawn: usize,
     last_redraw: Option<Instant>,
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(out: &'a mut dyn Write, style: Style, purpose: Purpose) -> Progress<'a> {
+    pub fn new(out: &'a mut dyn Write, style: Style) -> Progress<'a> {
         Progress {
             out,
             style,
-            purpose,
             layers: Vec::new(),
             drawn: 0,
             last_redraw: None,
+        }
+    }
+
+    /// Said by `pull`, not by `run`, when the name has no tag.
+    pub fn default_tag(&mut self) {
+        if self.style != Style::Quiet {
+            self.line("Using default tag: latest");
         }
     }
 
@@ -56,8 +53,6 @@ impl<'a> Progress<'a> {
             return;
         }
         match event {
-            PullEvent::DefaultTag if self.purpose == Purpose::Run => {}
-            PullEvent::DefaultTag => self.line("Using default tag: latest"),
             PullEvent::Started { tag, repository } => {
                 self.line(&format!("{tag}: Pulling from {repository}"));
             }
@@ -182,7 +177,6 @@ mod tests {
     fn events() -> Vec<PullEvent> {
         let layer = || "0123456789ab".to_owned();
         vec![
-            PullEvent::DefaultTag,
             PullEvent::Started {
                 tag: "latest".into(),
                 repository: "library/redis".into(),
@@ -206,9 +200,10 @@ mod tests {
         ]
     }
 
-    fn print(style: Style, purpose: Purpose) -> String {
+    fn print(style: Style) -> String {
         let mut out = Vec::new();
-        let mut progress = Progress::new(&mut out, style, purpose);
+        let mut progress = Progress::new(&mut out, style);
+        progress.default_tag();
         for event in events() {
             progress.event(event);
         }
@@ -218,7 +213,7 @@ mod tests {
     #[test]
     fn without_a_terminal_each_change_is_one_line() {
         assert_eq!(
-            print(Style::Lines, Purpose::Pull),
+            print(Style::Lines),
             "Using default tag: latest\n\
              latest: Pulling from library/redis\n\
              ffffffffffff: Already exists\n\
@@ -231,9 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn run_does_not_speak_of_the_default_tag_and_quiet_says_nothing() {
-        assert!(print(Style::Lines, Purpose::Run).starts_with("latest: Pulling from"));
-        assert_eq!(print(Style::Quiet, Purpose::Pull), "");
+    fn quiet_says_nothing() {
+        assert_eq!(print(Style::Quiet), "");
     }
 
     /// What a terminal shows after the escapes have been obeyed.
@@ -262,7 +256,7 @@ mod tests {
     #[test]
     fn on_a_terminal_each_layer_keeps_one_line() {
         assert_eq!(
-            screen(&print(Style::Redraw { rows: 24 }, Purpose::Pull)),
+            screen(&print(Style::Redraw { rows: 24 })),
             [
                 "Using default tag: latest",
                 "latest: Pulling from library/redis",

@@ -98,7 +98,8 @@ fn release_if(
         if !applies(owner.process) {
             return Ok(());
         }
-        edit.detach(id, VethRemoval::ByKernel)?;
+        // Not left to the kernel: who reads the error looks at once for what may have stayed behind.
+        edit.detach(id, VethRemoval::Now)?;
         store::unclaim(edit.transaction(), id)
     })
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use netmgr::Protocol;
 use netmgr::proxy::Forward;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle;
@@ -251,6 +252,9 @@ impl Handle {
             step,
             messages: read_messages(&self.log),
         };
+        if !self.answers() {
+            return Err(broke());
+        }
         let message = wire::receive(self.control())
             .map_err(|_| broke())?
             .ok_or_else(broke)?;
@@ -271,6 +275,27 @@ impl Handle {
         }
     }
 
+    /// Waits for a message; false if the monitor has ended without one. The socket alone would not tell: what the monitor
+    /// has cloned holds it open too.
+    fn answers(&self) -> bool {
+        let Some(monitor) = self.process.open() else {
+            return has_message(self.control());
+        };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.control(), PollFlags::IN),
+            PollFd::from_borrowed_fd(monitor.as_fd(), PollFlags::IN),
+        ];
+        loop {
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return false,
+                Ok(_) if !fds[0].revents().is_empty() => return true,
+                // It may have said its last word between the two looks.
+                Ok(_) => return has_message(self.control()),
+            }
+        }
+    }
+
     /// Lets the monitor go on alone; the child, should the caller stay to reap it.
     pub fn release(mut self) -> Option<Child> {
         self.control = None;
@@ -287,6 +312,15 @@ impl Drop for Handle {
             let _ = child.wait();
         }
     }
+}
+
+fn has_message(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
 }
 
 fn read_messages(log: &Path) -> String {

@@ -20,8 +20,6 @@ pub struct Session {
     pub(crate) container: String,
     /// Where signals go that the caller gets; `None` for an exec.
     pub(crate) init: Option<crate::process::Identity>,
-    /// The monitor, a child of this process while it runs in the foreground.
-    pub(crate) monitor: Option<std::process::Child>,
 }
 
 /// The caller's streams. `stdin: None` closes the program's stdin at once (no `-i`).
@@ -96,7 +94,7 @@ impl DetachKeys {
 }
 
 /// Relays until the program ends or the user detaches.
-pub(crate) fn relay(mut session: Session, mut streams: Streams) -> Result<Outcome, Error> {
+pub(crate) fn relay(session: Session, mut streams: Streams) -> Result<Outcome, Error> {
     let container = session.container.clone();
     let failed = |source| Error::Io {
         step: "relay the streams",
@@ -122,13 +120,8 @@ pub(crate) fn relay(mut session: Session, mut streams: Streams) -> Result<Outcom
         relay_loop(&session, &mut streams, &signals, &mut sender, raw.is_some()).map_err(failed)?;
     drop(raw);
     match outcome {
-        Some(outcome) => {
-            if let (Outcome::Exited(_), Some(monitor)) = (outcome, &mut session.monitor) {
-                // Its last act was the message; a moment later nothing of the container is left.
-                let _ = monitor.wait();
-            }
-            Ok(outcome)
-        }
+        // The monitor's last message: of the container nothing is left but this process's own exit.
+        Some(outcome) => Ok(outcome),
         None => Err(Error::MonitorBroke {
             container,
             step: "relayed the streams",

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -69,6 +70,12 @@ pub fn open(root: &Path) -> Result<Connection, Error> {
     conn.pragma_update(None, "journal_mode", "WAL")
         .map_err(failed)?;
     conn.pragma_update(None, "synchronous", "NORMAL")
+        .map_err(failed)?;
+    // Otherwise the last command to close the database writes the whole log into it and waits for the disk, each time;
+    // so does the next one to open it. Every megabyte is often enough.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(failed)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 256)
         .map_err(failed)?;
     conn.pragma_update(None, "foreign_keys", true)
         .map_err(failed)?;

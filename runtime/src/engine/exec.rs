@@ -16,7 +16,7 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     }
     let stored = store::find(&engine.conn, &request.container)?;
     let container = stored.container;
-    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
+    let (State::Running { .. }, Some(_)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
     let failed = |source| Error::Io {
@@ -46,13 +46,11 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         let _ = std::fs::remove_dir_all(&directory);
     })?;
     monitor.started()?;
-    let _ = init;
-    let child = monitor.release();
+    monitor.release();
     Ok(client.map(|socket| Session {
         socket,
         tty: request.tty,
         container: container.id,
         init: None,
-        monitor: child,
     }))
 }

@@ -93,7 +93,7 @@ impl Engine {
             Mended::Removed => finish::remove_storage(&self.settings, id),
             Mended::Adopted(monitor) => {
                 monitor.go()?;
-                drop(monitor.release());
+                monitor.release();
                 Ok(())
             }
         }

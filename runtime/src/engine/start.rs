@@ -84,7 +84,6 @@ pub(super) fn attach_to_running(engine: &mut Engine, name: &str) -> Result<Sessi
         tty: container.request.tty,
         container: container.id.clone(),
         init: Some(init),
-        monitor: None,
     })
 }
 
@@ -162,16 +161,13 @@ fn run(
 
 impl Running {
     fn into_session(self, container: &Container, init: Identity) -> Option<Session> {
-        let Some(socket) = self.client else {
-            drop(self.monitor.release());
-            return None;
-        };
+        self.monitor.release();
+        let socket = self.client?;
         Some(Session {
             socket,
             tty: container.request.tty,
             container: container.id.clone(),
             init: Some(init),
-            monitor: self.monitor.release(),
         })
     }
 }

@@ -296,10 +296,10 @@ impl Handle {
         }
     }
 
-    /// Lets the monitor go on alone; the child, should the caller stay to reap it.
-    pub fn release(mut self) -> Option<Child> {
+    /// Lets the monitor go on alone. Should it end before this process does, it stays a zombie until then.
+    pub fn release(mut self) {
         self.control = None;
-        self.child.take()
+        self.child = None;
     }
 }
 

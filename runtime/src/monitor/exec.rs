@@ -79,7 +79,8 @@ fn begin(
             .map_err(|e| Failure::internal("make the command's streams", &e))?;
         (streams, stdio, None)
     };
-    let state = launch::oci_state(&launch.run_root);
+    let state = own_state(launch, directory)
+        .map_err(|e| Failure::internal("make the command's state directory", &e))?;
     let file = directory.join("process.json");
     let pid = oci::exec(
         &launch.container.id,
@@ -101,6 +102,18 @@ fn begin(
         Identity::of(pid).unwrap_or(Identity { pid, start: 0 }),
         relay,
     ))
+}
+
+/// libcontainer leaves a socket behind in the state directory for each command. It gets a directory that goes with the
+/// command, and in it the container's own state by a second name.
+fn own_state(launch: &Launch, directory: &Path) -> io::Result<PathBuf> {
+    const STATE: &str = "state.json";
+    let id = &launch.container.id;
+    let state = directory.join("oci");
+    std::fs::create_dir_all(state.join(id))?;
+    let container = launch::oci_state(&launch.run_root).join(id).join(STATE);
+    std::fs::hard_link(container, state.join(id).join(STATE))?;
+    Ok(state)
 }
 
 /// The container's own process description, changed as asked.

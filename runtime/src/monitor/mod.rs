@@ -56,6 +56,7 @@ fn is_control(fd: &OwnedFd) -> bool {
 /// What every monitor does first: leave the caller's session, and survive what the caller does not.
 fn settle(control: &OwnedFd) {
     use rustix::fs::{Mode, OFlags};
+    streams::close_others(control);
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"coracle");
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -65,5 +66,4 @@ fn settle(control: &OwnedFd) {
     if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::stdio::dup2_stdin(&null);
     }
-    let _ = control;
 }

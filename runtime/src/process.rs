@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use serde::{Deserialize, Serialize};
 
 /// A process that cannot be mistaken for another one that got the same number later.
@@ -99,6 +99,29 @@ fn parse_stat(stat: &[u8]) -> Option<u64> {
     }
     // Field 22 of the whole line; the state is field 3.
     fields.nth(18)?.parse().ok()
+}
+
+/// Raises this process's soft limit of open files to the hard one: a range of published ports takes a descriptor for each
+/// port and family. Returns the limit before, which is what a container is to get.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Best effort: with the old limit, fewer ports can be published.
+    let _ = setrlimit(Resource::Nofile, raised);
+    limit.current
+}
+
+/// Lowers it again, just before a container's program is executed.
+pub fn set_open_files(soft: Option<u64>) {
+    let limit = getrlimit(Resource::Nofile);
+    let lowered = Rlimit {
+        current: soft,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, lowered);
 }
 
 /// This boot of this kernel: what was written before a reboot says nothing about processes of now.

@@ -263,6 +263,7 @@ pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement,
     Ok(Confinement {
         capabilities,
         filter,
+        open_files: launch.open_files,
     })
 }
 

@@ -165,6 +165,7 @@ fn describe(
         Confinement {
             capabilities,
             filter: None,
+            open_files: launch.open_files,
         }
     } else {
         let place = Place {
@@ -178,6 +179,7 @@ fn describe(
         Confinement {
             capabilities,
             filter: Some(filter),
+            open_files: launch.open_files,
         }
     };
     Ok((process, confinement))

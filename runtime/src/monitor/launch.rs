@@ -17,7 +17,7 @@ use crate::bundle;
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Failure;
-use crate::process::Identity;
+use crate::process::{self, Identity};
 use crate::record::Container;
 use crate::request::ExecRequest;
 use crate::wire::{self, Kind};
@@ -31,6 +31,8 @@ pub struct Launch {
     pub profile: netmgr::Profile,
     pub container: Container,
     pub kind: LaunchKind,
+    /// The command's soft limit of open files, before it was raised.
+    pub open_files: Option<u64>,
     /// Which descriptors follow, in this order: network namespace, client, listeners.
     pub has_netns: bool,
     pub has_client: bool,
@@ -61,6 +63,7 @@ pub struct Descriptors {
 }
 
 impl Launch {
+    /// Raises this process's limit of open files, which the monitor inherits: both hold a descriptor for each port.
     pub fn new(settings: &Settings, container: Container, kind: LaunchKind) -> Launch {
         Launch {
             root: settings.root.clone(),
@@ -69,6 +72,7 @@ impl Launch {
             profile: settings.network.profile,
             container,
             kind,
+            open_files: process::raise_open_files(),
             has_netns: false,
             has_client: false,
             forwards: Vec::new(),

@@ -54,6 +54,8 @@ pub struct Confinement {
     pub capabilities: Vec<String>,
     /// `None`: unconfined.
     pub filter: Option<Filter>,
+    /// The soft limit of open files: ours is raised for the published ports.
+    pub open_files: Option<u64>,
 }
 
 /// A first process that waits for [`Created::start`].

@@ -49,6 +49,7 @@ impl Program {
     }
 
     fn confine(&self) -> Result<(), Failure> {
+        crate::process::set_open_files(self.confinement.open_files);
         let wanted = capability_set(&self.confinement.capabilities)?;
         let failed = |e: caps::errors::CapsError| Failure::internal("drop capabilities", &e);
         for capability in caps::all() {

@@ -1,7 +1,5 @@
 //! Reading a host's firewall: `iptables-save` text made comparable, and the captures to compare it with.
 
-use std::path::PathBuf;
-
 use crate::{Cmd, Netns};
 
 /// `iptables-save` with counters zeroed and dates removed, as the captures have it, of the tables that do anything.
@@ -44,20 +42,12 @@ pub fn chain(save: &str, table: &str, chain: &str) -> Vec<String> {
 
 /// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`.
 #[track_caller]
+/// A capture of Docker's rules, as this repository keeps it (netmgr's golden files; a test there compares them with the
+/// captures themselves).
 pub fn capture(name: &str) -> String {
-    let path = shared_folder()
-        .join("oracle/rules")
-        .join(format!("{name}.rules"));
+    let path = crate::images::repository().join(format!("netmgr/tests/golden/docker/{name}.rules"));
     std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("the capture {} is missing: {error}", path.display()))
-}
-
-/// `CORACLE_SHARED`, or the folder `shared` beside the repository.
-pub fn shared_folder() -> PathBuf {
-    std::env::var_os("CORACLE_SHARED").map_or_else(
-        || crate::images::repository().join("../shared"),
-        PathBuf::from,
-    )
 }
 
 /// Fails with a line-by-line comparison unless the two are equal.

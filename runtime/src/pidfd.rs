@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 /// `struct pidfd_info` of its first version, 64 bytes (linux/pidfd.h).
 #[repr(C)]
@@ -41,26 +40,15 @@ pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     }
 }
 
-/// The exit code, as a shell counts it, of a process that has ended. `None` where the kernel does not tell, or when
-/// nobody has reaped the process within a second.
-pub fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    loop {
-        let mut info = PidfdInfo {
-            mask: PIDFD_INFO_EXIT,
-            ..PidfdInfo::default()
-        };
-        // SAFETY: the structure has the size that the request number carries, and the kernel writes no further.
-        unsafe { pidfd_get_info(pidfd.as_raw_fd(), &mut info) }.ok()?;
-        if info.mask & PIDFD_INFO_EXIT != 0 {
-            let (signal, code) = (info.exit_code & 0x7f, (info.exit_code >> 8) & 0xff);
-            return Some(if signal == 0 { code } else { 128 + signal });
-        }
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// The status, as waitpid(2) reports it, of a process that has ended and has been reaped by whoever is its parent.
+pub fn exit_status(pidfd: &OwnedFd) -> Option<i32> {
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the structure has the size that the request number carries, and the kernel writes no further.
+    unsafe { pidfd_get_info(pidfd.as_raw_fd(), &mut info) }.ok()?;
+    (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 #[cfg(test)]
@@ -68,17 +56,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_killed_process_is_told_from_one_that_exited() {
-        for (script, code) in [("exit 7", 7), ("kill -9 $$", 137)] {
+    fn the_status_of_a_reaped_process_is_still_known() {
+        for (script, status) in [("exit 7", 7 << 8), ("kill -9 $$", 9)] {
             let mut child = std::process::Command::new("sh")
                 .args(["-c", script])
                 .spawn()
                 .unwrap();
             let pid = rustix::process::Pid::from_child(&child);
-            let fd =
-                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            let flags = rustix::process::PidfdFlags::empty();
+            let fd = rustix::process::pidfd_open(pid, flags).unwrap();
             child.wait().unwrap();
-            assert_eq!(exit_code(&fd), Some(code));
+            assert_eq!(exit_status(&fd), Some(status));
         }
     }
 }

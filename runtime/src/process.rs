@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
@@ -88,17 +88,22 @@ impl Handle {
     }
 }
 
-/// The start time out of `/proc/PID/stat`; `None` for a zombie. The name in parentheses may hold anything.
+/// The start time out of `/proc/PID/stat`; `None` for a zombie.
 fn parse_stat(stat: &[u8]) -> Option<u64> {
-    let after_name = stat.iter().rposition(|b| *b == b')')? + 1;
-    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
+    let fields = fields_from_state(stat)?;
+    if matches!(fields[0], "Z" | "X" | "x") {
         return None;
     }
     // Field 22 of the whole line; the state is field 3.
-    fields.nth(18)?.parse().ok()
+    fields.get(19)?.parse().ok()
+}
+
+/// The fields after the name, which is in parentheses and may hold anything. Never empty.
+fn fields_from_state(stat: &[u8]) -> Option<Vec<&str>> {
+    let after_name = stat.iter().rposition(|b| *b == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    (!fields.is_empty()).then_some(fields)
 }
 
 /// Raises this process's soft limit of open files to the hard one: a range of published ports takes a descriptor for each
@@ -122,6 +127,34 @@ pub fn set_open_files(soft: Option<u64>) {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, lowered);
+}
+
+/// The exit code, as a shell counts it, of a process that is nobody's child of ours and has just ended: while it is a
+/// zombie from `/proc`, once it is reaped from the pidfd. `None` where neither tells.
+pub fn exit_code_of_stranger(process: Identity, pidfd: &OwnedFd) -> Option<i32> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let status = zombie_status(process).or_else(|| crate::pidfd::exit_status(pidfd));
+        if let Some(status) = status {
+            let (signal, code) = (status & 0x7f, (status >> 8) & 0xff);
+            return Some(if signal == 0 { code } else { 128 + signal });
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Field 52 of `/proc/PID/stat`: what waitpid(2) will report.
+fn zombie_status(process: Identity) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{}/stat", process.pid)).ok()?;
+    let fields = fields_from_state(&stat)?;
+    let start: u64 = fields.get(19)?.parse().ok()?;
+    if fields[0] != "Z" || start != process.start {
+        return None;
+    }
+    fields.get(49)?.parse().ok()
 }
 
 /// This boot of this kernel: what was written before a reboot says nothing about processes of now.
@@ -187,5 +220,25 @@ mod tests {
         child.wait().unwrap();
         assert!(!identity.is_alive());
         handle.kill().unwrap();
+    }
+
+    #[test]
+    fn the_exit_code_of_a_zombie_is_read_from_proc() {
+        for (script, code) in [("exit 7", 7), ("kill -9 $$", 137)] {
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", &format!("read x; {script}")])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let process = Identity::of(child.id() as i32).unwrap();
+            let handle = process.open().unwrap();
+            drop(child.stdin.take());
+            handle.wait(None).unwrap();
+            assert_eq!(
+                exit_code_of_stranger(process, &handle.into_fd()),
+                Some(code)
+            );
+            child.wait().unwrap();
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure};
-use crate::process::{Handle, Identity};
+use crate::process::{self, Handle, Identity};
 use crate::seccomp;
 use crate::spec::{self, Place};
 use crate::store::End;
@@ -400,7 +400,7 @@ fn open(init: Identity, waiter: Waiter) -> Option<OwnedFd> {
 fn exit_code(init: Identity, ended: &OwnedFd, waiter: Waiter) -> i32 {
     let code = match waiter {
         Waiter::Parent => reap(init),
-        Waiter::Stranger => crate::pidfd::exit_code(ended),
+        Waiter::Stranger => process::exit_code_of_stranger(init, ended),
     };
     code.unwrap_or(finish::UNKNOWN)
 }

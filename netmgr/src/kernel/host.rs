@@ -71,10 +71,13 @@ pub fn enable_forwarding(run_root: &Path, firewall: Firewall) -> Result<bool, Er
         }
         return Err(error);
     }
-    tracing::info!(
-        policy_drop = before.forward_policy.is_some(),
-        "IPv4 forwarding was off and is now on"
-    );
+    // Said aloud: it is the one thing of the host's own that changes.
+    match before.forward_policy {
+        Some(_) => tracing::warn!(
+            "turned IPv4 forwarding on and set the policy of FORWARD to DROP; `coracle system down` undoes both"
+        ),
+        None => tracing::warn!("turned IPv4 forwarding on; `coracle system down` undoes it"),
+    }
     Ok(true)
 }
 

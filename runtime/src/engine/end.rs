@@ -57,11 +57,7 @@ pub(super) fn remove(
         if !force {
             return Err(Error::StillRunning(id));
         }
-        let end = Waiter::connect(engine, &stored);
-        if let Some(init) = running(&stored) {
-            send(&stored, &init, libc::SIGKILL)?;
-        }
-        end.wait(engine, Some(LAST_WAIT))?;
+        kill_and_wait(engine, stored)?;
     }
     let tx = engine
         .conn
@@ -75,6 +71,62 @@ pub(super) fn remove(
     }
     tx.commit()?;
     finish::remove_storage(&engine.settings, &id)
+}
+
+/// Ends a container that starts or runs.
+fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
+    let id = stored.container.id.clone();
+    let deadline = Instant::now() + LAST_WAIT;
+    while stored.owner.is_some() {
+        if let Some(init) = running(&stored) {
+            let end = Waiter::connect(engine, &stored);
+            send(&stored, &init, libc::SIGKILL)?;
+            return end.wait(engine, Some(LAST_WAIT)).map(|_| ());
+        }
+        // It is just being started, or its end is being recorded.
+        if Instant::now() > deadline {
+            return Err(Error::WillNotDie(id));
+        }
+        if !finish::is_answered_for(&stored) {
+            engine.repair()?;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        match store::get(&engine.conn, &id)? {
+            Some(now) => stored = now,
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Stops containers side by side: all are asked first, then each is waited for.
+pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error> {
+    for stored in all {
+        if let Some(init) = running(stored) {
+            send(
+                stored,
+                &init,
+                signal_number(&stored.container.resolved.stop_signal)?,
+            )?;
+        }
+    }
+    let asked = Instant::now();
+    for stored in all {
+        let own = stored
+            .container
+            .request
+            .stop_timeout
+            .unwrap_or(DEFAULT_STOP_TIMEOUT);
+        let left = Duration::from_secs(own.into()).saturating_sub(asked.elapsed());
+        if let Some(init) = running(stored) {
+            let _ = init.wait(Some(left));
+        }
+        match store::get(&engine.conn, &stored.container.id)? {
+            Some(now) => kill_and_wait(engine, now)?,
+            None => continue,
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {

@@ -315,9 +315,8 @@ impl Engine {
     /// Stops every container, then takes everything of ours off the host.
     /// Returns what was left in place on purpose, in words.
     pub fn system_down(&mut self) -> Result<Vec<String>, Error> {
-        for stored in store::owned(&self.conn)? {
-            end::stop(self, &stored.container.id, None)?;
-        }
+        let running = store::owned(&self.conn)?;
+        end::stop_all(self, &running)?;
         let notes = netmgr::down(&self.settings.network, &mut self.conn)?;
         crate::cgroup::remove_parent();
         Ok(notes)

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netmgr::VethRemoval;
@@ -57,6 +58,7 @@ pub fn record_end(
     end: &End,
     applies: impl Fn(&Stored) -> bool,
 ) -> Result<(), Error> {
+    let links = remove_links(conn, id)?;
     let removed = netmgr::change(&settings.network, conn, |edit| {
         let Some(stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
             return Ok(None);
@@ -72,8 +74,33 @@ pub fn record_end(
     if removed.is_some() {
         remove_storage(settings, id)?;
     }
+    // What the thread could not remove, the kernel removes with the namespace.
+    let _ = links.map(JoinHandle::join);
     Ok(())
 }
+
+/// Removes a dead container's links at once, side by side with what else there is to do: the kernel would let them stand
+/// until it gets round to the namespace, and the next container may have the same address.
+fn remove_links(conn: &Connection, id: &str) -> Result<Option<JoinHandle<()>>, Error> {
+    let endpoints = netmgr::store::endpoints_of(conn, id)?;
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    let remove = move || {
+        for endpoint in endpoints {
+            if let Err(e) = netmgr::kernel::links::remove(&endpoint.host_interface) {
+                tracing::debug!("left to the kernel: {e}");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(LINK_STACK)
+        .spawn(remove);
+    Ok(thread.ok())
+}
+
+/// Enough for a netlink request.
+const LINK_STACK: usize = 256 * 1024;
 
 /// A start that came to nothing: the container is as it was before.
 pub fn release(settings: &Settings, conn: &mut Connection, id: &str) -> Result<(), Error> {

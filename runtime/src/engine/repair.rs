@@ -76,7 +76,7 @@ impl Engine {
             }
             let end = end_of(&stored, &directory, dead.boot_id == boot_id);
             finish::bury(&settings, id)?;
-            edit.detach(id, VethRemoval::ByKernel)?;
+            edit.detach(id, VethRemoval::Now)?;
             if !started && dead.boot_id == boot_id {
                 store::unclaim(edit.transaction(), id)?;
                 return Ok(Mended::Nothing);

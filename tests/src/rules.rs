@@ -40,10 +40,22 @@ pub fn chain(save: &str, table: &str, chain: &str) -> Vec<String> {
         .collect()
 }
 
-/// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`.
+/// The rules of one chain as the `iptables` crate reads them, one command a chain: a second witness beside the text of
+/// `iptables-save`. The first line is the chain itself (`-N CHAIN`).
 #[track_caller]
+pub fn listed(netns: &Netns, table: &str, chain: &str) -> Vec<String> {
+    let list = || {
+        let listed = iptables::new(false).and_then(|tables| tables.list(table, chain));
+        listed.map_err(|error| error.to_string())
+    };
+    netns
+        .enter(list)
+        .unwrap_or_else(|error| panic!("cannot list {chain} of {table}: {error}"))
+}
+
 /// A capture of Docker's rules, as this repository keeps it (netmgr's golden files; a test there compares them with the
-/// captures themselves).
+/// captures themselves): `capture("03-publish-tcp")`.
+#[track_caller]
 pub fn capture(name: &str) -> String {
     let path = crate::images::repository().join(format!("netmgr/tests/golden/docker/{name}.rules"));
     std::fs::read_to_string(&path)

@@ -76,6 +76,8 @@ fn a_rule_of_the_users_keeps_out_all_but_one_address_and_survives() {
             format!("-A {user} ! -s {NEIGHBOUR}/32 -i eth0 -j DROP"),
             "{when}"
         );
+        let listed = rules::listed(&host.netns, "filter", &user);
+        assert_eq!(listed[1..], chain[..], "{when}");
     };
     kept_out("at first");
     host.system("reload");

@@ -1,7 +1,9 @@
 //! Makes and removes a network's bridge.
 
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::BridgeStpState;
@@ -49,6 +51,9 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
         source,
     };
     let index = channel.index(&bridge.name).map_err(failed)?;
+    for setting in ["accept_ra", "accept_redirects"] {
+        distrust(&bridge.name, setting)?;
+    }
     if mtu != FOLLOWS_PORTS {
         // Not at creation, where it does not count as set (`br_change_mtu`, BROPT_MTU_SET_BY_USER): the bridge would
         // forget it with its last port.
@@ -64,6 +69,24 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
             source,
         }
     })
+}
+
+/// Turns off what lets a container rearrange the host's own IPv6 routes: with CAP_NET_RAW it can send router
+/// advertisements, and the kernel takes them on every interface unless told otherwise (CVE-2020-13401; ip-sysctl:
+/// accept_ra, accept_redirects). For IPv4, forwarding that is on has turned redirects off.
+fn distrust(bridge: &str, setting: &str) -> Result<(), Error> {
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(bridge)
+        .join(setting);
+    match fs::write(&path, "0") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| Error::WriteSysctl {
+            path,
+            value: "0",
+            source,
+        }),
+    }
 }
 
 /// Removes the bridge; its ports, if any are left, stay without one.

@@ -20,6 +20,10 @@ const MOST_OUTPUT: usize = 256 * 1024;
 /// Input that waits for the program: beyond this the client waits.
 const MOST_INPUT: usize = 256 * 1024;
 
+/// Reads of a stream after the program's end: more than the largest pipe that a process without CAP_SYS_RESOURCE can make
+/// holds (pipe(7): pipe-max-size is 1 MiB).
+const MOST_LEFT: usize = 2 * (1 << 20) / wire::CHUNK + 64;
+
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
@@ -329,15 +333,22 @@ impl Relay {
         }
     }
 
-    /// After the end: the streams hold what the program wrote last, and nobody writes any more.
+    /// After the end: what the program wrote last is in the streams. No more than fits into them, as somebody may go on
+    /// writing for ever: a process that an exec has left behind, or one of another container that was handed the stream.
     fn drain(&mut self) {
-        while self.take(Kind::Stdout) {}
-        while self.take(Kind::Stderr) {}
-        while self.streams.terminal.is_some() {
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            let mut rest = MOST_LEFT;
+            while rest > 0 && self.take(kind) {
+                rest -= 1;
+            }
+        }
+        let mut rest = MOST_LEFT;
+        while rest > 0 && self.streams.terminal.is_some() {
             let before = self.read_pending();
             if !before || !self.take_terminal() {
                 break;
             }
+            rest -= 1;
         }
         if let Some(log) = &mut self.log {
             log.finish();

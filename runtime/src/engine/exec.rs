@@ -19,7 +19,7 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     }
     let stored = store::find(&engine.conn, &request.container)?;
     let container = stored.container;
-    let (State::Running { .. }, Some(_)) = (&container.state, stored.init) else {
+    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
     if let Some(directory) = &request.workdir {

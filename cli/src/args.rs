@@ -4,6 +4,7 @@
 pub mod container;
 pub mod failure;
 pub mod filter;
+pub mod network_filter;
 pub mod ports;
 pub mod values;
 pub mod volumes;
@@ -11,6 +12,7 @@ mod words;
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
@@ -174,15 +176,14 @@ pub enum Command {
 
 /// Parses the process's own arguments.
 pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
-    let command = with_bool_values(Cli::command());
-    let args = words::close_options(&command, args);
-    let usage = words::command(&command, &args)
-        .clone()
-        .render_usage()
-        .to_string();
+    let command = like_docker(Cli::command());
+    let args = words::help_of(&command, args);
+    let args = words::close_options(&command, &args);
+    let mut asked = words::command(&command, &args).clone();
+    let usage = asked.render_usage().to_string();
     let matches = match command.try_get_matches_from(&args) {
         // Help is printed from the definition without the values, where flags look like flags.
-        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             Cli::command().try_get_matches_from(&args)
         }
         other => other,
@@ -190,8 +191,19 @@ pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| match error.kind() {
-            clap::error::ErrorKind::MissingSubcommand => failure::ArgsFailure::half(help(&args)),
-            _ => failure::ArgsFailure::from_clap(&error, &usage),
+            ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                failure::ArgsFailure::half(help(&args))
+            }
+            _ => {
+                let typed = failure::Typed {
+                    command: &asked,
+                    last: &args
+                        .last()
+                        .map(|word| word.to_string_lossy())
+                        .unwrap_or_default(),
+                };
+                failure::ArgsFailure::from_clap(&error, &usage, &typed)
+            }
         })
 }
 
@@ -205,21 +217,26 @@ fn help(args: &[std::ffi::OsString]) -> String {
         .to_string()
 }
 
-/// Lets every switch take a value, as Docker's do: `--rm=false`, `-d=true`.
-fn with_bool_values(command: clap::Command) -> clap::Command {
+/// What Docker's option parser does and clap does not by itself: every switch may be given a value (`--rm=false`), an
+/// option takes the next word whatever it looks like (`-u -1`), and of a repeated one the last counts.
+fn like_docker(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| match arg.get_action() {
             ArgAction::SetTrue => arg
                 .action(ArgAction::Set)
-                .value_parser(clap::builder::BoolishValueParser::new())
+                .value_parser(values::parse_bool)
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_value("false")
                 .default_missing_value("true")
                 .overrides_with_self(),
+            ArgAction::Set if !arg.is_positional() => {
+                arg.allow_hyphen_values(true).overrides_with_self()
+            }
+            ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
             _ => arg,
         })
-        .mut_subcommands(with_bool_values)
+        .mut_subcommands(like_docker)
 }
 
 trait OverridesSelf {
@@ -259,7 +276,7 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-        with_bool_values(Cli::command()).debug_assert();
+        like_docker(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -283,6 +300,10 @@ mod tests {
         let attached = run(&["-eA=B", "-v/a:/b", "bb", "-eC=D"]);
         assert_eq!(attached.container.env, ["A=B"]);
         assert_eq!(attached.container.volume, ["/a:/b"]);
+        let last = run(&["--name", "a", "--name", "b", "-u", "-1", "-e", "-x=y", "bb"]);
+        assert_eq!(last.container.name.as_deref(), Some("b"));
+        assert_eq!(last.container.user.as_deref(), Some("-1"));
+        assert_eq!(last.container.env, ["-x=y"]);
         let clustered = run(&["-itp8080:80", "bb", "sh"]);
         assert_eq!(clustered.container.publish, ["8080:80"]);
         assert!(clustered.container.tty);

@@ -140,28 +140,10 @@ fn listing_failure(error: &ListingError) -> Failure {
     }
 }
 
-/// The network that a name, an ID or a unique prefix of an ID stands for.
-pub fn find_network(
-    engine: &mut Engine,
-    name: &str,
-) -> Result<(netmgr::Network, Vec<netmgr::Endpoint>), Failure> {
-    let all = engine.networks()?;
-    let exact = all
-        .iter()
-        .position(|(network, _)| network.name == name || network.id == name);
-    let by_prefix = || {
-        let mut matches = (0..all.len()).filter(|at| all[*at].0.id.starts_with(name));
-        match (matches.next(), matches.next()) {
-            (Some(one), None) if !name.is_empty() => Some(one),
-            _ => None,
-        }
-    };
-    match exact.or_else(by_prefix) {
-        Some(at) => Ok(all.into_iter().nth(at).ok_or_else(|| missing(name))?),
-        None => Err(missing(name)),
+/// An image by name or ID; what is no reference at all names none.
+pub fn find_image(engine: &mut Engine, name: &str) -> Result<Option<image::Image>, Failure> {
+    match engine.find_image(name) {
+        Err(error) if error.kind() == runtime::ErrorKind::Invalid => Ok(None),
+        other => Ok(other?),
     }
-}
-
-fn missing(name: &str) -> Failure {
-    Failure::Engine(netmgr::Error::NetworkNotFound(name.to_owned()).into())
 }

@@ -82,6 +82,12 @@ impl Failure {
                 let code = match (verb, error.kind()) {
                     (Verb::Run | Verb::Exec, ErrorKind::NotExecutable) => 126,
                     (Verb::Run | Verb::Exec, ErrorKind::CommandNotFound) => 127,
+                    // The container could not begin what it was told to: Docker's code for a user that is not there.
+                    (Verb::Exec, ErrorKind::Invalid)
+                        if matches!(error, runtime::Error::Program { .. }) =>
+                    {
+                        126
+                    }
                     _ => own_code,
                 };
                 (chain(error), code)
@@ -122,10 +128,14 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// ` (os error 2)` tells nobody anything.
+/// ` (os error 2)` tells nobody anything, and what the C library begins with a capital is in the middle of our line.
 fn without_number(text: String) -> String {
     match text.rfind(" (os error ") {
-        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        Some(at) if text.ends_with(')') => {
+            let mut rest = text[..at].chars();
+            let first = rest.next().map(|letter| letter.to_ascii_lowercase());
+            first.into_iter().chain(rest).collect()
+        }
         _ => text,
     }
 }
@@ -133,9 +143,12 @@ fn without_number(text: String) -> String {
 /// What to do about it, where a kind of failure has one remedy.
 fn advice(error: &runtime::Error) -> Option<&'static str> {
     match (error, error.kind()) {
-        (runtime::Error::Image(_), ErrorKind::Unavailable) => Some(
-            "Check the registry's name and the network. A registry without TLS needs --insecure-registry HOST[:PORT].",
-        ),
+        // Only where the image crate's own hint is about TLS; it does not know our options.
+        (runtime::Error::Image(image::Error::Unreachable { hint, .. }), _)
+            if hint.contains("insecure registry") =>
+        {
+            Some("A registry without TLS needs --insecure-registry HOST[:PORT].")
+        }
         (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
             "Credentials are read from ~/.docker/config.json: check its entry for this registry.",
         ),
@@ -182,6 +195,11 @@ mod tests {
             .context("open /f")
             .unwrap_err();
         assert_eq!(chain(error.as_ref()), "open /f: disk on fire");
+        let os = Err::<(), _>(std::io::Error::from_raw_os_error(2)).context("open /f");
+        assert_eq!(
+            chain(os.unwrap_err().as_ref()),
+            "open /f: no such file or directory"
+        );
         let transparent = runtime::Error::Network(netmgr::Error::NetworkNotFound("n".into()));
         assert_eq!(chain(&transparent), "network n not found");
     }

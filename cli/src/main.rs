@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod failure;
+mod logging;
 mod output;
 mod sigpipe;
 
@@ -27,7 +28,7 @@ fn main() {
             std::process::exit(refused.code);
         }
     };
-    log_to_stderr(cli.global.debug);
+    logging::start(cli.global.debug);
     let verb = cli.command.verb();
     let code = match commands::dispatch(cli.command, cli.global) {
         Ok(code) => code,
@@ -46,33 +47,4 @@ fn main() {
 fn say(out: &mut dyn Write, text: &str) {
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
-}
-
-/// Without `--debug` or `CORACLE_LOG`: the warnings of our own crates, such as a changed policy of the host.
-fn log_to_stderr(debug: bool) {
-    use tracing::level_filters::LevelFilter;
-    use tracing_subscriber::filter::{EnvFilter, Targets};
-    use tracing_subscriber::prelude::*;
-
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let wanted = std::env::var("CORACLE_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
-    match wanted.or_else(|| debug.then(|| "debug".to_owned())) {
-        Some(filter) => tracing_subscriber::registry()
-            .with(layer.with_filter(EnvFilter::new(filter)))
-            .init(),
-        None => {
-            let ours = ["coracle", "runtime", "netmgr", "image"];
-            let targets = ours.map(|target| (target, LevelFilter::WARN));
-            tracing_subscriber::registry()
-                .with(
-                    layer
-                        .without_time()
-                        .with_target(false)
-                        .with_filter(Targets::new().with_targets(targets)),
-                )
-                .init();
-        }
-    }
 }

@@ -127,12 +127,12 @@ fn a_wrong_flag_is_125_with_the_usage() {
     check(
         &["run", "-e", "=x", "bb"],
         125,
-        "invalid argument \"=x\" for \"--env\" flag: invalid environment variable: =x",
+        "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x",
     );
     check(
         &["run", "-l", "=c", "bb"],
         125,
-        "invalid argument \"=c\" for \"--label\" flag: invalid label '=c': empty name",
+        "invalid argument \"=c\" for \"-l, --label\" flag: invalid label '=c': empty name",
     );
     check(
         &["run", "--add-host", "foo", "bb"],
@@ -147,7 +147,7 @@ fn a_wrong_flag_is_125_with_the_usage() {
     check(
         &["ps", "--filter", "foo"],
         125,
-        "invalid argument \"foo\" for \"--filter\" flag: bad format of filter (expected name=value)",
+        "invalid argument \"foo\" for \"-f, --filter\" flag: bad format of filter (expected name=value)",
     );
     check(&["run", "--name"], 125, "flag needs an argument: --name");
     let told = coracle(&["stop", "-t", "x", "c"]);
@@ -257,7 +257,7 @@ fn bad_specs_are_125_for_run_and_create_and_point_to_help() {
     assert_eq!(told.code, Some(125));
     assert!(
         told.stderr
-            .starts_with("coracle: open /nonexistent: No such file or directory\n"),
+            .starts_with("coracle: open /nonexistent: no such file or directory\n"),
         "{}",
         told.stderr
     );
@@ -309,7 +309,7 @@ fn bad_values_of_other_commands_are_1() {
     check(
         &["import", "/nonexistent"],
         1,
-        "coracle: open /nonexistent: No such file or directory",
+        "coracle: open /nonexistent: no such file or directory",
     );
 }
 

@@ -37,7 +37,13 @@ pub enum Outcome {
     Exited(i32),
     /// ctrl-p ctrl-q: the program goes on.
     Detached,
+    /// The third SIGINT or SIGTERM: the program ignores them and goes on, and the user wants out.
+    GivenUp,
 }
+
+/// As many as Docker's client passes on before it ends by itself. A first process without a handler ignores them all
+/// (pid_namespaces(7)), and without this nothing but SIGKILL from elsewhere would end the wait.
+const PATIENCE: u32 = 3;
 
 /// The caller's terminal in raw mode, for as long as this lives.
 struct RawMode {
@@ -162,6 +168,7 @@ fn relay_loop(
     raw: bool,
 ) -> io::Result<Option<Outcome>> {
     let mut keys = DetachKeys::default();
+    let mut asked_to_end = 0;
     loop {
         sender.send(&session.socket)?;
         let typing = streams.stdin.as_ref().filter(|_| sender.waiting.is_empty());
@@ -195,7 +202,10 @@ fn relay_loop(
             return Ok(end);
         }
         if ready[1] {
-            handle_signal(session, streams, signals, sender);
+            asked_to_end += handle_signals(session, streams, signals, sender);
+            if asked_to_end >= PATIENCE {
+                return Ok(Some(Outcome::GivenUp));
+            }
         }
         if ready.get(2) == Some(&true) && take_input(streams, sender, raw.then_some(&mut keys))? {
             return Ok(Some(Outcome::Detached));
@@ -264,14 +274,24 @@ fn take_input(
     Ok(detach)
 }
 
-fn handle_signal(session: &Session, streams: &Streams, signals: &SignalFd, sender: &mut Sender) {
+/// Passes signals on; how many of them were SIGINT or SIGTERM.
+fn handle_signals(
+    session: &Session,
+    streams: &Streams,
+    signals: &SignalFd,
+    sender: &mut Sender,
+) -> u32 {
+    let mut asked_to_end = 0;
     while let Ok(Some(info)) = signals.read_signal() {
         if info.ssi_signo == Signal::SIGWINCH as u32 {
             sender.queue(Kind::Resize, window_size(&streams.stdout));
         } else if let Some(handle) = session.init.and_then(|init| init.open()) {
             let _ = handle.signal(info.ssi_signo as i32);
+            let ends = [Signal::SIGINT as u32, Signal::SIGTERM as u32];
+            asked_to_end += u32::from(ends.contains(&info.ssi_signo));
         }
     }
+    asked_to_end
 }
 
 /// SIGWINCH with a terminal; what ends programs without one, to be passed on.

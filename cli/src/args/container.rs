@@ -53,7 +53,7 @@ pub struct ContainerArgs {
     )]
     pub network: String,
     /// Publish a port: [[IP:][HOST]:]CONTAINER[/udp], or ranges of ports
-    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "SPEC")]
     pub publish: Vec<String>,
     /// Host name of the container
     #[arg(short = 'h', long, value_name = "NAME")]
@@ -77,7 +77,7 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
     /// Seconds that `stop` waits before it kills
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = values::parse_stop_timeout)]
     pub stop_timeout: Option<u32>,
     /// When to pull the image: missing, always or never
     #[arg(

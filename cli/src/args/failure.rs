@@ -26,6 +26,41 @@ impl fmt::Display for ArgsFailure {
     }
 }
 
+/// What was typed, as far as an error does not tell it.
+pub struct Typed<'a> {
+    /// The command whose options were parsed.
+    pub command: &'a clap::Command,
+    pub last: &'a str,
+}
+
+impl Typed<'_> {
+    /// `-e, --env`: every name of an option that clap calls by one of them.
+    fn names(&self, invalid: &str) -> String {
+        let name = flag(invalid);
+        let long = name.strip_prefix("--");
+        let found = self
+            .command
+            .get_arguments()
+            .find(|arg| long.is_some() && arg.get_long() == long);
+        match found.and_then(clap::Arg::get_short) {
+            Some(letter) => format!("-{letter}, {name}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The option that ended the line without its value, as it was typed.
+    fn without_value(&self, invalid: &str) -> String {
+        match self
+            .last
+            .strip_prefix('-')
+            .and_then(|rest| rest.chars().last())
+        {
+            Some(letter) if !self.last.starts_with("--") => format!("'{letter}' in -{letter}"),
+            _ => flag(invalid).to_owned(),
+        }
+    }
+}
+
 impl ArgsFailure {
     /// Half a command, such as `network` alone: its help, on stderr, and success.
     pub fn half(help: String) -> ArgsFailure {
@@ -35,7 +70,7 @@ impl ArgsFailure {
     /// Docker 28: 125 for a flag that is wrong, 1 for too few or too many words, 0
     /// where help was asked for.
     /// `usage` is that of the command.
-    pub fn from_clap(error: &clap::Error, usage: &str) -> ArgsFailure {
+    pub fn from_clap(error: &clap::Error, usage: &str, typed: &Typed<'_>) -> ArgsFailure {
         let invalid = context(error, ContextKind::InvalidArg);
         let value = context(error, ContextKind::InvalidValue);
         let usage = Usage::parse(usage);
@@ -55,13 +90,13 @@ impl ArgsFailure {
                     ),
                 )
             }
-            ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues => stderr(
-                1,
-                &usage.with(&format!(
+            ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues => {
+                let text = usage.with(&format!(
                     "coracle: '{path}' requires {}",
                     usage.required_words()
-                )),
-            ),
+                ));
+                stderr(1, &text)
+            }
             ErrorKind::UnknownArgument if !invalid.starts_with('-') => stderr(
                 1,
                 &usage.with(&format!("coracle: '{path}' {}", usage.accepted_words())),
@@ -69,14 +104,17 @@ impl ArgsFailure {
             ErrorKind::UnknownArgument => stderr(125, &usage.with(&unknown_flag(&invalid))),
             ErrorKind::InvalidValue if value.is_empty() => stderr(
                 125,
-                &usage.with(&format!("flag needs an argument: {}", flag(&invalid))),
+                &usage.with(&format!(
+                    "flag needs an argument: {}",
+                    typed.without_value(&invalid)
+                )),
             ),
             ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
                 let why = match error.source() {
                     Some(source) => source.to_string(),
                     None => format!("must be one of {}", context(error, ContextKind::ValidValue)),
                 };
-                let flag = flag(&invalid);
+                let flag = typed.names(&invalid);
                 stderr(
                     125,
                     &usage.with(&format!(
@@ -170,7 +208,11 @@ impl Usage {
             .filter(|word| !word.starts_with('['));
         let count = required.filter(|word| !word.is_empty()).count();
         let plural = if count == 1 { "" } else { "s" };
+        let most = self.arguments.split(' ').count();
         match self.has_optional_words() {
+            true if !self.arguments.contains("...") => {
+                format!("at least {count} and at most {most} arguments")
+            }
             true => format!("at least {count} argument{plural}"),
             false => format!("{count} argument{plural}"),
         }

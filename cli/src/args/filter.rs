@@ -1,14 +1,46 @@
-//! `ps --filter`: which containers are shown. Pure.
+//! `ps --filter`: which containers are shown. Pure: what a filter refers to is looked up by the caller.
 
-use runtime::Container;
+use netmgr::Protocol;
+use regex::Regex;
+use runtime::{Container, State};
+use time::OffsetDateTime;
+
+use crate::output::{inspect, ports};
 
 /// Filters of one `ps`: those with the same name are alternatives, different names must all hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Filters {
-    names: Vec<String>,
+    names: Vec<Regex>,
     statuses: Vec<String>,
     ids: Vec<String>,
     labels: Vec<String>,
+    exit_codes: Vec<i32>,
+    networks: Vec<String>,
+    volumes: Vec<String>,
+    published: Vec<PortRange>,
+    exposed: Vec<PortRange>,
+    /// Whether a health check or a swarm is asked for, which no container here has.
+    impossible: bool,
+    /// Images whose containers are shown, as written.
+    pub ancestors: Vec<String>,
+    /// Containers that the shown ones are older or newer than, as written.
+    pub before: Option<String>,
+    pub since: Option<String>,
+}
+
+/// What the filters refer to, once looked up.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub ancestor_ids: Vec<String>,
+    pub before: Option<OffsetDateTime>,
+    pub since: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PortRange {
+    first: u16,
+    last: u16,
+    protocol: Protocol,
 }
 
 /// Docker's texts.
@@ -16,11 +48,8 @@ pub struct Filters {
 pub enum FilterError {
     #[error("Invalid filter '{0}'")]
     Unknown(String),
-    #[error("Invalid filter 'status={0}'")]
-    Status(String),
-    /// Docker takes any regular expression; a name holds only letters, digits and `_.-`.
-    #[error("filter 'name={0}' is a regular expression, and only ^ and $ are built yet")]
-    Pattern(String),
+    #[error("Invalid filter '{name}={value}'")]
+    Value { name: String, value: String },
 }
 
 const STATUSES: [&str; 7] = [
@@ -37,18 +66,39 @@ impl Filters {
     pub fn new(pairs: &[(String, String)]) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
         for (name, value) in pairs {
-            match name.as_str() {
-                "name" => filters.names.push(name_pattern(value)?),
-                "id" => filters.ids.push(value.clone()),
-                "label" => filters.labels.push(value.clone()),
-                "status" if STATUSES.contains(&value.as_str()) => {
-                    filters.statuses.push(value.clone());
-                }
-                "status" => return Err(FilterError::Status(value.clone())),
-                _ => return Err(FilterError::Unknown(name.clone())),
-            }
+            filters.add(name, value)?;
         }
         Ok(filters)
+    }
+
+    fn add(&mut self, name: &str, value: &str) -> Result<(), FilterError> {
+        let invalid = || FilterError::Value {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        match name {
+            "name" => self.names.push(Regex::new(value).map_err(|_| invalid())?),
+            "id" => self.ids.push(value.to_owned()),
+            "label" => self.labels.push(value.to_owned()),
+            "status" if STATUSES.contains(&value) => self.statuses.push(value.to_owned()),
+            "exited" => self.exit_codes.push(value.parse().map_err(|_| invalid())?),
+            "network" => self.networks.push(value.to_owned()),
+            "volume" => self.volumes.push(value.to_owned()),
+            "publish" => self.published.push(port_range(value).ok_or_else(invalid)?),
+            "expose" => self.exposed.push(port_range(value).ok_or_else(invalid)?),
+            "ancestor" => self.ancestors.push(value.to_owned()),
+            "before" => self.before = Some(value.to_owned()),
+            "since" => self.since = Some(value.to_owned()),
+            "health" if value == "none" => {}
+            "health" if ["starting", "healthy", "unhealthy"].contains(&value) => {
+                self.impossible = true;
+            }
+            "is-task" if value == "false" => {}
+            "is-task" if value == "true" => self.impossible = true,
+            "status" | "health" | "is-task" => return Err(invalid()),
+            _ => return Err(FilterError::Unknown(name.to_owned())),
+        }
+        Ok(())
     }
 
     /// A filter on the status looks at containers that do not run, too.
@@ -56,50 +106,83 @@ impl Filters {
         !self.statuses.is_empty()
     }
 
-    pub fn accept(&self, container: &Container) -> bool {
-        let any = |values: &[String], test: &dyn Fn(&str) -> bool| {
-            values.is_empty() || values.iter().any(|value| test(value))
-        };
-        any(&self.names, &|pattern| matches(pattern, &container.name))
-            && any(&self.statuses, &|status| container.state.as_str() == status)
-            && any(&self.ids, &|id| container.id.starts_with(id))
+    pub fn accept(&self, container: &Container, found: &Found) -> bool {
+        fn any<T>(values: &[T], test: impl FnMut(&T) -> bool) -> bool {
+            values.is_empty() || values.iter().any(test)
+        }
+        // Inside Docker's engine a name begins with a slash, and people write `^/name$`.
+        let slashed = format!("/{}", container.name);
+        let is_named = |name: &Regex| name.is_match(&container.name) || name.is_match(&slashed);
+        !self.impossible
+            && any(&self.names, is_named)
+            && any(&self.statuses, |status| container.state.as_str() == status)
+            && any(&self.ids, |id| container.id.starts_with(id.as_str()))
+            && any(&self.exit_codes, |code| exited_with(container, *code))
+            && any(&self.networks, |name| is_on(container, name))
+            && any(&self.volumes, |name| mounts(container, name))
+            && any(&self.published, |range| publishes(container, *range))
+            && any(&self.exposed, |range| exposes(container, *range))
+            && any(&self.ancestors, |_| found.ancestor_ids.contains(&container.image_id))
+            && found.before.is_none_or(|then| container.created < then)
+            && found.since.is_none_or(|then| container.created > then)
             // Every label must be there.
             && self.labels.iter().all(|wanted| has_label(&container.resolved.labels, wanted))
     }
 }
 
-fn has_label(labels: &[(String, String)], wanted: &str) -> bool {
+pub fn has_label(labels: &[(String, String)], wanted: &str) -> bool {
     match wanted.split_once('=') {
         Some((key, value)) => labels.iter().any(|(k, v)| k == key && v == value),
         None => labels.iter().any(|(k, _)| k == wanted),
     }
 }
 
-/// `^/name$` is what Docker's own names look like inside the engine, so the slash is accepted.
-fn name_pattern(value: &str) -> Result<String, FilterError> {
-    let plain = value
-        .strip_prefix('^')
-        .unwrap_or(value)
-        .trim_start_matches('/');
-    let plain = plain.strip_suffix('$').unwrap_or(plain);
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if plain.bytes().all(is_name) {
-        Ok(value.replacen('/', "", 1))
-    } else {
-        Err(FilterError::Pattern(value.to_owned()))
-    }
+fn exited_with(container: &Container, wanted: i32) -> bool {
+    matches!(container.state, State::Exited { code, .. } if code == wanted)
 }
 
-fn matches(pattern: &str, name: &str) -> bool {
-    let from_start = pattern.starts_with('^');
-    let to_end = pattern.ends_with('$');
-    let plain = pattern.trim_start_matches('^').trim_end_matches('$');
-    match (from_start, to_end) {
-        (true, true) => name == plain,
-        (true, false) => name.starts_with(plain),
-        (false, true) => name.ends_with(plain),
-        (false, false) => name.contains(plain),
-    }
+fn is_on(container: &Container, network: &str) -> bool {
+    let by_id = |(attached, _): &(netmgr::Network, netmgr::Endpoint)| attached.id == network;
+    container.attachments.iter().any(by_id)
+        || inspect::network_names(container)
+            .iter()
+            .any(|name| name == network)
+}
+
+fn mounts(container: &Container, wanted: &str) -> bool {
+    container
+        .resolved
+        .mounts
+        .iter()
+        .any(|mount| mount.volume.as_deref() == Some(wanted) || mount.target == wanted)
+}
+
+fn publishes(container: &Container, range: PortRange) -> bool {
+    ports::published(container).iter().any(|run| {
+        let last = run.host.saturating_add(run.count.saturating_sub(1));
+        run.protocol == range.protocol && run.host <= range.last && range.first <= last
+    })
+}
+
+fn exposes(container: &Container, range: PortRange) -> bool {
+    let exposed = container.resolved.exposed_ports.iter();
+    exposed
+        .filter_map(|text| ports::parse_port(text))
+        .any(|(port, protocol)| {
+            protocol == range.protocol && (range.first..=range.last).contains(&port)
+        })
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`.
+fn port_range(text: &str) -> Option<PortRange> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (first, protocol) = ports::parse_port(&format!("{first}/{protocol}"))?;
+    Some(PortRange {
+        first,
+        last: last.parse().ok().filter(|last| *last >= first)?,
+        protocol,
+    })
 }
 
 #[cfg(test)]
@@ -115,42 +198,111 @@ mod tests {
         Filters::new(&pairs)
     }
 
-    #[test]
-    fn the_same_filter_twice_is_an_alternative_and_different_ones_are_conditions() {
-        let container = sample::running();
-        let accepts = |pairs: &[(&str, &str)]| filters(pairs).unwrap().accept(&container);
-        assert!(accepts(&[]));
-        assert!(accepts(&[("name", "x"), ("name", "web")]));
-        assert!(!accepts(&[("name", "web"), ("status", "exited")]));
-        assert!(accepts(&[("status", "exited"), ("status", "running")]));
-        assert!(accepts(&[("id", &container.id[..5])]));
-        assert!(!accepts(&[("id", "dd")]));
-        assert!(accepts(&[("label", "tier=front"), ("label", "tier")]));
-        assert!(!accepts(&[("label", "tier=front"), ("label", "nope")]));
+    #[track_caller]
+    fn check(container: &Container, pairs: &[(&str, &str)], expected: bool) {
+        let accepted = filters(pairs).unwrap().accept(container, &Found::default());
+        assert_eq!(accepted, expected, "{pairs:?}");
     }
 
     #[test]
-    fn names_match_anywhere_unless_anchored() {
-        assert!(matches("eb", "web1"));
-        assert!(!matches("^eb", "web1"));
-        assert!(matches("^web", "web1"));
-        assert!(!matches("^web$", "web1"));
-        let anchored = name_pattern("^/web1$").unwrap();
-        assert!(matches(&anchored, "web1"));
-        assert!(!matches(&anchored, "aweb1"));
-        assert_eq!(
-            name_pattern("we.*b"),
-            Err(FilterError::Pattern("we.*b".into()))
-        );
+    fn the_same_filter_twice_is_an_alternative_and_different_ones_are_conditions() {
+        let container = sample::running();
+        for (pairs, expected) in [
+            (&[][..], true),
+            (&[("name", "x"), ("name", "web")], true),
+            (&[("name", "web"), ("status", "exited")], false),
+            (&[("status", "exited"), ("status", "running")], true),
+            (&[("id", &container.id[..5])], true),
+            (&[("id", "dd")], false),
+            (&[("label", "tier=front"), ("label", "tier")], true),
+            (&[("label", "tier=front"), ("label", "nope")], false),
+        ] {
+            check(&container, pairs, expected);
+        }
+    }
+
+    #[test]
+    fn names_are_regular_expressions_with_and_without_the_slash() {
+        for (pattern, expected) in [
+            ("eb", true),
+            ("^eb", false),
+            ("^web", true),
+            ("^web$", false),
+            ("^web1$", true),
+            ("^/web1$", true),
+            ("w.b[0-9]", true),
+            ("w.b[2-9]", false),
+        ] {
+            check(&sample::running(), &[("name", pattern)], expected);
+        }
+    }
+
+    #[test]
+    fn ports_networks_volumes_and_codes_are_looked_at() {
+        for (name, value, expected) in [
+            ("publish", "8080", true),
+            ("publish", "8000-8100/tcp", true),
+            ("publish", "8080/udp", false),
+            ("publish", "80", false),
+            ("expose", "80", true),
+            ("expose", "8080", false),
+            ("network", "bridge", true),
+            ("network", "other", false),
+            ("volume", "data", true),
+            ("volume", "/x", true),
+            ("volume", "/tmp", false),
+            ("exited", "0", false),
+            ("health", "none", true),
+            ("health", "healthy", false),
+        ] {
+            check(&sample::running(), &[(name, value)], expected);
+        }
+        check(&sample::exited(), &[("exited", "137")], true);
+    }
+
+    #[test]
+    fn what_a_filter_refers_to_is_compared() {
+        let container = sample::running();
+        let accepts = |found: &Found| filters(&[]).unwrap().accept(&container, found);
+        let day = time::Duration::DAY;
+        assert!(accepts(&Found {
+            before: Some(container.created + day),
+            ..Found::default()
+        }));
+        assert!(!accepts(&Found {
+            before: Some(container.created),
+            ..Found::default()
+        }));
+        assert!(accepts(&Found {
+            since: Some(container.created - day),
+            ..Found::default()
+        }));
+        assert!(!accepts(&Found {
+            since: Some(container.created),
+            ..Found::default()
+        }));
+        let of = filters(&[("ancestor", "bb")]).unwrap();
+        assert!(!of.accept(&container, &Found::default()));
+        let ancestor_ids = vec![container.image_id.clone()];
+        assert!(of.accept(
+            &container,
+            &Found {
+                ancestor_ids,
+                ..Found::default()
+            }
+        ));
     }
 
     #[test]
     fn unknown_filters_are_refused_in_dockers_words() {
-        let text = |pairs: &[(&str, &str)]| filters(pairs).unwrap_err().to_string();
-        assert_eq!(text(&[("foo", "bar")]), "Invalid filter 'foo'");
-        assert_eq!(
-            text(&[("status", "bogus")]),
-            "Invalid filter 'status=bogus'"
-        );
+        for (name, value, text) in [
+            ("foo", "bar", "Invalid filter 'foo'"),
+            ("status", "bogus", "Invalid filter 'status=bogus'"),
+            ("exited", "x", "Invalid filter 'exited=x'"),
+            ("name", "[", "Invalid filter 'name=['"),
+            ("publish", "9-8", "Invalid filter 'publish=9-8'"),
+        ] {
+            assert_eq!(filters(&[(name, value)]).unwrap_err().to_string(), text);
+        }
     }
 }

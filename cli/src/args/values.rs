@@ -48,6 +48,37 @@ pub fn parse_dns(text: &str) -> Result<String, String> {
     }
 }
 
+/// `--rm=true`: what Go takes for a truth value, and its words for anything else.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {text:?}: invalid syntax"
+        )),
+    }
+}
+
+pub fn parse_integer(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.ParseInt: parsing {text:?}: {why}")
+    })
+}
+
+/// Seconds that `stop` waits; a negative number is for ever, which 136 years are.
+pub fn parse_stop_timeout(text: &str) -> Result<u32, String> {
+    let seconds = parse_integer(text)?;
+    Ok(u32::try_from(seconds.clamp(-1, u32::MAX.into())).unwrap_or(FOR_EVER))
+}
+
+/// What a stop timeout of -1 becomes.
+pub const FOR_EVER: u32 = u32::MAX;
+
 /// A domain, or `.` for no search list at all.
 pub fn parse_dns_search(text: &str) -> Result<String, String> {
     let label_ok = |label: &str| {
@@ -138,6 +169,24 @@ mod tests {
 
     fn own() -> HashMap<String, String> {
         HashMap::from([("HERE".to_owned(), "yes".to_owned())])
+    }
+
+    #[test]
+    fn numbers_and_truth_values_are_gos() {
+        assert_eq!(parse_bool("T"), Ok(true));
+        assert_eq!(parse_bool("FALSE"), Ok(false));
+        assert!(parse_bool("yes").unwrap_err().ends_with("invalid syntax"));
+        assert_eq!(parse_integer("-5"), Ok(-5));
+        assert_eq!(
+            parse_integer("x").unwrap_err(),
+            "strconv.ParseInt: parsing \"x\": invalid syntax"
+        );
+        assert_eq!(
+            parse_integer("99999999999999999999").unwrap_err(),
+            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"
+        );
+        assert_eq!(parse_stop_timeout("7"), Ok(7));
+        assert_eq!(parse_stop_timeout("-1"), Ok(FOR_EVER));
     }
 
     #[test]

@@ -15,6 +15,19 @@ pub fn close_options(root: &Command, args: &[OsString]) -> Vec<OsString> {
     args
 }
 
+/// `help COMMAND` is `COMMAND --help`.
+pub fn help_of(root: &Command, args: &[OsString]) -> Vec<OsString> {
+    let mut args = args.to_vec();
+    if let (command, Some(at)) = walk(root, &args)
+        && command.get_name() == root.get_name()
+        && args[at] == "help"
+    {
+        args.remove(at);
+        args.push("--help".into());
+    }
+    args
+}
+
 /// The command that `args` lead to, as far as they are understood.
 pub fn command<'a>(root: &'a Command, args: &[OsString]) -> &'a Command {
     walk(root, args).0

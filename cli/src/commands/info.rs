@@ -59,7 +59,9 @@ fn gather(context: &Context) -> Result<Value, Failure> {
     images.sort_unstable();
     images.dedup();
     let settings = engine.settings().clone();
-    let networks = engine.networks()?.len();
+    // And the two that have no bridge.
+    let networks = engine.networks()?.len() + output::inspect_network::BRIDGELESS.len();
+    let firewall = Firewall::of(settings.network.firewall);
     let host = rustix::system::uname();
     let of_host = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     Ok(json!({
@@ -72,7 +74,12 @@ fn gather(context: &Context) -> Result<Value, Failure> {
         "Images": images.len(),
         "Networks": networks,
         "Driver": "overlay2",
-        "Firewall": format!("{:?}", settings.network.firewall).to_lowercase(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": if runtime::cgroup::is_v2() { "2" } else { "1" },
+        "SecurityOptions": ["name=seccomp,profile=default"],
+        "Firewall": firewall.kind,
+        "FirewallCommand": firewall.command,
         "Profile": format!("{:?}", settings.network.profile).to_lowercase(),
         "KernelVersion": of_host(host.release()),
         "OperatingSystem": operating_system(),
@@ -83,6 +90,27 @@ fn gather(context: &Context) -> Result<Value, Failure> {
         "DockerRootDir": settings.root,
         "RunRoot": settings.run_root,
     }))
+}
+
+/// The firewall in force: `iptables` or `none`, and what writes it.
+struct Firewall {
+    kind: &'static str,
+    command: Option<std::path::PathBuf>,
+}
+
+impl Firewall {
+    fn of(wanted: netmgr::Firewall) -> Firewall {
+        match wanted {
+            netmgr::Firewall::None => Firewall {
+                kind: "none",
+                command: None,
+            },
+            netmgr::Firewall::Auto | netmgr::Firewall::Iptables => Firewall {
+                kind: "iptables",
+                command: netmgr::kernel::commands::path("iptables-restore"),
+            },
+        }
+    }
 }
 
 fn operating_system() -> String {
@@ -105,7 +133,15 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let memory = words::size(value["MemTotal"].as_u64().unwrap_or(0));
+    let memory = words::binary_size(value["MemTotal"].as_u64().unwrap_or(0));
+    let firewall = match (
+        value["Firewall"].as_str(),
+        value["FirewallCommand"].as_str(),
+    ) {
+        (Some("none"), _) => "none".to_owned(),
+        (_, Some(path)) => format!("iptables ({path})"),
+        _ => "iptables (iptables-restore is not installed)".to_owned(),
+    };
     [
         format!("Containers: {}", field("Containers")),
         format!(" Running: {}", field("ContainersRunning")),
@@ -114,10 +150,15 @@ fn text(value: &Value) -> String {
         format!("Networks: {}", field("Networks")),
         format!("Server Version: {}", field("ServerVersion")),
         format!("Storage Driver: {}", field("Driver")),
-        format!("Firewall: {}", field("Firewall")),
+        format!("Logging Driver: {}", field("LoggingDriver")),
+        format!("Cgroup Driver: {}", field("CgroupDriver")),
+        format!("Cgroup Version: {}", field("CgroupVersion")),
+        "Security Options:\n seccomp\n  Profile: default".to_owned(),
+        format!("Firewall: {firewall}"),
         format!("Profile: {}", field("Profile")),
         format!("Kernel Version: {}", field("KernelVersion")),
         format!("Operating System: {}", field("OperatingSystem")),
+        format!("OSType: {}", field("OSType")),
         format!("Architecture: {}", field("Architecture")),
         format!("CPUs: {}", field("NCPU")),
         format!("Total Memory: {memory}"),

@@ -4,11 +4,11 @@ use clap::{Args, ValueEnum};
 use runtime::Engine;
 use serde_json::Value;
 
-use super::{Answer, Context, find_network, is_not_found};
+use super::{Answer, Context, find_image, is_not_found, network};
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Missing, Template};
-use crate::output::{inspect, inspect_image, inspect_network};
+use crate::output::{inspect, inspect_image};
 
 /// Return low-level information on containers, images and networks
 #[derive(Debug, Args)]
@@ -45,9 +45,8 @@ pub enum Kind {
 pub fn run(context: &Context, options: Inspect) -> Answer {
     let format = Format::parse(&options.format)?;
     let mut engine = context.engine()?;
-    let root = context.global.root.clone();
     show(&options.names, &format, |name| {
-        object(&mut engine, &root, name, options.kind)
+        object(&mut engine, name, options.kind)
     })
 }
 
@@ -120,23 +119,19 @@ fn template_failure(error: &output::template::TemplateError, code: i32) -> Failu
 }
 
 /// The first of container, image and network that goes by the name.
-fn object(
-    engine: &mut Engine,
-    root: &std::path::Path,
-    name: &str,
-    kind: Option<Kind>,
-) -> Result<Value, Failure> {
+fn object(engine: &mut Engine, name: &str, kind: Option<Kind>) -> Result<Value, Failure> {
     let wanted = |this: Kind| kind.is_none_or(|kind| kind == this);
     if wanted(Kind::Container) {
         match engine.find(name).map_err(Failure::from) {
-            Ok(container) => return Ok(inspect::container(&container, root)),
+            Ok(container) => {
+                return Ok(inspect::container(&container, &engine.paths(&container.id)));
+            }
             Err(failure) if is_not_found(&failure) => {}
             Err(failure) => return Err(failure),
         }
     }
-    // What is no reference cannot name an image; it may still name a network, or nothing.
     if wanted(Kind::Image)
-        && let Some(image) = engine.find_image(name).or_else(no_such_reference)?
+        && let Some(image) = find_image(engine, name)?
     {
         let sizes = engine.images()?;
         let size = sizes
@@ -146,8 +141,8 @@ fn object(
         return Ok(inspect_image::image(&image, size)?);
     }
     if wanted(Kind::Network) {
-        match find_network(engine, name) {
-            Ok((network, endpoints)) => return Ok(inspect_network::network(&network, &endpoints)),
+        match network::find(engine, name) {
+            Ok(value) => return Ok(value),
             Err(failure) if is_not_found(&failure) => {}
             Err(failure) => return Err(failure),
         }
@@ -156,13 +151,6 @@ fn object(
         text: format!("Error: No such object: {name}"),
         code: 1,
     })
-}
-
-fn no_such_reference(error: runtime::Error) -> Result<Option<image::Image>, runtime::Error> {
-    match error.kind() {
-        runtime::ErrorKind::Invalid | runtime::ErrorKind::NotFound => Ok(None),
-        _ => Err(error),
-    }
 }
 
 #[cfg(test)]

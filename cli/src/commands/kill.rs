@@ -20,9 +20,13 @@ pub struct Kill {
 
 pub fn run(context: &Context, options: Kill) -> Answer {
     let mut engine = context.engine()?;
+    let signal = match options.signal.as_str() {
+        "" => "KILL",
+        name => name,
+    };
     each(&options.containers, |name| {
         engine
-            .kill(name, &options.signal)
+            .kill(name, signal)
             .map_err(|error| match error.kind() {
                 // The signal is wrong, not the container.
                 runtime::ErrorKind::Invalid => Failure::Engine(error),

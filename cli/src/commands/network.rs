@@ -4,15 +4,16 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use ipnet::Ipv4Net;
 use netmgr::NetworkRequest;
+use runtime::{Container, Engine, State};
+use serde_json::Value;
 
-use super::{
-    Answer, Context, each, find_network, inspect, is_not_found, listing, print_rows, tell,
-};
+use super::{Answer, Context, each, inspect, is_not_found, listing, print_rows, tell};
+use crate::args::network_filter::{self, Listed};
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::container::Length;
-use crate::output::inspect_network;
+use crate::output::inspect_network::{self, BRIDGELESS, Bridgeless};
 
 #[derive(Debug, Subcommand)]
 pub enum Network {
@@ -91,6 +92,9 @@ pub struct Ls {
         hide_default_value = true
     )]
     format: String,
+    /// Show only those that match: name=, id=, driver=, type=, label=, scope=, dangling=
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
+    filter: Vec<(String, String)>,
 }
 
 /// Remove one or more networks
@@ -110,14 +114,26 @@ pub fn run(context: &Context, command: Network) -> Answer {
         Network::Inspect(options) => {
             let format = inspect::Format::parse(&options.format)?;
             let mut engine = context.engine()?;
-            inspect::show(&options.networks, &format, |name| {
-                let (network, endpoints) = find_network(&mut engine, name)?;
-                Ok(inspect_network::network(&network, &endpoints))
-            })
+            inspect::show(&options.networks, &format, |name| find(&mut engine, name))
         }
         Network::Ls(options) => ls(context, &options),
         Network::Rm(options) => rm(context, &options),
     }
+}
+
+/// What `inspect` shows of the network that a name, an ID or a unique prefix of an ID stands for.
+pub fn find(engine: &mut Engine, name: &str) -> Result<Value, Failure> {
+    let Some(bridgeless) = Bridgeless::find(name) else {
+        let (network, endpoints) = engine.find_network(name)?;
+        return Ok(inspect_network::network(&network, &endpoints));
+    };
+    let containers = engine.list()?;
+    let inside: Vec<&Container> = containers
+        .iter()
+        .filter(|container| matches!(container.state, State::Running { .. }))
+        .filter(|container| output::inspect::network_names(container) == [bridgeless.name])
+        .collect();
+    Ok(bridgeless.inspect(&inside))
 }
 
 fn create(context: &Context, options: Create) -> Answer {
@@ -152,16 +168,25 @@ fn request(options: Create) -> Result<NetworkRequest, Failure> {
 
 fn ls(context: &Context, options: &Ls) -> Answer {
     let listing = listing(&inspect_network::COLUMNS, options.quiet, &options.format)?;
-    let mut networks = context.engine()?.networks()?;
-    networks.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    let filters = network_filter::Filters::new(&options.filter)
+        .map_err(|error| Failure::Own(error.into()))?;
+    let networks = context.engine()?.networks()?;
     let length = match options.no_trunc {
         true => Length::Full,
         false => Length::Cut,
     };
-    let rows: Vec<_> = networks
+    let mut rows: Vec<_> = networks
         .iter()
+        .filter(|(network, endpoints)| filters.accept(&Listed::of(network, endpoints)))
         .map(|(network, _)| inspect_network::row(network, length))
         .collect();
+    let bridgeless = BRIDGELESS.iter();
+    rows.extend(
+        bridgeless
+            .filter(|network| filters.accept(&Listed::of_bridgeless(network)))
+            .map(|network| network.row(length)),
+    );
+    rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
     print_rows(&listing, &rows)
 }
 

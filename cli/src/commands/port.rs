@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{Answer, Context, print_listing};
+use crate::args::values;
 use crate::failure::Failure;
 use crate::output::ports;
 
@@ -18,13 +19,7 @@ pub struct Port {
 
 pub fn run(context: &Context, options: Port) -> Answer {
     let plain = |text: String| Failure::Plain { text, code: 1 };
-    let wanted = match &options.port {
-        Some(text) => Some(
-            ports::parse_port(text)
-                .ok_or_else(|| plain(format!("Error: invalid port ({text})")))?,
-        ),
-        None => None,
-    };
+    let wanted = options.port.as_deref().map(parse).transpose()?;
     let container = context.engine()?.find(&options.container)?;
     let lines = ports::lines(&ports::published(&container));
     let Some((port, protocol)) = wanted else {
@@ -36,15 +31,27 @@ pub fn run(context: &Context, options: Port) -> Answer {
     };
     let found: Vec<String> = lines
         .into_iter()
-        .filter(|(p, q, _)| *p == port && *q == protocol)
+        .filter(|(p, q, _)| *p == port && q.as_str() == protocol)
         .map(|(_, _, at)| at)
         .collect();
     if found.is_empty() {
         return Err(plain(format!(
-            "Error: No public port '{port}/{}' published for {}",
-            protocol.as_str(),
+            "Error: No public port '{}' published for {}",
+            options.port.unwrap_or_default(),
             options.container
         )));
     }
     print_listing(&found.join("\n"))
+}
+
+/// `80` or `80/udp`. Whatever stands for the protocol is looked for, as Docker does it.
+fn parse(text: &str) -> Result<(u16, &str), Failure> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    match values::parse_integer(port).map(u16::try_from) {
+        Ok(Ok(port)) => Ok((port, protocol)),
+        _ => Err(Failure::Plain {
+            text: format!("Error: invalid port ({port})"),
+            code: 1,
+        }),
+    }
 }

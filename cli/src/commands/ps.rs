@@ -1,11 +1,13 @@
 //! `ps`: lists containers.
 
+use std::collections::HashMap;
+
 use clap::Args;
-use runtime::State;
+use runtime::{Container, Engine, State};
 use time::OffsetDateTime;
 
-use super::{Answer, Context, listing, print_rows};
-use crate::args::filter::Filters;
+use super::{Answer, Context, find_image, listing, print_rows};
+use crate::args::filter::{Filters, Found};
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output::container::{COLUMNS, Length, row};
@@ -24,8 +26,8 @@ pub struct Ps {
     #[arg(short, long)]
     latest: bool,
     /// Show the last so many containers, whatever their state
-    #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
+    #[arg(short = 'n', long, value_name = "N", value_parser = values::parse_integer)]
+    last: Option<i64>,
     /// Do not cut the output
     #[arg(long)]
     no_trunc: bool,
@@ -37,7 +39,7 @@ pub struct Ps {
         hide_default_value = true
     )]
     format: String,
-    /// Show only those that match: name=, status=, id=, label=
+    /// Show only those that match: name=, status=, id=, label=, ancestor=, network=, ...
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
     filter: Vec<(String, String)>,
 }
@@ -47,20 +49,63 @@ pub fn run(context: &Context, options: Ps) -> Answer {
     let listing = listing(&COLUMNS, options.quiet, &options.format)?;
     let last = match options.latest {
         true => Some(1),
-        false => options.last,
+        // Docker's own default is -1: no limit.
+        false => options.last.and_then(|count| usize::try_from(count).ok()),
     };
     let all = options.all || last.is_some() || filters.names_a_status();
-    let containers = context.engine()?.list()?;
+    let mut engine = context.engine()?;
+    let found = look_up(&mut engine, &filters)?;
+    let containers = engine.list()?;
+    let current = names_of_images(&mut engine)?;
     let shown = containers
         .iter()
         .filter(|container| all || matches!(container.state, State::Running { .. }))
-        .filter(|container| filters.accept(container))
+        .filter(|container| filters.accept(container, &found))
         .take(last.unwrap_or(usize::MAX));
     let length = match options.no_trunc {
         true => Length::Full,
         false => Length::Cut,
     };
     let now = OffsetDateTime::now_utc();
-    let rows: Vec<_> = shown.map(|container| row(container, now, length)).collect();
+    let rows: Vec<_> = shown
+        .map(|container| row(container, &shown_image(container, &current), now, length))
+        .collect();
     print_rows(&listing, &rows)
+}
+
+/// An image that is not there has no containers; a container that is not there is an error.
+fn look_up(engine: &mut Engine, filters: &Filters) -> Result<Found, Failure> {
+    let mut ancestor_ids = Vec::new();
+    for name in &filters.ancestors {
+        ancestor_ids.extend(find_image(engine, name)?.map(|image| image.id));
+    }
+    let mut created = |name: &Option<String>| match name {
+        Some(name) => engine.find(name).map(|container| Some(container.created)),
+        None => Ok(None),
+    };
+    Ok(Found {
+        ancestor_ids,
+        before: created(&filters.before)?,
+        since: created(&filters.since)?,
+    })
+}
+
+/// Name and tag of each image, and its ID.
+fn names_of_images(engine: &mut Engine) -> Result<HashMap<String, String>, Failure> {
+    let images = engine.images()?.into_iter();
+    Ok(images
+        .map(|image| (format!("{}:{}", image.repository, image.tag), image.id))
+        .collect())
+}
+
+/// As it was asked for, or its ID where that name means another image by now.
+fn shown_image(container: &Container, current: &HashMap<String, String>) -> String {
+    let asked = &container.request.image;
+    let name = image::Reference::parse(asked).map(|name| name.to_string());
+    match name.ok().and_then(|name| current.get(&name)) {
+        Some(id) if *id == container.image_id => asked.clone(),
+        // A name with a digest, or an ID.
+        _ if asked.contains('@') => asked.clone(),
+        _ => container.image_id.clone(),
+    }
 }

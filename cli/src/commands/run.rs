@@ -57,10 +57,16 @@ pub fn run(context: &Context, options: Run) -> Answer {
     }
 }
 
-/// Docker's text. There is nothing to publish: the container's ports are the host's own.
+/// Docker's text for the host's network; without any it says nothing. There is nothing to publish: the container's ports
+/// are the host's own, or nobody's.
 pub fn warn_of_ports_without_effect(request: &mut ContainerRequest) {
-    if request.network == NetworkMode::Host && !request.ports.is_empty() {
-        eprintln!("WARNING: Published ports are discarded when using host network mode");
+    let mode = match request.network {
+        NetworkMode::Host => "host",
+        NetworkMode::None => "none",
+        NetworkMode::Bridge | NetworkMode::Named(_) => return,
+    };
+    if !request.ports.is_empty() {
+        eprintln!("WARNING: Published ports are discarded when using {mode} network mode");
         request.ports.clear();
     }
 }

@@ -55,14 +55,14 @@ fn attached(context: &Context, options: &Start) -> Answer {
     // As with Docker, `-i` for a container that was made without it attaches nothing.
     let interactive = options.interactive && request.open_stdin;
     streams::check_terminal(interactive, request.tty)?;
-    match engine.start(name, StartMode::Attached)? {
-        Some(session) => {
-            let signals = match request.tty {
-                true => Signals::ToUs,
-                false => Signals::ToProgram,
-            };
-            streams::relay(&mut engine, session, interactive, signals)
-        }
-        None => Ok(0),
-    }
+    let session = match engine.start(name, StartMode::Attached)? {
+        Some(session) => session,
+        // It runs already.
+        None => engine.attach(name)?,
+    };
+    let signals = match request.tty {
+        true => Signals::ToUs,
+        false => Signals::ToProgram,
+    };
+    streams::relay(&mut engine, session, interactive, signals)
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{Answer, Context, each};
+use crate::args::values;
 use crate::output;
 
 /// Stop one or more running containers
@@ -10,7 +11,7 @@ use crate::output;
 #[command(override_usage = "coracle stop [OPTIONS] CONTAINER [CONTAINER...]")]
 pub struct Stop {
     /// Seconds to wait before killing
-    #[arg(short = 't', long = "timeout", alias = "time", value_name = "SECONDS")]
+    #[arg(short = 't', long = "timeout", alias = "time", value_name = "SECONDS", value_parser = values::parse_stop_timeout)]
     timeout: Option<u32>,
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,

@@ -56,6 +56,10 @@ pub fn relay(
     match engine.relay(session, streams)? {
         Outcome::Exited(code) => Ok(code),
         Outcome::Detached => Ok(0),
+        Outcome::GivenUp => Err(Failure::Plain {
+            text: "got 3 SIGTERM/SIGINTs, forcefully exiting".to_owned(),
+            code: 1,
+        }),
     }
 }
 

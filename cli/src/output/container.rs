@@ -4,6 +4,7 @@ use runtime::{Container, State};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::inspect_network::pairs;
 use super::listing::Columns;
 use super::{ports, short_id, words};
 
@@ -20,6 +21,7 @@ pub const COLUMNS: Columns = Columns {
         ("Ports", "PORTS"),
         ("Names", "NAMES"),
         ("Labels", "LABELS"),
+        ("Label", "LABEL"),
         ("Mounts", "MOUNTS"),
         ("LocalVolumes", "LOCAL VOLUMES"),
         ("Networks", "NETWORKS"),
@@ -35,8 +37,13 @@ pub enum Length {
     Full,
 }
 
-/// One row, as of `now`.
-pub fn row(container: &Container, now: OffsetDateTime, length: Length) -> Map<String, Value> {
+/// One row, as of `now`. `image` is what the image goes by now.
+pub fn row(
+    container: &Container,
+    image: &str,
+    now: OffsetDateTime,
+    length: Length,
+) -> Map<String, Value> {
     let cut = length == Length::Cut;
     let id = if cut {
         short_id(&container.id)
@@ -69,7 +76,7 @@ pub fn row(container: &Container, now: OffsetDateTime, length: Length) -> Map<St
         .filter(|m| m.volume.is_some());
     let value = json!({
         "ID": id,
-        "Image": image(container, length),
+        "Image": self::image(image, length),
         "Command": words::quote(&command),
         "CreatedAt": words::timestamp(container.created),
         "RunningFor": words::ago(container.created, now),
@@ -78,6 +85,7 @@ pub fn row(container: &Container, now: OffsetDateTime, length: Length) -> Map<St
         "Ports": ports::column(container),
         "Names": container.name,
         "Labels": labels(&container.resolved.labels),
+        "Label": pairs(&container.resolved.labels),
         "Mounts": mounts.join(","),
         "LocalVolumes": volumes.count().to_string(),
         "Networks": super::inspect::network_names(container).join(","),
@@ -90,12 +98,11 @@ pub fn row(container: &Container, now: OffsetDateTime, length: Length) -> Map<St
     }
 }
 
-/// As asked for; an image that was named by its ID is cut like one.
-fn image(container: &Container, length: Length) -> String {
-    let asked = &container.request.image;
-    match asked.strip_prefix("sha256:") {
-        Some(_) if length == Length::Cut => short_id(asked).to_owned(),
-        _ => asked.clone(),
+/// An image that goes by its ID is cut like one.
+fn image(name: &str, length: Length) -> &str {
+    match name.strip_prefix("sha256:") {
+        Some(_) if length == Length::Cut => short_id(name),
+        _ => name,
     }
 }
 
@@ -140,7 +147,7 @@ mod tests {
         let containers = [sample::created(), sample::exited(), sample::running()];
         let rows: Vec<_> = containers
             .iter()
-            .map(|container| row(container, sample::NOW, length))
+            .map(|container| row(container, &container.request.image, sample::NOW, length))
             .collect();
         listing::render(&COLUMNS, format, &rows).unwrap()
     }
@@ -183,7 +190,7 @@ cccccccccccc   bb                                 \"sh -c 'sleep 1000 #…\"   1
 
     #[test]
     fn every_field_of_a_row_has_a_heading() {
-        let row = row(&sample::running(), sample::NOW, Length::Cut);
+        let row = row(&sample::running(), "bb", sample::NOW, Length::Cut);
         let mut fields: Vec<&str> = row.keys().map(String::as_str).collect();
         let mut headings: Vec<&str> = COLUMNS.headings.iter().map(|(field, _)| *field).collect();
         fields.sort_unstable();

@@ -1,21 +1,19 @@
 //! Containers in the shape of `docker inspect`, with its key names. Pure.
 
-use std::path::Path;
-
 use netmgr::{Endpoint, Network, PortRequest};
+use runtime::engine::ContainerPaths;
 use runtime::{Container, MountKind, NetworkMode, State};
 use serde_json::{Map, Value, json};
 
 use super::inspect_network::{mac, pairs};
-use super::{ports, words};
+use super::{ports, short_id, words};
+use crate::args::values::FOR_EVER;
 
-/// `root` is the engine's, for the paths that containers have below it.
-pub fn container(container: &Container, root: &Path) -> Value {
+pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
     let resolved = &container.resolved;
     let mut words = resolved.entrypoint.iter().chain(&resolved.command);
     let path = words.next().cloned().unwrap_or_default();
     let arguments: Vec<&String> = words.collect();
-    let storage = root.join("containers").join(&container.id);
     json!({
         "Id": container.id,
         "Created": words::rfc3339(container.created),
@@ -23,10 +21,10 @@ pub fn container(container: &Container, root: &Path) -> Value {
         "Args": arguments,
         "State": state(&container.state),
         "Image": container.image_id,
-        "ResolvConfPath": storage.join("resolv.conf"),
-        "HostnamePath": storage.join("hostname"),
-        "HostsPath": storage.join("hosts"),
-        "LogPath": storage.join("json.log"),
+        "ResolvConfPath": paths.resolv_conf,
+        "HostnamePath": paths.hostname,
+        "HostsPath": paths.hosts,
+        "LogPath": paths.log,
         "Name": format!("/{}", container.name),
         "RestartCount": 0,
         "Driver": "overlay2",
@@ -229,7 +227,7 @@ fn config(container: &Container) -> Value {
         "Env": resolved.env,
         "Cmd": null_if_empty(resolved.command.clone()),
         "Image": request.image,
-        "Volumes": null,
+        "Volumes": volumes(container),
         "WorkingDir": resolved.workdir,
         "Entrypoint": null_if_empty(resolved.entrypoint.clone()),
         "OnBuild": null,
@@ -237,9 +235,31 @@ fn config(container: &Container) -> Value {
         "StopSignal": resolved.stop_signal,
     });
     if let Some(seconds) = request.stop_timeout {
-        config["StopTimeout"] = seconds.into();
+        config["StopTimeout"] = match seconds {
+            FOR_EVER => (-1).into(),
+            seconds => seconds.into(),
+        };
     }
     config
+}
+
+/// Where the image or `-v /path` asks for a volume without a name.
+fn volumes(container: &Container) -> Value {
+    let is_named = |target: &str| {
+        let named = container.request.mounts.iter();
+        named
+            .filter(|mount| mount.kind != MountKind::Anonymous)
+            .any(|mount| mount.target.as_os_str() == target)
+    };
+    let targets = container.resolved.mounts.iter().map(|mount| &mount.target);
+    let map: Map<String, Value> = targets
+        .filter(|target| !is_named(target))
+        .map(|target| (target.clone(), json!({})))
+        .collect();
+    match map.is_empty() {
+        true => Value::Null,
+        false => map.into(),
+    }
 }
 
 fn network_settings(container: &Container) -> Value {
@@ -247,7 +267,11 @@ fn network_settings(container: &Container) -> Value {
         json!({
             "IPAMConfig": null,
             "Links": null,
-            "Aliases": null,
+            // On a user network a container goes by the beginning of its ID, too.
+            "Aliases": match network.name.as_str() {
+                Network::DEFAULT => Value::Null,
+                _ => json!([short_id(&container.id)]),
+            },
             "NetworkID": network.id,
             "EndpointID": endpoint.id,
             "Gateway": network.gateway.to_string(),
@@ -330,7 +354,14 @@ mod tests {
     use crate::output::sample;
 
     fn inspect(of: &Container) -> Value {
-        container(of, Path::new("/root"))
+        let file = |name: &str| std::path::Path::new("/storage").join(name);
+        let paths = ContainerPaths {
+            log: file("log"),
+            hosts: file("hosts"),
+            hostname: file("hostname"),
+            resolv_conf: file("resolv.conf"),
+        };
+        container(of, &paths)
     }
 
     #[test]
@@ -338,6 +369,8 @@ mod tests {
         let value = inspect(&sample::running());
         assert_eq!(value["Name"], "/web1");
         assert_eq!(value["Path"], "sh");
+        assert_eq!(value["LogPath"], "/storage/log");
+        assert_eq!(value["HostsPath"], "/storage/hosts");
         assert_eq!(value["Args"], json!(["-c", "sleep 1000 # \"quoted\""]));
         assert_eq!(value["Image"], format!("sha256:{}", sample::id('a')));
         assert_eq!(
@@ -386,6 +419,10 @@ mod tests {
         let settings = &inspect(&container)["NetworkSettings"];
         assert_eq!(settings["IPAddress"], "");
         assert_eq!(settings["Networks"]["n1"]["IPAddress"], "172.18.0.2");
+        assert_eq!(
+            settings["Networks"]["n1"]["Aliases"],
+            json!(["cccccccccccc"])
+        );
     }
 
     #[test]

@@ -18,17 +18,110 @@ pub const COLUMNS: Columns = Columns {
         ("IPv6", "IPV6"),
         ("Internal", "INTERNAL"),
         ("Labels", "LABELS"),
+        ("Label", "LABEL"),
     ],
 };
 
+/// Docker's two networks without a bridge: `--network host` and `--network none`. They are in no table; their IDs are the
+/// same on every host, for scripts that remember them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bridgeless {
+    pub name: &'static str,
+    pub driver: &'static str,
+    /// The SHA-256 of `coracle network NAME`.
+    pub id: &'static str,
+}
+
+pub const BRIDGELESS: [Bridgeless; 2] = [
+    Bridgeless {
+        name: "host",
+        driver: "host",
+        id: "4dbf42b2c32a19648a973ed93e7b43425fe551e1e6267a4f772d7284964d0902",
+    },
+    Bridgeless {
+        name: "none",
+        driver: "null",
+        id: "969cc54ea64d282a8e4e448d8b8bc31b51d3d3c8a585549ab35b44c394c55803",
+    },
+];
+
+impl Bridgeless {
+    /// By name, ID or the beginning of an ID.
+    pub fn find(name: &str) -> Option<&'static Bridgeless> {
+        let exact = BRIDGELESS.iter().find(|network| network.name == name);
+        // Two digits may be the beginning of somebody else's ID as well; scripts give twelve.
+        let by_id = |network: &&Bridgeless| name.len() >= 12 && network.id.starts_with(name);
+        exact.or_else(|| BRIDGELESS.iter().find(by_id))
+    }
+
+    pub fn row(&self, length: container::Length) -> Map<String, Value> {
+        to_row(json!({
+            "ID": cut(self.id, length),
+            "Name": self.name,
+            "Driver": self.driver,
+            "Scope": "local",
+            "CreatedAt": super::words::NEVER,
+            "IPv4": "true",
+            "IPv6": "false",
+            "Internal": "false",
+            "Labels": "",
+            "Label": {},
+        }))
+    }
+
+    /// `containers` are those that run in it.
+    pub fn inspect(&self, containers: &[&runtime::Container]) -> Value {
+        let attached: Map<String, Value> = containers
+            .iter()
+            .map(|container| {
+                let value = json!({
+                    "Name": container.name,
+                    "EndpointID": "",
+                    "MacAddress": "",
+                    "IPv4Address": "",
+                    "IPv6Address": "",
+                });
+                (container.id.clone(), value)
+            })
+            .collect();
+        json!({
+            "Name": self.name,
+            "Id": self.id,
+            "Created": super::words::NEVER,
+            "Scope": "local",
+            "Driver": self.driver,
+            "EnableIPv6": false,
+            "IPAM": {"Driver": "default", "Options": null, "Config": []},
+            "Internal": false,
+            "Attachable": false,
+            "Ingress": false,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": false,
+            "Containers": attached,
+            "Options": {},
+            "Labels": {},
+        })
+    }
+}
+
+fn cut(id: &str, length: container::Length) -> &str {
+    match length {
+        container::Length::Cut => short_id(id),
+        container::Length::Full => id,
+    }
+}
+
+fn to_row(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(row) => row,
+        _ => Map::new(),
+    }
+}
+
 pub fn row(network: &Network, length: container::Length) -> Map<String, Value> {
-    let id = match length {
-        container::Length::Cut => short_id(&network.id),
-        container::Length::Full => &network.id,
-    };
     let created = super::words::parse_rfc3339(&network.created);
-    let value = json!({
-        "ID": id,
+    to_row(json!({
+        "ID": cut(&network.id, length),
         "Name": network.name,
         "Driver": "bridge",
         "Scope": "local",
@@ -37,11 +130,8 @@ pub fn row(network: &Network, length: container::Length) -> Map<String, Value> {
         "IPv6": "false",
         "Internal": network.internal.to_string(),
         "Labels": container::labels(&network.labels),
-    });
-    match value {
-        Value::Object(row) => row,
-        _ => Map::new(),
-    }
+        "Label": pairs(&network.labels),
+    }))
 }
 
 pub fn network(network: &Network, endpoints: &[Endpoint]) -> Value {
@@ -110,6 +200,27 @@ mod tests {
         assert_eq!(attached["Name"], "web1");
         assert_eq!(attached["IPv4Address"], "172.18.0.2/16");
         assert_eq!(attached["MacAddress"], "02:42:ac:12:00:02");
+    }
+
+    #[test]
+    fn networks_without_a_bridge_are_found_by_name_and_by_id() {
+        let [host, none] = BRIDGELESS;
+        for (name, expected) in [
+            ("host", Some(host)),
+            ("none", Some(none)),
+            (&host.id[..12], Some(host)),
+            (none.id, Some(none)),
+            ("", None),
+            ("bridge", None),
+            (&host.id[..2], None),
+        ] {
+            assert_eq!(Bridgeless::find(name).copied(), expected, "{name}");
+        }
+        let container = sample::running();
+        let value = none.inspect(&[&container]);
+        assert_eq!(value["Driver"], "null");
+        assert_eq!(value["Containers"][&container.id]["Name"], "web1");
+        assert_eq!(host.row(container::Length::Cut)["ID"], host.id[..12]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::table;
-use super::template::{Missing, Template, TemplateError};
+use super::template::{self, Missing, Template, TemplateError};
 
 /// A listing's columns: field name and heading, in the table's order for those that the table shows.
 pub struct Columns {
@@ -56,7 +56,7 @@ impl Listing {
 
     pub fn render(&self, rows: &[Map<String, Value>]) -> Result<String, ListingError> {
         match &self.kind {
-            Kind::Json => Ok(lines(rows.iter().map(json))),
+            Kind::Json => Ok(lines(rows.iter().map(template::row_json))),
             Kind::Rows(template) => Ok(lines(each(template, rows)?)),
             Kind::Table(template) => {
                 let mut table = vec![execute(template, self.headings.clone())?];
@@ -101,21 +101,6 @@ fn unescape(template: &str) -> String {
 
 fn lines(rows: impl IntoIterator<Item = String>) -> String {
     rows.into_iter().collect::<Vec<_>>().join("\n")
-}
-
-/// Keys in order and `<`, `>`, `&` escaped, as Go writes maps.
-fn json(row: &Map<String, Value>) -> String {
-    let mut pairs: Vec<(&String, &Value)> = row.iter().collect();
-    pairs.sort_by_key(|(key, _)| *key);
-    let sorted: Map<String, Value> = pairs
-        .into_iter()
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    Value::Object(sorted)
-        .to_string()
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct Progress<'a> {
     layers: Vec<(String, String)>,
     drawn: usize,
     last_redraw: Option<Instant>,
+    /// Said once the registry has answered: a pull that never began is not announced.
+    heading: Option<String>,
 }
 
 impl<'a> Progress<'a> {
@@ -38,6 +40,7 @@ impl<'a> Progress<'a> {
             layers: Vec::new(),
             drawn: 0,
             last_redraw: None,
+            heading: None,
         }
     }
 
@@ -52,9 +55,12 @@ impl<'a> Progress<'a> {
         if self.style == Style::Quiet {
             return;
         }
+        if let Some(heading) = self.heading.take() {
+            self.line(&heading);
+        }
         match event {
             PullEvent::Started { tag, repository } => {
-                self.line(&format!("{tag}: Pulling from {repository}"));
+                self.heading = Some(format!("{tag}: Pulling from {repository}"));
             }
             PullEvent::PullingFsLayer { layer } => self.layer(layer, "Pulling fs layer".into()),
             PullEvent::AlreadyExists { layer } => self.layer(layer, "Already exists".into()),

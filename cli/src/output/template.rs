@@ -6,6 +6,8 @@ mod functions;
 mod lex;
 mod parse;
 
+pub use functions::row_json;
+
 use serde_json::Value;
 
 /// A parsed template.
@@ -111,6 +113,8 @@ mod tests {
             ("{{json (split .Name \"/\")}}", r#"["","c1"]"#),
             ("{{truncate .Name 2}}", "/c"),
             ("{{pad .Name 1 2}}|", " /c1  |"),
+            ("{{slice .Name 1 3}}{{slice .Name 2}}", "c11"),
+            ("{{json (slice .Args 1)}}", "[\"true\"]"),
             ("{{println .Name}}", "/c1\n"),
             (
                 "{{eq .State.Pid 42}} {{ne .Name \"x\"}} {{not .Empty}}",
@@ -125,6 +129,27 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(render(text, &value()).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_row_gives_single_labels_and_keeps_their_map_to_itself() {
+        let row = json!({"Name": "<c1>", "Id": 1, "Label": {"a.b": "1,2"}});
+        let field = |text: &str| Template::parse(text).unwrap().render(&row, Missing::Field);
+        assert_eq!(
+            field("{{.Label \"a.b\"}}|{{.Label \"x\"}}|").unwrap(),
+            "1,2||"
+        );
+        assert_eq!(
+            field("{{json .}}").unwrap(),
+            "{\"Id\":1,\"Name\":\"\\u003cc1\\u003e\"}"
+        );
+        let heading = Template::parse("{{.Label \"com.example.the-tier\"}}").unwrap();
+        assert_eq!(
+            heading
+                .render(&json!({"Label": "LABEL"}), Missing::Field)
+                .as_deref(),
+            Ok("the tier")
+        );
     }
 
     #[test]

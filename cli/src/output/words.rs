@@ -56,6 +56,24 @@ pub fn size(bytes: u64) -> String {
     size_with(bytes, 3)
 }
 
+/// Four significant digits and powers of 1024: `23.54GiB`.
+pub fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let whole_digits = (value.max(1.0).log10() as usize) + 1;
+    let text = format!("{value:.*}", 4usize.saturating_sub(whole_digits));
+    let short = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{short}{}", UNITS[unit])
+}
+
 /// The same with `digits` significant digits.
 pub fn size_with(bytes: u64, digits: usize) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];

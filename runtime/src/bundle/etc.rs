@@ -20,7 +20,23 @@ pub fn hosts_file(hostname: &str, address: Option<Ipv4Addr>, extra: &[(String, S
         text.push_str(&format!("{address}\t{name}\n"));
     }
     if let Some(address) = address {
-        text.push_str(&format!("{address}\t{hostname}\n"));
+        // `web.example.com` is also called `web`.
+        let alias = match hostname.split_once('.') {
+            Some((first, _)) if !first.is_empty() => format!(" {first}"),
+            _ => String::new(),
+        };
+        text.push_str(&format!("{address}\t{hostname}{alias}\n"));
+    }
+    text
+}
+
+/// The host's own file, and `--add-host` below it: what a container in the host's network sees.
+pub fn extended_hosts(mut text: String, extra: &[(String, String)]) -> String {
+    if !extra.is_empty() && !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for (name, address) in extra {
+        text.push_str(&format!("{address}\t{name}\n"));
     }
     text
 }
@@ -168,6 +184,15 @@ mod tests {
         let tail = text.strip_prefix(HOSTS_HEAD).unwrap();
         assert_eq!(tail, "10.0.0.9\tdb\n172.17.0.2\tweb\n");
         assert_eq!(hosts_file("web", None, &[]), HOSTS_HEAD);
+        let long = hosts_file("web.example.com", Some(Ipv4Addr::new(172, 17, 0, 2)), &[]);
+        assert!(
+            long.ends_with("\n172.17.0.2\tweb.example.com web\n"),
+            "{long}"
+        );
+        assert_eq!(
+            extended_hosts("::1 x".into(), &extra),
+            "::1 x\n10.0.0.9\tdb\n"
+        );
     }
 
     #[test]

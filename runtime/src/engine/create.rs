@@ -12,7 +12,7 @@ use crate::volume;
 
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
     let image = image::store::find(&engine.conn, &engine.settings.root, &request.image)?
-        .ok_or_else(|| Error::NoSuchImage(request.image.clone()))?;
+        .ok_or_else(|| Error::NoSuchImage(full_name(&request.image)))?;
     let id = names::new_id()?;
     let resolved = resolve(request, &image, &id)?;
     if let Some(name) = &request.name {
@@ -40,6 +40,11 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
     store::insert(&tx, &container)?;
     tx.commit()?;
     Ok(container)
+}
+
+/// With the tag that was meant.
+fn full_name(image: &str) -> String {
+    image::Reference::parse(image).map_or_else(|_| image.to_owned(), |name| name.to_string())
 }
 
 fn free_name(conn: &rusqlite::Connection) -> Result<String, Error> {
@@ -80,6 +85,9 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
     if !workdir.starts_with('/') {
         return Err(Error::RelativeWorkdir(workdir));
     }
+    if let Some(signal) = &request.stop_signal {
+        super::end::signal_number(signal)?;
+    }
     match request.network {
         NetworkMode::None if !request.ports.is_empty() => {
             return Err(Error::PortsNeedNetwork("none"));
@@ -97,10 +105,12 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             .clone()
             .or_else(|| config.user().clone())
             .unwrap_or_default(),
-        hostname: request
-            .hostname
-            .clone()
-            .unwrap_or_else(|| id[..12].to_owned()),
+        hostname: match (&request.hostname, &request.network) {
+            (Some(name), _) => name.clone(),
+            // With the host's network goes the name that it has there.
+            (None, NetworkMode::Host) => host_name(),
+            (None, _) => id[..12].to_owned(),
+        },
         labels: merge_labels(config.labels().clone().unwrap_or_default(), &request.labels),
         exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request),
         stop_signal: request
@@ -110,6 +120,11 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             .unwrap_or_else(|| "SIGTERM".into()),
         mounts: Vec::new(),
     })
+}
+
+fn host_name() -> String {
+    let host = rustix::system::uname();
+    host.nodename().to_string_lossy().into_owned()
 }
 
 fn merge_env(mut env: Vec<String>, asked: &[String]) -> Vec<String> {

@@ -1,8 +1,11 @@
 //! `exec`: a monitor of its own beside the container's.
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
 use super::Engine;
 use crate::attach::Session;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::monitor::{self, Descriptors, Launch, LaunchKind};
 use crate::names;
 use crate::record::State;
@@ -16,9 +19,12 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     }
     let stored = store::find(&engine.conn, &request.container)?;
     let container = stored.container;
-    let (State::Running { .. }, Some(_)) = (&container.state, stored.init) else {
+    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
+    if let Some(directory) = &request.workdir {
+        check_workdir(init.pid, directory)?;
+    }
     let failed = |source| Error::Io {
         step: "prepare the exec",
         container: container.id.clone(),
@@ -53,4 +59,37 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         container: container.id,
         init: None,
     }))
+}
+
+/// Unlike `run -w`, `exec -w` makes no directory. libcontainer's own refusal does not say what is wrong.
+fn check_workdir(init: i32, directory: &str) -> Result<(), Error> {
+    let refused = |message: String| Error::Program {
+        kind: ErrorKind::NotExecutable,
+        message,
+    };
+    if !directory.starts_with('/') {
+        return Err(refused(
+            "the working directory must be an absolute path".to_owned(),
+        ));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/{init}/root"), flags, Mode::empty())
+        .and_then(|root| {
+            openat2(
+                &root,
+                directory,
+                flags,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT,
+            )
+        })
+        .map(drop)
+        .map_err(|error| {
+            let why = match error {
+                Errno::NOENT => "no such file or directory",
+                Errno::NOTDIR => "not a directory",
+                _ => "it cannot be opened",
+            };
+            refused(format!("chdir to cwd ({directory:?}) failed: {why}"))
+        })
 }

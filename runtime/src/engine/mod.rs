@@ -234,7 +234,11 @@ impl Engine {
     }
 
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Vec<image::Removal>, Error> {
-        let in_use = store::images_in_use(&self.conn)?;
+        let mut in_use = store::images_in_use(&self.conn)?;
+        // The refusal names the container, as people write it.
+        for (_, container) in &mut in_use {
+            container.truncate(12);
+        }
         Ok(image::store::remove(
             &mut self.conn,
             &self.settings.root,
@@ -284,13 +288,27 @@ impl Engine {
         &mut self,
         name: &str,
     ) -> Result<(netmgr::Network, Vec<netmgr::Endpoint>), Error> {
+        self.enter_default_network()?;
         let network = netmgr::store::find_network(&self.conn, name)?;
         let endpoints = netmgr::store::endpoints_on(&self.conn, &network.id)?;
         Ok((network, endpoints))
     }
 
+    /// The default network is there from the first look on, as in Docker; its bridge is made when a container needs it.
+    fn enter_default_network(&mut self) -> Result<(), Error> {
+        let known = netmgr::store::networks(&self.conn)?;
+        if known.iter().any(|n| n.name == netmgr::Network::DEFAULT) {
+            return Ok(());
+        }
+        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
+            edit.default_network()?;
+            Ok(())
+        })
+    }
+
     /// With the endpoints attached to each.
     pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
+        self.enter_default_network()?;
         let endpoints = self.endpoints()?;
         let networks = netmgr::store::networks(&self.conn)?;
         let of = |id: &str| {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -278,6 +279,16 @@ fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> 
     fs::create_dir_all(directory)
 }
 
+/// `--add-host NAME:host-gateway` is the address at which the container reaches the host: the gateway of its network, or
+/// loopback in the host's own. Without any network there is none, and no line.
+fn extra_hosts(asked: &[(String, String)], gateway: Option<Ipv4Addr>) -> Vec<(String, String)> {
+    let resolve = |(name, address): &(String, String)| match address.as_str() {
+        "host-gateway" => gateway.map(|address| (name.clone(), address.to_string())),
+        _ => Some((name.clone(), address.clone())),
+    };
+    asked.iter().filter_map(resolve).collect()
+}
+
 /// The three files that are bound over the image's own.
 fn write_files(
     storage: &Path,
@@ -287,9 +298,16 @@ fn write_files(
     let resolved = &container.resolved;
     let on_host = container.request.network == NetworkMode::Host;
     let address = attachment.map(|a| a.endpoint.address);
+    let gateway = match (on_host, attachment) {
+        (true, _) => Some(Ipv4Addr::LOCALHOST),
+        (false, attachment) => attachment.map(|a| a.network.gateway),
+    };
+    let extra = extra_hosts(&container.request.extra_hosts, gateway);
     let hosts = match on_host {
-        true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        false => bundle::hosts_file(&resolved.hostname, address, &container.request.extra_hosts),
+        true => {
+            bundle::extended_hosts(fs::read_to_string("/etc/hosts").unwrap_or_default(), &extra)
+        }
+        false => bundle::hosts_file(&resolved.hostname, address, &extra),
     };
     fs::write(storage.join("hosts"), hosts)?;
     fs::write(storage.join("hostname"), format!("{}\n", resolved.hostname))?;
@@ -301,4 +319,21 @@ fn write_files(
     let host_text = bundle::host_resolv_conf(resolver)?;
     let text = bundle::resolv_conf(&host_text, &request.dns, &request.dns_search, resolver);
     fs::write(storage.join("resolv.conf"), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_goes_by_the_gateways_address() {
+        let pair = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+        let asked = [pair("me", "host-gateway"), pair("db", "10.0.0.1")];
+        let gateway = Some(Ipv4Addr::new(172, 17, 0, 1));
+        assert_eq!(
+            extra_hosts(&asked, gateway),
+            [pair("me", "172.17.0.1"), pair("db", "10.0.0.1")]
+        );
+        assert_eq!(extra_hosts(&asked, None), [pair("db", "10.0.0.1")]);
+    }
 }

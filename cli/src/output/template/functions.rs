@@ -2,12 +2,16 @@
 
 use std::cmp::Ordering;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 const NAMES: &[&str] = &[
     "json", "upper", "lower", "title", "join", "split", "pad", "truncate", "println", "print",
-    "printf", "len", "index", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or",
+    "printf", "len", "index", "slice", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or",
 ];
+
+/// The method `.Label "key"` of rows; no function of this name can be called otherwise. A row holds the map that it
+/// looks into under the same name.
+pub const LABEL: &str = "Label";
 
 pub fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
@@ -15,6 +19,7 @@ pub fn is_known(name: &str) -> bool {
 
 pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     match (name, arguments) {
+        ("json", [Value::Object(row)]) if is_row(row) => Ok(row_json(row).into()),
         ("json", [value]) => serde_json::to_string(value)
             .map(Value::from)
             .map_err(|e| e.to_string()),
@@ -54,6 +59,8 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             }
             Ok(found.clone())
         }
+        ("slice", [value, ends @ ..]) if ends.len() <= 2 => slice(value, ends),
+        (LABEL, [of, key]) => label(of, string(key)?),
         ("eq", [value, others @ ..]) if !others.is_empty() => {
             Ok(others.iter().any(|other| value == other).into())
         }
@@ -67,6 +74,54 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("or", [.., last]) => Ok(pick(arguments, last, truth)),
         _ => Err(format!("wrong number of arguments: {}", arguments.len())),
     }
+}
+
+fn is_row(map: &Map<String, Value>) -> bool {
+    map.get(LABEL).is_some_and(Value::is_object)
+}
+
+/// A row as Docker writes it: keys in order, and `<`, `>`, `&` escaped.
+pub fn row_json(row: &Map<String, Value>) -> String {
+    let mut pairs: Vec<(&String, &Value)> = row.iter().filter(|(key, _)| *key != LABEL).collect();
+    pairs.sort_by_key(|(key, _)| *key);
+    let sorted: Map<String, Value> = pairs
+        .into_iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    Value::Object(sorted)
+        .to_string()
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
+/// One label of a row; in the row of headings, the heading that Docker makes of its key.
+fn label(of: &Value, key: &str) -> Result<Value, String> {
+    match of {
+        Value::Object(labels) => Ok(labels.get(key).cloned().unwrap_or_else(|| "".into())),
+        _ => {
+            let last = key.rsplit('.').next().unwrap_or_default();
+            Ok(last.replace(['-', '_'], " ").into())
+        }
+    }
+}
+
+/// `slice VALUE [FROM [TO]]` of a text (in bytes, as Go counts) or of a list.
+fn slice(value: &Value, ends: &[Value]) -> Result<Value, String> {
+    let from = ends.first().map_or(Ok(0), width)?;
+    let length = match value {
+        Value::String(text) => text.len(),
+        other => elements(other)?.len(),
+    };
+    let to = ends.get(1).map_or(Ok(length), width)?;
+    let out_of_range = || format!("slice index out of range: {from}:{to}");
+    let part = match value {
+        Value::String(text) => text.get(from..to).map(Value::from),
+        other => elements(other)?
+            .get(from..to)
+            .map(|part| part.to_vec().into()),
+    };
+    part.ok_or_else(out_of_range)
 }
 
 /// The first argument that decides, else the last.

@@ -246,7 +246,14 @@ impl<'a> Cursor<'a> {
                 let mut path: Vec<String> = Vec::new();
                 path.extend((!name.is_empty()).then(|| name.clone()));
                 path.extend(self.fields());
-                Ok(Expr::Field(path))
+                match (path.last().map(String::as_str), self.peek()) {
+                    (Some(functions::LABEL), Some(Token::Text(key))) => {
+                        self.at += 1;
+                        let arguments = vec![Expr::Field(path), Expr::Literal(key.clone().into())];
+                        Ok(Expr::Call(functions::LABEL.to_owned(), arguments))
+                    }
+                    _ => Ok(Expr::Field(path)),
+                }
             }
             Some(Token::Variable(name)) => Ok(Expr::Variable(name.clone(), self.fields())),
             Some(Token::Text(text)) => Ok(Expr::Literal(text.clone().into())),

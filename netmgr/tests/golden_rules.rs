@@ -114,7 +114,7 @@ fn copies_of_the_captures_are_faithful() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let shared = match std::env::var_os("CORACLE_SHARED") {
         Some(path) => PathBuf::from(path),
-        None => workspace.join("../../shared"),
+        None => workspace.join("../shared"),
     };
     let Ok(entries) = shared.join("oracle/rules").read_dir() else {
         return;

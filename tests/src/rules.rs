@@ -42,22 +42,22 @@ pub fn chain(save: &str, table: &str, chain: &str) -> Vec<String> {
         .collect()
 }
 
-/// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`.
+/// What Docker 20.10 wrote in a situation of `oracle/rules/README.md`: `capture("03-publish-tcp")`. From `CORACLE_SHARED`, or the folder
+/// `shared` beside the repository, or netmgr's copies, which its own tests compare with the originals.
 #[track_caller]
 pub fn capture(name: &str) -> String {
-    let path = shared_folder()
-        .join("oracle/rules")
-        .join(format!("{name}.rules"));
-    std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("the capture {} is missing: {error}", path.display()))
-}
-
-/// `CORACLE_SHARED`, or the folder `shared` beside the repository.
-pub fn shared_folder() -> PathBuf {
-    std::env::var_os("CORACLE_SHARED").map_or_else(
-        || crate::images::repository().join("../shared"),
-        PathBuf::from,
-    )
+    let repository = crate::images::repository();
+    let shared = std::env::var_os("CORACLE_SHARED")
+        .map_or_else(|| repository.join("../shared"), PathBuf::from);
+    let folders = [
+        shared.join("oracle/rules"),
+        repository.join("netmgr/tests/golden/docker"),
+    ];
+    let file = format!("{name}.rules");
+    folders
+        .iter()
+        .find_map(|folder| std::fs::read_to_string(folder.join(&file)).ok())
+        .unwrap_or_else(|| panic!("the capture {name} is in neither of {folders:?}"))
 }
 
 /// Fails with a line-by-line comparison unless the two are equal.

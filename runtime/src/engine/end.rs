@@ -16,10 +16,13 @@ use crate::wire::{self, Kind};
 /// How long a container may take to end after SIGKILL, and its monitor to clean up.
 const LAST_WAIT: Duration = Duration::from_secs(20);
 
+/// Between two looks at a container that somebody else starts; a start takes some dozens of milliseconds.
+const STARTING: Duration = Duration::from_millis(5);
+
 const DEFAULT_STOP_TIMEOUT: u32 = 10;
 
 pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Result<(), Error> {
-    let stored = store::find(&engine.conn, name)?;
+    let stored = settled(engine, name)?;
     let Some(init) = running(&stored) else {
         return Ok(());
     };
@@ -40,7 +43,7 @@ pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Res
 
 pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), Error> {
     let number = signal_number(signal)?;
-    let stored = store::find(&engine.conn, name)?;
+    let stored = settled(engine, name)?;
     let init = running(&stored).ok_or_else(|| Error::NotRunning(stored.container.id.clone()))?;
     send(&stored, &init, number)
 }
@@ -88,7 +91,7 @@ fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
             return Err(Error::WillNotDie(id));
         }
         if !finish::is_answered_for(&stored) {
-            engine.repair()?;
+            engine.repair_one(&stored)?;
         }
         std::thread::sleep(Duration::from_millis(2));
         match store::get(&engine.conn, &id)? {
@@ -136,6 +139,21 @@ pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {
         State::Created if stored.owner.is_none() => Ok(0),
         _ => Waiter::connect(engine, &stored).wait(engine, None),
     }
+}
+
+/// The container, once a start of it that is under way elsewhere has come to its end: before, there is nothing to signal,
+/// and afterwards it would run on.
+pub(super) fn settled(engine: &Engine, name: &str) -> Result<Stored, Error> {
+    let deadline = Instant::now() + LAST_WAIT;
+    let mut stored = store::find(&engine.conn, name)?;
+    while stored.init.is_none() && finish::is_answered_for(&stored) && Instant::now() < deadline {
+        std::thread::sleep(STARTING);
+        match store::get(&engine.conn, &stored.container.id)? {
+            Some(now) => stored = now,
+            None => return Err(Error::NoSuchContainer(name.to_owned())),
+        }
+    }
+    Ok(stored)
 }
 
 /// The container's first process, if it runs.
@@ -189,7 +207,7 @@ impl Waiter {
             match stored.container.state {
                 State::Exited { code, .. } => return Ok(code),
                 State::Created if stored.owner.is_none() => return Ok(0),
-                _ if !finish::is_answered_for(&stored) => engine.repair()?,
+                _ if !finish::is_answered_for(&stored) => engine.repair_one(&stored)?,
                 _ if deadline.is_some_and(|d| Instant::now() > d) => {
                     return Err(Error::WillNotDie(self.id));
                 }

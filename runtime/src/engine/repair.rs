@@ -39,6 +39,18 @@ impl Engine {
         Ok(netmgr::repair(&self.settings.network, &mut self.conn)?)
     }
 
+    /// Mends the one container that the caller waits for; that it cannot be mended is the caller's error.
+    pub(super) fn repair_one(&mut self, stored: &Stored) -> Result<(), Error> {
+        let Some(owner) = &stored.owner else {
+            return Ok(());
+        };
+        let boot_id = process::boot_id().map_err(|source| Error::Host {
+            step: "read the boot id",
+            source,
+        })?;
+        self.mend(&stored.container.id, owner, &boot_id)
+    }
+
     /// Under the lock, so that two commands do not mend one container, nor one mends what the other has started anew.
     fn mend(&mut self, id: &str, dead: &Owner, boot_id: &str) -> Result<(), Error> {
         let settings = self.settings.clone();

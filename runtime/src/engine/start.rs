@@ -31,7 +31,7 @@ pub(super) fn start(
     name: &str,
     mode: StartMode,
 ) -> Result<Option<Session>, Error> {
-    let mut stored = store::find(&engine.conn, name)?;
+    let mut stored = end::settled(engine, name)?;
     if stored.init.is_some_and(Identity::is_alive) {
         return Ok(None);
     }
@@ -47,6 +47,11 @@ pub(super) fn start(
         boot_id: process::boot_id().map_err(host("read the boot id"))?,
     };
     if !store::claim(&engine.conn, &container.id, &owner)? {
+        // Another command was faster; if it succeeds, so has this one.
+        let stored = end::settled(engine, &container.id)?;
+        if stored.init.is_some_and(Identity::is_alive) {
+            return Ok(None);
+        }
         return Err(Error::BeingStarted(container.name));
     }
     let id = container.id.clone();

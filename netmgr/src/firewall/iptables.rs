@@ -158,10 +158,17 @@ impl Script {
     }
 
     /// The input of `iptables-restore --noflush`. Each table is one transaction; `nat` comes last, so that nothing is let
-    /// in before the rules that confine it stand.
+    /// in before the rules that confine it stand. What only removes goes the other way round, for the same reason.
+    ///
+    /// That order is also the faster one: after a table with removals iptables waits for an RCU grace period (8 to 15 ms)
+    /// when it next asks the kernel about an extension, and `nat` needs all of those that the other tables need.
     pub fn render(&self) -> String {
+        let mut tables = Table::ALL;
+        if self.only_removes() {
+            tables.reverse();
+        }
         let mut out = String::new();
-        for table in Table::ALL {
+        for table in tables {
             if self.lines(table).is_empty() {
                 continue;
             }
@@ -179,6 +186,13 @@ impl Script {
             out.push_str("COMMIT\n");
         }
         out
+    }
+
+    fn only_removes(&self) -> bool {
+        let adds = |line: &Line| matches!(line, Line::Append(..) | Line::Insert(..));
+        !Table::ALL
+            .iter()
+            .any(|&table| self.lines(table).iter().any(adds))
     }
 }
 
@@ -406,6 +420,22 @@ fn parse_protocol(text: &str) -> Option<Protocol> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_port_opens_last_and_closes_first() {
+        let order = |line: fn(String, String) -> Line| {
+            let mut script = Script::default();
+            for table in Table::ALL {
+                let lines = script.lines_mut(table);
+                lines.push(line("C".to_owned(), "-j DROP".to_owned()));
+            }
+            let text = script.render();
+            let tables = text.lines().filter_map(|line| line.strip_prefix('*'));
+            tables.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(order(Line::Append), ["raw", "filter", "nat"]);
+        assert_eq!(order(Line::Delete), ["nat", "filter", "raw"]);
+    }
 
     fn only_spec(line: &str) -> String {
         let chains = parse(&format!("*filter\n{line}\nCOMMIT\n"));

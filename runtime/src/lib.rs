@@ -20,6 +20,7 @@ pub mod store;
 pub mod user;
 pub mod volume;
 
+mod descriptors;
 mod error;
 mod pidfd;
 mod wire;

@@ -14,6 +14,7 @@ pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_dire
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use crate::descriptors::close_all_but;
 use crate::process::{self, Identity};
 
 /// The first word of a monitor's command line. The container's ID is the second: repair looks for it.
@@ -56,7 +57,8 @@ fn is_control(fd: &OwnedFd) -> bool {
 /// What every monitor does first: leave the caller's session, and survive what the caller does not.
 fn settle(control: &OwnedFd) {
     use rustix::fs::{Mode, OFlags};
-    streams::close_others(control);
+    // A shell's pipes, say, whose readers would otherwise wait for this process's end.
+    close_all_but(control);
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"coracle");
     rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -3,7 +3,7 @@
 //! FIFOs rather than pipes: a new monitor can open them again when the first was killed, and since each end is opened
 //! for both reading and writing, a container that writes meanwhile waits instead of dying of SIGPIPE.
 
-#![allow(unsafe_code)] // closing descriptors, ignoring signals
+#![allow(unsafe_code)] // ignoring signals
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -151,19 +151,6 @@ pub(super) fn resize(master: &OwnedFd, rows: u16, columns: u16) {
         ws_ypixel: 0,
     };
     let _ = rustix::termios::tcsetwinsize(master, size);
-}
-
-/// Closes whatever the caller has left open for us but the standard streams and `keep`: a shell's pipes, say, whose
-/// readers would otherwise wait for this process's end.
-pub(super) fn close_others(keep: &OwnedFd) {
-    use std::os::fd::AsRawFd;
-    let keep = keep.as_raw_fd() as u32;
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.max(2) + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: called first thing in a monitor, when this process has no descriptor of its own but `keep`.
-            unsafe { libc::close_range(first, last, 0) };
-        }
-    }
 }
 
 /// The monitor outlives its caller's terminal and a service manager's first SIGTERM; a full pipe is no reason to die.

@@ -4,12 +4,11 @@
 //! libcontainer compiles a seccomp profile at each start and forgets it for exec; we load a compiled one ourselves.
 //! Loading needs CAP_SYS_ADMIN, so the spec carries it (and CAP_SETPCAP) up to here, and this file takes it away.
 
-#![allow(unsafe_code)] // resetting signal dispositions and closing descriptors before exec
+#![allow(unsafe_code)] // resetting signal dispositions before exec
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,6 +22,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 
 use super::{Confinement, Failure};
+use crate::descriptors::close_all_but;
 use crate::error::ErrorKind;
 use crate::seccomp;
 
@@ -87,7 +87,11 @@ impl Executor for Program {
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let (args, env) = words(spec);
-        close_all_but(self.report.as_raw_fd());
+        // Before a path of the container's choice is looked at: close-on-exec comes too late. execve(2) opens the program
+        // and the interpreter of a script first, and libcontainer still holds a procfs of the host's pid namespace. By
+        // `/proc/self/fd/N/PID/root` a container would reach the files of every process that runs with no more rights than
+        // its own, its neighbours' among them, and by /proc/self/exe write to them.
+        close_all_but(&*self.report);
         let failure = match find(args, env) {
             Err(failure) => failure,
             Ok(path) => match self.confine() {
@@ -143,25 +147,6 @@ fn execute(path: &Path, args: &[String], env: &[String]) -> Failure {
         .map(|a| a.to_string_lossy().into_owned())
         .unwrap_or_default();
     program_failure(&name, errno)
-}
-
-/// Closes every descriptor above the standard streams but this one, before a path of the container's choice is looked at.
-///
-/// Close-on-exec comes too late: execve(2) opens the program and the interpreter of a script first, and libcontainer still
-/// holds a procfs of the host's pid namespace. By `/proc/self/fd/N/PID/root` a container would reach the files of every
-/// process that runs with no more rights than its own, those of its neighbours among them, and by /proc/self/exe write to
-/// them.
-fn close_all_but(keep: RawFd) {
-    let Ok(keep) = u32::try_from(keep) else {
-        return;
-    };
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.max(2) + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: close_range(2) touches no memory. This process has one thread, and nothing of libcontainer's runs
-            // in it any more: it is about to exec, or to report through `keep` and to exit.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
-    }
 }
 
 /// A program must not inherit what this process ignores or blocks: SIGPIPE above all (signal(7), execve(2)).

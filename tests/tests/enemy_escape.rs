@@ -313,31 +313,3 @@ mknod /tmp/m c 1 1 && ! (exec 3</tmp/m) 2>/dev/null || echo "opens memory"
         host.coracle(line).ok().says("");
     }
 }
-
-/// A process left behind by an exec that writes for ever must not keep the exec's monitor for ever.
-#[test]
-fn what_an_exec_leaves_writing_does_not_hold_its_monitor() {
-    let host = Host::new();
-    if host.is_docker() {
-        return;
-    }
-    let id = host
-        .run("run -d --name c1 busybox sleep 1000")
-        .text()
-        .to_owned();
-    bounded(&host, &["exec", "-d", "c1", "sh", "-c", "yes & sleep 0.2"]).ok();
-    harness::eventually("the exec's monitor has ended", || {
-        let left: Vec<_> = host
-            .monitors()
-            .into_iter()
-            .map(harness::clean::command_line)
-            .filter(|line| line.contains("exec-monitor") && line.contains(&id))
-            .collect();
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(left.join("; "))
-        }
-    });
-    bounded(&host, &["rm", "-f", "c1"]).ok();
-}

@@ -4,6 +4,7 @@
 pub mod container;
 pub mod failure;
 pub mod filter;
+pub mod format;
 pub mod network_filter;
 pub mod ports;
 pub mod values;

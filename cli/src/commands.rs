@@ -25,6 +25,7 @@ mod streams;
 use runtime::Engine;
 use serde_json::{Map, Value};
 
+use crate::args::format::ListingArgs;
 use crate::args::{Command, Global};
 use crate::failure::{Failure, Verb};
 use crate::output;
@@ -121,8 +122,11 @@ pub fn print_listing(text: &str) -> Result<i32, Failure> {
 }
 
 /// Refused templates print their own text, as Docker has it.
-pub fn listing(columns: &'static Columns, quiet: bool, format: &str) -> Result<Listing, Failure> {
-    let format = if quiet { "{{.ID}}" } else { format };
+pub fn listing(columns: &'static Columns, options: &ListingArgs) -> Result<Listing, Failure> {
+    let format = match options.quiet {
+        true => "{{.ID}}",
+        false => &options.format,
+    };
     Listing::parse(columns, format).map_err(|error| listing_failure(&error))
 }
 

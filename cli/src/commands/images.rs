@@ -4,7 +4,7 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::{Answer, Context, listing, print_rows};
-use crate::output::container::Length;
+use crate::args::format::ListingArgs;
 use crate::output::inspect_image::{COLUMNS, row};
 
 /// List images
@@ -14,35 +14,20 @@ pub struct Images {
     /// Accepted for Docker's sake: there are no intermediate images to hide
     #[arg(short, long, hide = true)]
     all: bool,
-    /// Show only IDs
-    #[arg(short, long)]
-    quiet: bool,
-    /// Do not cut the output
-    #[arg(long)]
-    no_trunc: bool,
-    /// table, json, 'table TEMPLATE' or a Go template
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
+    #[command(flatten)]
+    listing: ListingArgs,
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
 }
 
 pub fn run(context: &Context, options: Images) -> Answer {
-    let listing = listing(&COLUMNS, options.quiet, &options.format)?;
+    let listing = listing(&COLUMNS, &options.listing)?;
     let images = context.engine()?.images()?;
     let shown = images.iter().filter(|image| match &options.name {
         Some(name) => is_named(name, &image.repository, &image.tag),
         None => true,
     });
-    let length = match options.no_trunc {
-        true => Length::Full,
-        false => Length::Cut,
-    };
+    let length = options.listing.length();
     let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = shown.map(|image| row(image, now, length)).collect();
     print_rows(&listing, &rows)

@@ -5,6 +5,7 @@ use runtime::State;
 use serde_json::{Value, json};
 
 use super::{Answer, Context};
+use crate::args::format::FormatArg;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Missing, Template};
@@ -14,24 +15,17 @@ use crate::output::words;
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle info [OPTIONS]")]
 pub struct Info {
-    /// json or a Go template
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
+    #[command(flatten)]
+    format: FormatArg,
 }
 
 pub fn run(context: &Context, options: Info) -> Answer {
-    let template = match options.format.as_str() {
+    let template = match options.format.format.as_str() {
         "" | "json" => None,
         text => Some(Template::parse(text).map_err(|error| refused(&error))?),
     };
     let value = gather(context)?;
-    let text = match (&template, options.format.as_str()) {
+    let text = match (&template, options.format.format.as_str()) {
         (Some(template), _) => template
             .render(&value, Missing::Field)
             .map_err(|error| refused(&error))?,

@@ -5,6 +5,7 @@ use runtime::Engine;
 use serde_json::Value;
 
 use super::{Answer, Context, find_image, is_not_found, network};
+use crate::args::format::FormatArg;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Missing, Template};
@@ -14,15 +15,8 @@ use crate::output::{inspect, inspect_image};
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle inspect [OPTIONS] NAME|ID [NAME|ID...]")]
 pub struct Inspect {
-    /// json or a Go template
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
+    #[command(flatten)]
+    format: FormatArg,
     /// Look only among these: container, image or network
     #[arg(
         long = "type",
@@ -43,7 +37,7 @@ pub enum Kind {
 }
 
 pub fn run(context: &Context, options: Inspect) -> Answer {
-    let format = Format::parse(&options.format)?;
+    let format = Format::parse(&options.format.format)?;
     let mut engine = context.engine()?;
     show(&options.names, &format, |name| {
         object(&mut engine, name, options.kind)

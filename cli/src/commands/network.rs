@@ -8,11 +8,11 @@ use runtime::{Container, Engine, State};
 use serde_json::Value;
 
 use super::{Answer, Context, each, inspect, is_not_found, listing, print_rows, tell};
+use crate::args::format::{FormatArg, ListingArgs};
 use crate::args::network_filter::{self, Listed};
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
-use crate::output::container::Length;
 use crate::output::inspect_network::{self, BRIDGELESS, Bridgeless};
 
 #[derive(Debug, Subcommand)]
@@ -61,15 +61,8 @@ pub struct Create {
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle network inspect [OPTIONS] NETWORK [NETWORK...]")]
 pub struct Inspect {
-    /// json or a Go template
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
+    #[command(flatten)]
+    format: FormatArg,
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
@@ -78,20 +71,8 @@ pub struct Inspect {
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle network ls [OPTIONS]")]
 pub struct Ls {
-    /// Show only IDs
-    #[arg(short, long)]
-    quiet: bool,
-    /// Do not cut the output
-    #[arg(long)]
-    no_trunc: bool,
-    /// table, json, 'table TEMPLATE' or a Go template
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
+    #[command(flatten)]
+    listing: ListingArgs,
     /// Show only those that match: name=, id=, driver=, type=, label=, scope=, dangling=
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
     filter: Vec<(String, String)>,
@@ -112,7 +93,7 @@ pub fn run(context: &Context, command: Network) -> Answer {
     match command {
         Network::Create(options) => create(context, options),
         Network::Inspect(options) => {
-            let format = inspect::Format::parse(&options.format)?;
+            let format = inspect::Format::parse(&options.format.format)?;
             let mut engine = context.engine()?;
             inspect::show(&options.networks, &format, |name| find(&mut engine, name))
         }
@@ -167,14 +148,11 @@ fn request(options: Create) -> Result<NetworkRequest, Failure> {
 }
 
 fn ls(context: &Context, options: &Ls) -> Answer {
-    let listing = listing(&inspect_network::COLUMNS, options.quiet, &options.format)?;
+    let listing = listing(&inspect_network::COLUMNS, &options.listing)?;
     let filters = network_filter::Filters::new(&options.filter)
         .map_err(|error| Failure::Own(error.into()))?;
     let networks = context.engine()?.networks()?;
-    let length = match options.no_trunc {
-        true => Length::Full,
-        false => Length::Cut,
-    };
+    let length = options.listing.length();
     let mut rows: Vec<_> = networks
         .iter()
         .filter(|(network, endpoints)| filters.accept(&Listed::of(network, endpoints)))

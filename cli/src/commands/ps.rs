@@ -8,9 +8,10 @@ use time::OffsetDateTime;
 
 use super::{Answer, Context, find_image, listing, print_rows};
 use crate::args::filter::{Filters, Found};
+use crate::args::format::ListingArgs;
 use crate::args::values;
 use crate::failure::Failure;
-use crate::output::container::{COLUMNS, Length, row};
+use crate::output::container::{COLUMNS, row};
 
 /// List containers
 #[derive(Debug, Args)]
@@ -19,26 +20,14 @@ pub struct Ps {
     /// Show all containers, not only those that run
     #[arg(short, long)]
     all: bool,
-    /// Show only IDs
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    listing: ListingArgs,
     /// Show the latest container, whatever its state
     #[arg(short, long)]
     latest: bool,
     /// Show the last so many containers, whatever their state
     #[arg(short = 'n', long, value_name = "N", value_parser = values::parse_integer)]
     last: Option<i64>,
-    /// Do not cut the output
-    #[arg(long)]
-    no_trunc: bool,
-    /// table, json, 'table TEMPLATE' or a Go template
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    format: String,
     /// Show only those that match: name=, status=, id=, label=, ancestor=, network=, ...
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
     filter: Vec<(String, String)>,
@@ -46,7 +35,7 @@ pub struct Ps {
 
 pub fn run(context: &Context, options: Ps) -> Answer {
     let filters = Filters::new(&options.filter).map_err(|error| Failure::Own(error.into()))?;
-    let listing = listing(&COLUMNS, options.quiet, &options.format)?;
+    let listing = listing(&COLUMNS, &options.listing)?;
     let last = match options.latest {
         true => Some(1),
         // Docker's own default is -1: no limit.
@@ -62,10 +51,7 @@ pub fn run(context: &Context, options: Ps) -> Answer {
         .filter(|container| all || matches!(container.state, State::Running { .. }))
         .filter(|container| filters.accept(container, &found))
         .take(last.unwrap_or(usize::MAX));
-    let length = match options.no_trunc {
-        true => Length::Full,
-        false => Length::Cut,
-    };
+    let length = options.listing.length();
     let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = shown
         .map(|container| row(container, &shown_image(container, &current), now, length))

@@ -54,6 +54,26 @@ pub fn remove(id: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the cgroups of containers that are gone: what a crash has left where no row tells of it any more. `is_gone` says
+/// of an ID whether nobody answers for it.
+pub fn sweep(is_gone: impl Fn(&str) -> bool) {
+    let mut ids: Vec<String> = hierarchies()
+        .iter()
+        .filter_map(|hierarchy| fs::read_dir(hierarchy.join(PARENT)).ok())
+        .flat_map(|entries| entries.flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        if processes(&id).is_empty() && is_gone(&id) {
+            // Somebody else's at the last moment: then the kernel refuses, and it stays.
+            let _ = directories(&id).iter().try_for_each(|d| remove_tree(d));
+        }
+    }
+}
+
 /// Removes our parent directory from every hierarchy where no container is left in it.
 pub fn remove_parent() {
     for directory in hierarchies() {

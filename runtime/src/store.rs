@@ -183,13 +183,17 @@ pub fn images_in_use(conn: &Connection) -> Result<Vec<(String, String)>, Error> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Claims a container for a start. False if somebody answers for it already.
+/// Claims a container for a start. False if somebody answers for it already. How it ended last stays until it runs.
 pub fn claim(conn: &Connection, id: &str, owner: &Owner) -> Result<bool, Error> {
     let changed = conn.execute(
-        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, pid = NULL, pid_start = NULL,
-             started = NULL, finished = NULL, exit_code = NULL, oom_killed = 0, error = ''
+        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, pid = NULL, pid_start = NULL
          WHERE id = ?1 AND owner_pid IS NULL",
-        params![id, owner.boot_id, owner.process.pid, owner.process.start as i64],
+        params![
+            id,
+            owner.boot_id,
+            owner.process.pid,
+            owner.process.start as i64
+        ],
     )?;
     Ok(changed == 1)
 }
@@ -216,7 +220,9 @@ pub fn set_running(
     started: OffsetDateTime,
 ) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET pid = ?2, pid_start = ?3, started = ?4 WHERE id = ?1",
+        "UPDATE containers SET pid = ?2, pid_start = ?3, started = ?4,
+             finished = NULL, exit_code = NULL, oom_killed = 0, error = ''
+         WHERE id = ?1",
         params![id, init.pid, init.start as i64, text(started)],
     )?;
     Ok(())
@@ -241,11 +247,10 @@ pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
     Ok(())
 }
 
-/// A start that came to nothing: nobody answers for the container, and it never ran.
+/// A start that came to nothing: nobody answers for the container any more.
 pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
-             started = NULL
+        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL
          WHERE id = ?1",
         [id],
     )?;

@@ -127,6 +127,19 @@ fn host_name() -> String {
     host.nodename().to_string_lossy().into_owned()
 }
 
+/// A path without `.`, `..` and doubled slashes, as Docker has it in the record: read as text, above the root is the root.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 fn merge_env(mut env: Vec<String>, asked: &[String]) -> Vec<String> {
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in asked {
@@ -196,6 +209,7 @@ fn mounts(
         if !target.starts_with('/') {
             return Err(Error::RelativeMountTarget(target));
         }
+        let target = clean(&target);
         if resolved.iter().any(|m| m.target == target) {
             return Err(Error::DuplicateMount(target));
         }
@@ -230,6 +244,18 @@ fn volume_path(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_target_is_cleaned_as_text() {
+        for (written, meant) in [
+            ("/data", "/data"),
+            ("/data//x/", "/data/x"),
+            ("/m/../../x/./y", "/x/y"),
+            ("/..", "/"),
+        ] {
+            assert_eq!(clean(written), meant);
+        }
+    }
 
     #[test]
     fn the_request_overrides_the_image_variable_by_variable() {

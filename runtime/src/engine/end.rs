@@ -134,10 +134,17 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
 
 pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {
     let stored = store::find(&engine.conn, name)?;
+    match stored.owner {
+        None => Ok(code(&stored)),
+        Some(_) => Waiter::connect(engine, &stored).wait(engine, None),
+    }
+}
+
+/// How a container ended that nobody answers for; one that never ran counts as 0, as in Docker.
+fn code(stored: &Stored) -> i32 {
     match stored.container.state {
-        State::Exited { code, .. } => Ok(code),
-        State::Created if stored.owner.is_none() => Ok(0),
-        _ => Waiter::connect(engine, &stored).wait(engine, None),
+        State::Exited { code, .. } => code,
+        State::Created | State::Running { .. } => 0,
     }
 }
 
@@ -204,14 +211,15 @@ impl Waiter {
             let Some(stored) = store::get(&engine.conn, &self.id)? else {
                 return Ok(finish::UNKNOWN);
             };
-            match stored.container.state {
-                State::Exited { code, .. } => return Ok(code),
-                State::Created if stored.owner.is_none() => return Ok(0),
-                _ if !finish::is_answered_for(&stored) => engine.repair_one(&stored)?,
-                _ if deadline.is_some_and(|d| Instant::now() > d) => {
-                    return Err(Error::WillNotDie(self.id));
-                }
-                _ => std::thread::sleep(Duration::from_millis(2)),
+            if stored.owner.is_none() {
+                return Ok(code(&stored));
+            }
+            if !finish::is_answered_for(&stored) {
+                engine.repair_one(&stored)?;
+            } else if deadline.is_some_and(|d| Instant::now() > d) {
+                return Err(Error::WillNotDie(self.id));
+            } else {
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     }

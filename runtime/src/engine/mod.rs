@@ -336,6 +336,7 @@ impl Engine {
         let running = store::owned(&self.conn)?;
         end::stop_all(self, &running)?;
         let notes = netmgr::down(&self.settings.network, &mut self.conn)?;
+        crate::cgroup::sweep(|id| crate::monitor::processes(id).is_empty());
         crate::cgroup::remove_parent();
         Ok(notes)
     }

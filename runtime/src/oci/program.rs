@@ -70,14 +70,9 @@ impl Program {
 }
 
 impl Executor for Program {
-    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        let (args, env) = words(spec);
-        match find(args, env) {
-            Ok(_) => Ok(()),
-            Err(failure) => Err(ExecutorValidationError::ArgValidationError(
-                self.report(&failure),
-            )),
-        }
+    /// Nothing is looked at yet: see `exec` for what would be in reach.
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
     }
 
     /// The environment is handed to execve(2) as the spec has it, order included.

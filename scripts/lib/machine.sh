@@ -2,8 +2,9 @@
 # What the scripts need of a machine. Sourced, not run. Debian or Ubuntu; nothing is installed that is there already.
 
 # What it takes to build: libseccomp for the system call filter, libelf and zlib for the device rules of cgroup v2.
+# cargo needs the certificates to download.
 # shellcheck disable=SC2034 # used by those that source this
-build_packages=(gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev)
+build_packages=(gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev ca-certificates)
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

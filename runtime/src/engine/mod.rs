@@ -150,24 +150,21 @@ impl Engine {
     pub fn list(&mut self) -> Result<Vec<Container>, Error> {
         let stored = store::list(&self.conn)?;
         let mut containers: Vec<Container> = stored.into_iter().map(|s| s.container).collect();
-        let networks = netmgr::store::networks(&self.conn)?;
-        let endpoints = self.endpoints()?;
+        let model = self.model()?;
         for container in &mut containers {
-            container.attachments = attachments(&networks, &endpoints, &container.id);
+            container.attachments = attachments(&model, &container.id);
         }
         Ok(containers)
     }
 
-    fn endpoints(&self) -> Result<Vec<netmgr::Endpoint>, Error> {
+    fn model(&self) -> Result<netmgr::Model, Error> {
         let profile = self.settings.network.profile;
-        Ok(netmgr::store::load_model(&self.conn, profile)?.endpoints)
+        Ok(netmgr::store::load_model(&self.conn, profile)?)
     }
 
     pub fn find(&mut self, name: &str) -> Result<Container, Error> {
         let mut container = store::find(&self.conn, name)?.container;
-        let networks = netmgr::store::networks(&self.conn)?;
-        let endpoints = self.endpoints()?;
-        container.attachments = attachments(&networks, &endpoints, &container.id);
+        container.attachments = attachments(&self.model()?, &container.id);
         Ok(container)
     }
 
@@ -309,18 +306,19 @@ impl Engine {
     /// With the endpoints attached to each.
     pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
         self.enter_default_network()?;
-        let endpoints = self.endpoints()?;
-        let networks = netmgr::store::networks(&self.conn)?;
+        let model = self.model()?;
         let of = |id: &str| {
-            endpoints
+            model
+                .endpoints
                 .iter()
                 .filter(|e| e.network_id == id)
                 .cloned()
                 .collect()
         };
-        Ok(networks
-            .into_iter()
-            .map(|n| (n.clone(), of(&n.id)))
+        Ok(model
+            .networks
+            .iter()
+            .map(|network| (network.clone(), of(&network.id)))
             .collect())
     }
 
@@ -347,8 +345,7 @@ impl Engine {
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.
     pub fn rules(&mut self) -> Result<Vec<ExplainedRule>, Error> {
-        let model = netmgr::store::load_model(&self.conn, self.settings.network.profile)?;
-        let rules = netmgr::explain::explain(&model);
+        let rules = netmgr::explain::explain(&self.model()?);
         Ok(rules
             .into_iter()
             .map(|rule| ExplainedRule {
@@ -360,21 +357,13 @@ impl Engine {
     }
 }
 
-fn attachments(
-    networks: &[netmgr::Network],
-    endpoints: &[netmgr::Endpoint],
-    id: &str,
-) -> Vec<(netmgr::Network, netmgr::Endpoint)> {
-    endpoints
-        .iter()
-        .filter(|e| e.container_id == id)
-        .filter_map(|e| {
-            networks
-                .iter()
-                .find(|n| n.id == e.network_id)
-                .map(|n| (n.clone(), e.clone()))
-        })
-        .collect()
+fn attachments(model: &netmgr::Model, id: &str) -> Vec<(netmgr::Network, netmgr::Endpoint)> {
+    let mine = model.endpoints.iter().filter(|e| e.container_id == id);
+    mine.filter_map(|e| {
+        let network = model.networks.iter().find(|n| n.id == e.network_id)?;
+        Some((network.clone(), e.clone()))
+    })
+    .collect()
 }
 
 /// Where a container's files are on this host; they exist once it has been started.

@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use netmgr::{AttachRequest, Attachment, Netns};
@@ -118,7 +117,7 @@ fn run(
         .ok_or_else(|| Error::NoSuchImage(container.image_id.clone()))?;
     let populate = volumes_to_fill(&container);
     prepare_mount_sources(&container).map_err(failed("make a host directory for a mount"))?;
-    let storage = engine.settings.root.join("containers").join(&id);
+    let storage = finish::storage(&engine.settings.root, &id);
     let directory = monitor::directory(&engine.settings.run_root, &id);
     monitor::remove_directories(&engine.settings.run_root, &id)
         .map_err(failed("remove the last run's directory"))?;
@@ -226,7 +225,7 @@ fn spawn(
         }
     };
     let netns = netns
-        .map(|netns| duplicate(&netns.0))
+        .map(|netns| netns.0.try_clone())
         .transpose()
         .map_err(failed)?;
     let forwards = attachment.map(|a| a.forwards).unwrap_or_default();
@@ -240,10 +239,6 @@ fn spawn(
         directory,
     )?;
     Ok(Running { monitor, client })
-}
-
-fn duplicate(fd: &Arc<OwnedFd>) -> io::Result<OwnedFd> {
-    fd.try_clone()
 }
 
 /// Named volumes that hold nothing yet get what the image has at their place, as in Docker.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use netmgr::proxy::{self, Forward};
 use nix::sched::CloneFlags;
 
-use super::launch::{self, Descriptors, Launch, LaunchKind};
+use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
@@ -28,28 +28,8 @@ use crate::wire::{self, Kind};
 /// The small stack of the proxy's thread: it keeps its buffers on the heap, and only while they are used.
 const PROXY_STACK: usize = 128 * 1024;
 
-/// The main program of a container's monitor.
-pub(super) fn run(control: OwnedFd) -> i32 {
-    super::settle(&control);
-    let (launch, descriptors) = match launch::receive(&control) {
-        Ok(Some(received)) => received,
-        // The command has gone already; it had made nothing that the next command would not find.
-        Ok(None) => return 0,
-        Err(e) => {
-            eprintln!("cannot read the launch: {e}");
-            return 1;
-        }
-    };
-    match launch.kind.clone() {
-        LaunchKind::Run { layers, populate } => {
-            run_new(control, launch, descriptors, &layers, &populate)
-        }
-        LaunchKind::Adopt { init } => adopt(control, launch, descriptors, init),
-        LaunchKind::Exec { .. } => 1,
-    }
-}
-
-fn run_new(
+/// The monitor of a container that is to be created.
+pub(super) fn run_new(
     control: OwnedFd,
     launch: Launch,
     descriptors: Descriptors,
@@ -123,7 +103,12 @@ fn run_new(
 }
 
 /// Takes the place of a monitor that was killed. The container's network namespace lives by its processes.
-fn adopt(control: OwnedFd, launch: Launch, descriptors: Descriptors, init: Identity) -> i32 {
+pub(super) fn adopt(
+    control: OwnedFd,
+    launch: Launch,
+    descriptors: Descriptors,
+    init: Identity,
+) -> i32 {
     let directory = launch::directory(&launch.run_root, &launch.container.id);
     let relay = Relay::new(streams::reopen(&directory));
     answer(&control, &init);
@@ -161,7 +146,7 @@ fn create(
     populate: &[(PathBuf, String)],
 ) -> Result<(Created, Relay, Option<Console>), Failure> {
     let container = &launch.container;
-    let storage = launch.root.join("containers").join(&container.id);
+    let storage = finish::storage(&launch.root, &container.id);
     let rootfs = mount_rootfs(directory, &storage, layers)?;
     for (data, target) in populate {
         volume::populate(&rootfs, target, data)
@@ -298,7 +283,7 @@ fn watch(
     {
         eprintln!("cannot serve the command's streams: {e}");
     }
-    match logs::Writer::open(&launch.root.join("containers").join(&id).join(finish::LOG)) {
+    match logs::Writer::open(&finish::log_path(&launch.root, &id)) {
         Ok(writer) => relay.log = Some(writer),
         Err(e) => eprintln!("cannot open the log: {e}"),
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec, UserBuilder};
 
 use super::container::{fail, invalid, own_bounding_set};
-use super::launch::{self, Launch, LaunchKind};
+use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::error::ErrorKind;
@@ -19,20 +19,14 @@ use crate::spec::{self, Place};
 use crate::user;
 use crate::wire::{self, Kind};
 
-/// The main program of an exec's monitor.
-pub(super) fn run(control: OwnedFd) -> i32 {
-    super::settle(&control);
-    let (launch, descriptors) = match launch::receive(&control) {
-        Ok(Some(received)) => received,
-        Ok(None) => return 0,
-        Err(e) => {
-            eprintln!("cannot read the launch: {e}");
-            return 1;
-        }
-    };
-    let LaunchKind::Exec { id, request } = &launch.kind else {
-        return 1;
-    };
+/// The monitor of an exec.
+pub(super) fn run(
+    control: OwnedFd,
+    launch: Launch,
+    descriptors: Descriptors,
+    id: &str,
+    request: &ExecRequest,
+) -> i32 {
     let directory = directory(&launch.run_root, &launch.container.id, id);
     let code = match begin(&launch, request, &directory) {
         Err(failure) => {

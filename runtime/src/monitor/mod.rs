@@ -34,11 +34,9 @@ pub fn processes(id: &str) -> Vec<Identity> {
 pub fn reexec() -> Option<i32> {
     let mut args = std::env::args_os().skip(1);
     let kind = args.next()?;
-    let run: fn(OwnedFd) -> i32 = match kind.to_str()? {
-        CONTAINER => container::run,
-        EXEC => exec::run,
-        _ => return None,
-    };
+    if kind != CONTAINER && kind != EXEC {
+        return None;
+    }
     // Standard input is the control socket. Typed by hand, it is something else.
     let control = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) if is_control(&fd) => fd,
@@ -48,6 +46,27 @@ pub fn reexec() -> Option<i32> {
         }
     };
     Some(run(control))
+}
+
+/// Any monitor's life: what it is to do comes with the launch.
+fn run(control: OwnedFd) -> i32 {
+    settle(&control);
+    let (launch, descriptors) = match launch::receive(&control) {
+        Ok(Some(received)) => received,
+        // The command has gone already; it had made nothing that the next command would not find.
+        Ok(None) => return 0,
+        Err(e) => {
+            eprintln!("cannot read the launch: {e}");
+            return 1;
+        }
+    };
+    match launch.kind.clone() {
+        LaunchKind::Run { layers, populate } => {
+            container::run_new(control, launch, descriptors, &layers, &populate)
+        }
+        LaunchKind::Adopt { init } => container::adopt(control, launch, descriptors, init),
+        LaunchKind::Exec { id, request } => exec::run(control, launch, descriptors, &id, &request),
+    }
 }
 
 fn is_control(fd: &OwnedFd) -> bool {

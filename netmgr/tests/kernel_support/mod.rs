@@ -19,7 +19,10 @@ pub fn on_a_host<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             unshare(CloneFlags::CLONE_NEWNET).expect("tests need root: unshare(CLONE_NEWNET)");
             // A new namespace may take this over from the one that it was made in.
             fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
-            run("ip link set lo up");
+            // By netlink and not by `ip`: a child that has not reached its exec yet holds every socket of this process, and
+            // a port that a test beside this one has just let go is still taken then.
+            let own = netns::current().unwrap();
+            netns::loopback_up(&own).unwrap();
             test()
         });
         match host.join() {

@@ -64,7 +64,7 @@ pub struct Global {
         hide_env_values = true
     )]
     pub run_root: PathBuf,
-    /// Which firewall is written: auto, iptables or none
+    /// Which firewall is written: auto, iptables, nftables or none
     #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, default_value = "auto", hide_env_values = true)]
     pub firewall: netmgr::Firewall,
     /// --iptables=false is --firewall none
@@ -112,6 +112,7 @@ impl Global {
             root: self.root.clone(),
             run_root: self.run_root.clone(),
             network: netmgr::Settings {
+                pools: Vec::new(),
                 root: self.root.clone(),
                 run_root: self.run_root.clone(),
                 firewall,
@@ -133,10 +134,8 @@ fn parse_firewall(text: &str) -> Result<netmgr::Firewall, String> {
         "auto" => Ok(netmgr::Firewall::Auto),
         "iptables" => Ok(netmgr::Firewall::Iptables),
         "none" => Ok(netmgr::Firewall::None),
-        "nftables" => {
-            Err("the nftables firewall is not built yet: use auto, iptables or none".to_owned())
-        }
-        _ => Err("must be one of auto, iptables or none".to_owned()),
+        "nftables" => Ok(netmgr::Firewall::Nftables),
+        _ => Err("must be one of auto, iptables, nftables or none".to_owned()),
     }
 }
 
@@ -327,8 +326,10 @@ mod tests {
             firewall(&["ps", "--firewall", "none"]).unwrap(),
             netmgr::Firewall::None
         );
-        let refused = firewall(&["--firewall", "nftables", "ps"]).unwrap_err();
-        assert!(refused.to_string().contains("not built yet"), "{refused}");
+        assert_eq!(
+            firewall(&["--firewall", "nftables", "ps"]).unwrap(),
+            netmgr::Firewall::Nftables
+        );
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::change::{Netns, Settings};
 use crate::kernel::netlink::Channel;
-use crate::kernel::{self, bridge, commands, host, veth};
+use crate::kernel::{self, bridge, commands, host, reserved, routes, veth};
 use crate::plan::{Batch, Op, Veth};
 
 /// Runs `ops` in order. When one fails, those before it are taken back, last first, and the kernel is as it was.
 ///
-/// `netns` holds the namespaces of the endpoints (by their ID) that get or lose a veth.
+/// `netns` holds the namespaces of the containers (by their ID) that get or lose a veth.
 pub fn run(
     settings: &Settings,
     ops: &[Op],
@@ -81,9 +81,12 @@ impl<'a> Run<'a> {
 
     fn execute(&mut self, op: &Op) -> Result<Effect, kernel::Error> {
         match op {
-            Op::EnableForwarding => {
-                let changed =
-                    host::enable_forwarding(&self.settings.run_root, self.settings.firewall)?;
+            Op::EnableForwarding(family) => {
+                let changed = host::enable_forwarding(
+                    *family,
+                    &self.settings.run_root,
+                    self.settings.firewall,
+                )?;
                 tracing::debug!(changed, "forwarding enabled");
                 if !changed {
                     return Ok(Effect::Nothing);
@@ -112,6 +115,23 @@ impl<'a> Run<'a> {
                 veth::remove(&mut self.channel, veth)?;
                 tracing::debug!(veth = veth.endpoint.host_interface, "veth removed");
             }
+            Op::JoinBridge(veth) => {
+                bridge::join(&mut self.channel, veth)?;
+                tracing::debug!(
+                    veth = veth.endpoint.host_interface,
+                    bridge = veth.bridge,
+                    "joined again"
+                );
+            }
+            Op::DefaultRoute(change) => {
+                let netns =
+                    self.netns_of_container(&change.container_id, &change.container_name)?;
+                routes::set_default(netns, change.from.as_ref(), change.to.as_ref())?;
+                tracing::debug!(container = change.container_name, "default route moved");
+            }
+            Op::ReservePorts(change) => {
+                reserved::replace(&change.before, &change.after)?;
+            }
             Op::Rules(batch) => {
                 commands::restore(&batch.forward).inspect_err(|_| undo_tables(batch))?;
                 tracing::debug!(lines = batch.forward.lines().count(), "rules applied");
@@ -133,7 +153,17 @@ impl<'a> Run<'a> {
 
     fn undo(&mut self, op: &Op) -> Result<(), kernel::Error> {
         match op {
-            Op::EnableForwarding => host::restore(&self.settings.run_root),
+            Op::EnableForwarding(family) => host::restore_family(*family, &self.settings.run_root),
+            // A port of a bridge that is remade: it goes with that bridge.
+            Op::JoinBridge(_) => Ok(()),
+            // Nobody holds the namespace of a change that was killed; the container's own repair sets its routes.
+            Op::DefaultRoute(_) if self.tolerant => Ok(()),
+            Op::DefaultRoute(change) => {
+                let netns =
+                    self.netns_of_container(&change.container_id, &change.container_name)?;
+                routes::set_default(netns, change.to.as_ref(), change.from.as_ref())
+            }
+            Op::ReservePorts(change) => reserved::replace(&change.after, &change.before),
             Op::CreateBridge(bridge) => bridge::remove(&mut self.channel, bridge),
             Op::CreateVeth(veth) => veth::remove(&mut self.channel, veth),
             Op::RemoveBridge(bridge) => match bridge::create(&mut self.channel, bridge) {
@@ -158,9 +188,13 @@ impl<'a> Run<'a> {
     }
 
     fn netns_of(&self, veth: &Veth) -> Result<&'a Netns, kernel::Error> {
-        let found = self.netns.get(&veth.endpoint.id);
+        self.netns_of_container(&veth.endpoint.container_id, &veth.endpoint.container_name)
+    }
+
+    fn netns_of_container(&self, id: &str, name: &str) -> Result<&'a Netns, kernel::Error> {
+        let found = self.netns.get(id);
         found.ok_or_else(|| kernel::Error::NetnsUnknown {
-            container: veth.endpoint.container_name.clone(),
+            container: name.to_owned(),
         })
     }
 }

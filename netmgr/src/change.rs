@@ -5,13 +5,14 @@
 //! to what the tables say (see [`crate::journal`]). What an edit may do is in [`crate::edit`].
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use rusqlite::{Connection, TransactionBehavior};
+use serde::{Deserialize, Serialize};
 
 pub use crate::edit::Edit;
 use crate::error::Error;
@@ -23,18 +24,20 @@ use crate::session::{Session, Step};
 use crate::store;
 
 /// Which firewall is written. `--firewall`, and `--iptables=false` for [`Firewall::None`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Firewall {
-    /// iptables where its binary works (nftables once that backend exists).
+    /// iptables where its binary works, else nftables.
     #[default]
     Auto,
     Iptables,
+    Nftables,
     /// No rule at all; the loopback proxy still serves published ports.
     None,
 }
 
 /// Where state lives, and how the kernel is written. Built once by the caller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// `/var/lib/coracle`: the database and whatever must survive a reboot.
     pub root: PathBuf,
@@ -42,6 +45,15 @@ pub struct Settings {
     pub run_root: PathBuf,
     pub firewall: Firewall,
     pub profile: Profile,
+    /// Where networks without `--subnet` get theirs; empty: the profile's own pools.
+    pub pools: Vec<Pool>,
+}
+
+/// One of `default-address-pools`: `base` is cut into subnets of prefix length `size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    pub base: Ipv4Net,
+    pub size: u8,
 }
 
 /// A container's network namespace, held open by a descriptor: it needs no name and no mount, and it goes when its
@@ -57,6 +69,13 @@ pub struct NetworkRequest {
     pub subnet: Option<Ipv4Net>,
     /// `None`: the first address of the subnet.
     pub gateway: Option<Ipv4Addr>,
+    pub ip_range: Option<Ipv4Net>,
+    pub ipv6: bool,
+    /// `None` with `ipv6`: the next free one of this host's unique local prefix.
+    pub subnet6: Option<Ipv6Net>,
+    pub gateway6: Option<Ipv6Addr>,
+    pub ip_range6: Option<Ipv6Net>,
+    pub aux_addresses: Vec<(String, IpAddr)>,
     pub internal: bool,
     pub labels: Vec<(String, String)>,
     /// Driver options: `com.docker.network.bridge.name`, `com.docker.network.bridge.enable_icc`,
@@ -72,6 +91,11 @@ pub struct AttachRequest {
     /// Name, full ID or unique prefix of an ID. The default network is `bridge`.
     pub network: String,
     pub netns: Netns,
+    /// `--ip`, `--ip6`, `--mac-address`; `None`: chosen.
+    pub address: Option<Ipv4Addr>,
+    pub address6: Option<Ipv6Addr>,
+    pub mac: Option<[u8; 6]>,
+    pub aliases: Vec<String>,
     pub ports: Vec<PortRequest>,
 }
 

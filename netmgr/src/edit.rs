@@ -37,7 +37,7 @@ pub struct Edit<'a> {
 /// What an edit leaves for the plan besides the tables.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// By endpoint ID.
+    /// By container ID: of every container whose links change and whose namespace lives.
     pub(crate) netns: HashMap<String, Netns>,
     /// IDs of endpoints whose veth goes with its namespace.
     pub(crate) by_kernel: HashSet<String>,
@@ -73,6 +73,9 @@ impl<'a> Edit<'a> {
             bridge: self.settings.profile.default_bridge().to_owned(),
             subnet,
             gateway: ipam::gateway(subnet, None)?,
+            ip_range: None,
+            v6: None,
+            aux_addresses: Vec::new(),
             internal: false,
             icc: true,
             created: now(),
@@ -109,6 +112,9 @@ impl<'a> Edit<'a> {
             bridge,
             subnet,
             gateway,
+            ip_range: None,
+            v6: None,
+            aux_addresses: Vec::new(),
             internal: request.internal,
             icc,
             created: now(),
@@ -228,14 +234,16 @@ impl<'a> Edit<'a> {
             container_id: request.container_id.clone(),
             container_name: request.container_name.clone(),
             address,
+            address6: None,
             mac: ipam::mac(address),
             interface: self.free_interface(&request.container_id)?,
+            aliases: request.aliases.clone(),
             ports: maps,
         };
         store::insert_endpoint(self.tx, &endpoint)?;
         self.effects
             .netns
-            .insert(endpoint.id.clone(), request.netns.clone());
+            .insert(request.container_id.clone(), request.netns.clone());
         self.effects.needs_kernel = true;
         Ok(Attachment {
             network,
@@ -326,6 +334,7 @@ fn port_map(request: &PortRequest, host_port: u16) -> PortMap {
         host_port,
         container_port: request.container_port,
         count: request.count,
+        listener: None,
     }
 }
 

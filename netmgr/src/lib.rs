@@ -23,8 +23,10 @@ mod session;
 mod error;
 
 pub use change::{
-    AttachRequest, Attachment, Edit, Firewall, Netns, NetworkRequest, Settings, VethRemoval,
+    AttachRequest, Attachment, Edit, Firewall, Netns, NetworkRequest, Pool, Settings, VethRemoval,
     change, down, reload, repair, up,
 };
 pub use error::{Error, ErrorKind};
-pub use model::{Endpoint, Model, Network, PortMap, PortRequest, Profile, Protocol};
+pub use model::{
+    Endpoint, Family, GatewayMode, Model, Network, PortMap, PortRequest, Profile, Protocol, V6,
+};

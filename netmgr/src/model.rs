@@ -3,9 +3,9 @@
 //! Everything that netmgr decides is decided from a [`Model`]; this file must not touch files,
 //! processes or the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// Which names and chains are written: ours, or Docker's own for comparison with the captures.
@@ -65,6 +65,12 @@ pub struct Network {
     pub bridge: String,
     pub subnet: Ipv4Net,
     pub gateway: Ipv4Addr,
+    /// Containers get their addresses from here (`--ip-range`); `None`: from the whole subnet.
+    pub ip_range: Option<Ipv4Net>,
+    /// `--ipv6`: beside IPv4, which every network has.
+    pub v6: Option<V6>,
+    /// Addresses that no container gets, with a name each (`--aux-address`).
+    pub aux_addresses: Vec<(String, IpAddr)>,
     /// No way out and no way in, but for the bridge's own address.
     pub internal: bool,
     /// Whether containers of this network may talk to each other.
@@ -74,6 +80,48 @@ pub struct Network {
     pub labels: Vec<(String, String)>,
     /// Driver options as given (`com.docker.network.bridge.name` and so on).
     pub options: Vec<(String, String)>,
+}
+
+/// A network's IPv6 side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct V6 {
+    pub subnet: Ipv6Net,
+    pub gateway: Ipv6Addr,
+    pub ip_range: Option<Ipv6Net>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+}
+
+/// How containers of a network are reached from outside (`com.docker.network.bridge.gateway_mode_ipv4`, `..._ipv6`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// By published ports of the host alone; containers leave under the host's address.
+    #[default]
+    Nat,
+    /// As [`GatewayMode::Nat`], and every port is reachable at the container's own address too.
+    NatUnprotected,
+    /// No address translation: published ports are reachable at the container's own address.
+    Routed,
+}
+
+impl GatewayMode {
+    pub fn parse(text: &str) -> Option<GatewayMode> {
+        match text {
+            "nat" => Some(GatewayMode::Nat),
+            "nat-unprotected" => Some(GatewayMode::NatUnprotected),
+            "routed" => Some(GatewayMode::Routed),
+            _ => None,
+        }
+    }
 }
 
 impl Network {
@@ -92,8 +140,56 @@ impl Network {
         self.option(OPTION_MTU)?.parse().ok()
     }
 
+    pub fn gateway_mode(&self, family: Family) -> GatewayMode {
+        let key = match family {
+            Family::V4 => OPTION_GATEWAY_MODE_V4,
+            Family::V6 => OPTION_GATEWAY_MODE_V6,
+        };
+        self.option(key)
+            .and_then(GatewayMode::parse)
+            .unwrap_or_default()
+    }
+
+    /// Interfaces of the host from which published ports may be reached at a container's own address.
+    pub fn trusted_interfaces(&self) -> impl Iterator<Item = &str> {
+        let names = self.option(OPTION_TRUSTED_INTERFACES).unwrap_or_default();
+        names.split(':').filter(|name| !name.is_empty())
+    }
+
+    pub fn subnet_of(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => Some(self.subnet.into()),
+            Family::V6 => self.v6.map(|v6| v6.subnet.into()),
+        }
+    }
+
+    pub fn gateway_of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.gateway.into()),
+            Family::V6 => self.v6.map(|v6| v6.gateway.into()),
+        }
+    }
+
     fn option(&self, key: &str) -> Option<&str> {
         option(&self.options, key)
+    }
+}
+
+impl Model {
+    pub fn network(&self, id: &str) -> Option<&Network> {
+        self.networks.iter().find(|network| network.id == id)
+    }
+
+    /// Of a container's endpoints the one that carries its default routes and its published ports: of the network
+    /// whose name comes first, internal networks last, as Docker chooses.
+    pub fn primary(&self, container_id: &str) -> Option<&Endpoint> {
+        let mine = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.container_id == container_id);
+        mine.filter_map(|endpoint| Some((self.network(&endpoint.network_id)?, endpoint)))
+            .min_by_key(|(network, _)| (network.internal, network.name.as_str()))
+            .map(|(_, endpoint)| endpoint)
     }
 }
 
@@ -101,6 +197,10 @@ pub const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
 pub const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 pub const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
+pub const OPTION_GATEWAY_MODE_V4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+pub const OPTION_GATEWAY_MODE_V6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+/// Names separated by colons.
+pub const OPTION_TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
 
 /// The last value given for a key wins.
 pub fn option<'a>(options: &'a [(String, String)], key: &str) -> Option<&'a str> {
@@ -126,14 +226,27 @@ pub struct Endpoint {
     pub container_id: String,
     pub container_name: String,
     pub address: Ipv4Addr,
+    /// On a network with IPv6.
+    pub address6: Option<Ipv6Addr>,
     /// `02:42:` and the four bytes of the address, as Docker makes it.
     pub mac: [u8; 6],
     /// The veth's name on the host's side, at most 15 bytes.
     pub host_interface: String,
     /// The interface's name inside the container: `eth0`.
     pub interface: String,
-    /// In the order given on the command line.
+    /// Further names by which the containers of this network find it.
+    pub aliases: Vec<String>,
+    /// In the order given on the command line. Only the container's primary endpoint has any ([`Model::primary`]).
     pub ports: Vec<PortMap>,
+}
+
+impl Endpoint {
+    pub fn address_of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.address.into()),
+            Family::V6 => self.address6.map(IpAddr::V6),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -166,6 +279,9 @@ pub struct PortMap {
     pub container_port: u16,
     /// At least 1.
     pub count: u16,
+    /// A run too long for a socket each has one TCP listener on this port of the host, to which clients of the
+    /// loopback proxy are redirected. `None`: a socket for each port.
+    pub listener: Option<u16>,
 }
 
 /// A published port as asked for on the command line, before an ephemeral port is chosen.
@@ -175,6 +291,8 @@ pub struct PortRequest {
     pub host_ip: Option<IpAddr>,
     /// `None`: any free port.
     pub host_port: Option<u16>,
+    /// `8000-8010:80`: any free port from `host_port` to here. Then `count` is 1.
+    pub host_port_last: Option<u16>,
     pub container_port: u16,
     pub count: u16,
 }

@@ -5,26 +5,33 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 use crate::firewall::diff;
 use crate::firewall::iptables::FoundChain;
 use crate::firewall::mend::{self, Goal, Known};
 use crate::firewall::policy;
-use crate::model::{Endpoint, Model, Network, Profile};
+use crate::model::{Endpoint, Family, Model, Network, Profile};
 
 /// One step of a change. `apply` runs them in order and, on failure, the inverses in reverse order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// ip_forward on, and FORWARD's policy to DROP if it was off, as Docker does; remembered for `system down`.
-    EnableForwarding,
+    /// Forwarding on, and FORWARD's policy to DROP if it was off, as Docker does; remembered for `system down`.
+    EnableForwarding(Family),
     CreateBridge(Bridge),
     RemoveBridge(Bridge),
     /// Creates the pair with one end in the container's namespace: lo and eth0 up, address, default route.
     CreateVeth(Veth),
     RemoveVeth(Veth),
+    /// The host's end of a veth becomes a port of its bridge again, after the bridge was deleted by hand and remade.
+    JoinBridge(Veth),
+    /// A running container's default routes move from one of its interfaces to another.
+    DefaultRoute(DefaultRoute),
+    /// Host ports that no program gets as an ephemeral one (`ip_local_reserved_ports`); others' entries stay.
+    ReservePorts(ReservePorts),
     /// One `iptables-restore --noflush -w`, and the input that undoes it.
     Rules(Batch),
 }
@@ -35,6 +42,8 @@ pub struct Bridge {
     pub name: String,
     pub gateway: Ipv4Addr,
     pub subnet: Ipv4Net,
+    /// The IPv6 gateway and the length of its prefix.
+    pub gateway6: Option<(Ipv6Addr, u8)>,
     /// `None`: the default route's, or 1500.
     pub mtu: Option<u32>,
 }
@@ -46,16 +55,54 @@ pub struct Veth {
     pub endpoint: Endpoint,
     /// The prefix length of the endpoint's address.
     pub prefix: u8,
-    /// `None` on an internal network: no default route.
+    /// Of the endpoint's IPv6 address, where it has one.
+    pub prefix6: u8,
+    /// `None` on an internal network, and on all but one of a container's networks: no default route.
     pub gateway: Option<Ipv4Addr>,
+    pub gateway6: Option<Ipv6Addr>,
     pub mtu: Option<u32>,
     /// The bridge port's `isolated` flag: ports so marked do not reach each other.
     pub isolated: bool,
 }
 
-/// Input for `iptables-restore --noflush`, and its inverse.
+/// By which interface of a container, and over which gateways, its default routes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    pub interface: String,
+    pub gateway: Option<Ipv4Addr>,
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    pub container_id: String,
+    pub container_name: String,
+    pub from: Option<Hop>,
+    pub to: Option<Hop>,
+}
+
+/// Runs of ports, first and last, that ours are before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservePorts {
+    pub before: Vec<(u16, u16)>,
+    pub after: Vec<(u16, u16)>,
+}
+
+/// The command that a batch of rules is input for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tool {
+    /// `iptables-restore --noflush -w`: commits table by table.
+    Iptables,
+    /// `ip6tables-restore --noflush -w`: likewise.
+    Ip6tables,
+    /// `nft -f -`: one transaction, all or nothing.
+    Nft,
+}
+
+/// Input for a command that writes rules, and its inverse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
+    pub tool: Tool,
     pub forward: String,
     pub inverse: String,
 }
@@ -63,21 +110,31 @@ pub struct Batch {
 impl Batch {
     fn inverted(&self) -> Batch {
         Batch {
+            tool: self.tool,
             forward: self.inverse.clone(),
             inverse: self.forward.clone(),
         }
     }
 }
 
-/// What undoes an operation. `None` for [`Op::EnableForwarding`]: what was before is in the host's memory file, and
-/// `kernel::host::restore` brings it back.
+/// What undoes an operation. `None` for [`Op::EnableForwarding`] (what was before is in the host's memory file, and
+/// `kernel::host::restore` brings it back) and for [`Op::JoinBridge`] (a port leaves with its bridge).
 pub fn inverse(op: &Op) -> Option<Op> {
     Some(match op {
-        Op::EnableForwarding => return None,
+        Op::EnableForwarding(_) | Op::JoinBridge(_) => return None,
         Op::CreateBridge(bridge) => Op::RemoveBridge(bridge.clone()),
         Op::RemoveBridge(bridge) => Op::CreateBridge(bridge.clone()),
         Op::CreateVeth(veth) => Op::RemoveVeth(veth.clone()),
         Op::RemoveVeth(veth) => Op::CreateVeth(veth.clone()),
+        Op::DefaultRoute(change) => Op::DefaultRoute(DefaultRoute {
+            from: change.to.clone(),
+            to: change.from.clone(),
+            ..change.clone()
+        }),
+        Op::ReservePorts(change) => Op::ReservePorts(ReservePorts {
+            before: change.after.clone(),
+            after: change.before.clone(),
+        }),
         Op::Rules(batch) => Op::Rules(batch.inverted()),
     })
 }
@@ -133,6 +190,7 @@ pub fn between(
         let forward = diff::delta(&old, &new);
         if !forward.is_empty() {
             ops.push(Op::Rules(Batch {
+                tool: Tool::Iptables,
                 forward: forward.render(),
                 inverse: diff::delta(&new, &old).render(),
             }));
@@ -187,7 +245,7 @@ pub fn from_found(
     let there: HashSet<&str> = found.links.iter().map(|l| l.name.as_str()).collect();
     if aim.links == Goal::Stand {
         if !found.forwarding {
-            out.ops.push(Op::EnableForwarding);
+            out.ops.push(Op::EnableForwarding(Family::V4));
         }
         let missing = after
             .networks
@@ -203,6 +261,7 @@ pub fn from_found(
         let mending = mend::mend(chains, &policy::ruleset(after), aim.rules, &known);
         if !mending.forward.is_empty() {
             out.ops.push(Op::Rules(Batch {
+                tool: Tool::Iptables,
                 forward: mending.forward.render(),
                 inverse: mending.inverse.render(),
             }));
@@ -288,7 +347,11 @@ pub fn link_names(ops: &[Op]) -> Vec<String> {
         .filter_map(|op| match op {
             Op::CreateBridge(b) | Op::RemoveBridge(b) => Some(b.name.clone()),
             Op::CreateVeth(v) | Op::RemoveVeth(v) => Some(v.endpoint.host_interface.clone()),
-            Op::EnableForwarding | Op::Rules(_) => None,
+            Op::EnableForwarding(_)
+            | Op::JoinBridge(_)
+            | Op::DefaultRoute(_)
+            | Op::ReservePorts(_)
+            | Op::Rules(_) => None,
         })
         .collect()
 }
@@ -319,6 +382,7 @@ fn bridge(network: &Network) -> Bridge {
         name: network.bridge.clone(),
         gateway: network.gateway,
         subnet: network.subnet,
+        gateway6: network.v6.map(|v6| (v6.gateway, v6.subnet.prefix_len())),
         mtu: network.mtu(),
     }
 }
@@ -328,7 +392,12 @@ fn veth(network: &Network, endpoint: &Endpoint) -> Veth {
         bridge: network.bridge.clone(),
         endpoint: endpoint.clone(),
         prefix: network.subnet.prefix_len(),
+        prefix6: network.v6.map_or(128, |v6| v6.subnet.prefix_len()),
         gateway: (!network.internal).then_some(network.gateway),
+        gateway6: network
+            .v6
+            .filter(|_| !network.internal)
+            .map(|v6| v6.gateway),
         mtu: network.mtu(),
         isolated: !network.icc,
     }
@@ -344,13 +413,17 @@ fn stray_veth(name: &str) -> Veth {
             container_id: String::new(),
             container_name: String::new(),
             address: Ipv4Addr::UNSPECIFIED,
+            address6: None,
             mac: [0; 6],
             host_interface: name.to_owned(),
             interface: String::new(),
+            aliases: Vec::new(),
             ports: Vec::new(),
         },
         prefix: 32,
+        prefix6: 128,
         gateway: None,
+        gateway6: None,
         mtu: None,
         isolated: false,
     }
@@ -361,6 +434,7 @@ fn stray_bridge(name: &str) -> Bridge {
         name: name.to_owned(),
         gateway: Ipv4Addr::UNSPECIFIED,
         subnet: Ipv4Net::from(Ipv4Addr::UNSPECIFIED),
+        gateway6: None,
         mtu: None,
     }
 }

@@ -180,5 +180,6 @@ fn port_map(request: &PortRequest, first: u16) -> PortMap {
         host_port: first,
         container_port: request.container_port,
         count: request.count,
+        listener: None,
     }
 }

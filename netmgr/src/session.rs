@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
     fn rules(&self) -> plan::Rules {
         match self.settings.firewall {
             Firewall::None => plan::Rules::Omitted,
-            Firewall::Auto | Firewall::Iptables => plan::Rules::Written,
+            Firewall::Auto | Firewall::Iptables | Firewall::Nftables => plan::Rules::Written,
         }
     }
 

@@ -18,6 +18,9 @@ CREATE TABLE IF NOT EXISTS networks (
     bridge   TEXT NOT NULL UNIQUE,
     subnet   TEXT NOT NULL UNIQUE,
     gateway  TEXT NOT NULL,
+    ip_range TEXT,
+    v6       TEXT,
+    aux_addresses TEXT NOT NULL,
     internal INTEGER NOT NULL,
     icc      INTEGER NOT NULL,
     created  TEXT NOT NULL,
@@ -31,10 +34,13 @@ CREATE TABLE IF NOT EXISTS endpoints (
     container_id   TEXT NOT NULL,
     container_name TEXT NOT NULL,
     address        TEXT NOT NULL,
+    address6       TEXT,
     mac            TEXT NOT NULL,
     host_interface TEXT NOT NULL UNIQUE,
     interface      TEXT NOT NULL,
+    aliases        TEXT NOT NULL,
     UNIQUE (network_id, address),
+    UNIQUE (network_id, address6),
     UNIQUE (network_id, container_id),
     UNIQUE (container_id, interface)
 ) STRICT;
@@ -47,6 +53,7 @@ CREATE TABLE IF NOT EXISTS ports (
     container_port INTEGER NOT NULL CHECK (container_port BETWEEN 1 AND 65535),
     count          INTEGER NOT NULL CHECK (count >= 1 AND host_port + count <= 65536
                                            AND container_port + count <= 65536),
+    listener       INTEGER CHECK (listener BETWEEN 1 AND 65535),
     PRIMARY KEY (endpoint_id, position),
     UNIQUE (protocol, host_ip, host_port)
 ) STRICT, WITHOUT ROWID;
@@ -80,7 +87,7 @@ pub fn networks(conn: &Connection) -> Result<Vec<Network>, Error> {
 }
 
 const DEFAULT: &str = Network::DEFAULT;
-const NETWORK: &str = "id, name, bridge, subnet, gateway, internal, icc, created, labels, options";
+const NETWORK: &str = "id, name, bridge, subnet, gateway, ip_range, v6, aux_addresses, internal, icc, created, labels, options";
 
 /// By full ID, by name, or by a prefix of an ID that fits one network only; in this order, as Docker does.
 pub fn find_network(conn: &Connection, name: &str) -> Result<Network, Error> {
@@ -141,7 +148,7 @@ fn endpoints_where(
         false => &[],
     };
     let query = format!(
-        "SELECT id, network_id, container_id, container_name, address, mac, host_interface, interface
+        "SELECT id, network_id, container_id, container_name, address, address6, mac, host_interface, interface, aliases
          FROM endpoints WHERE {condition} ORDER BY seq"
     );
     let mut statement = conn.prepare_cached(&query).map_err(fail)?;
@@ -153,7 +160,7 @@ fn endpoints_where(
         .collect::<Result<_, _>>()?;
 
     let query = format!(
-        "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count
+        "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count, listener
          FROM ports JOIN endpoints ON endpoints.id = ports.endpoint_id WHERE {condition} ORDER BY seq, position"
     );
     let mut statement = conn.prepare_cached(&query).map_err(fail)?;
@@ -173,13 +180,10 @@ fn endpoints_where(
 }
 
 pub(crate) fn insert_network(conn: &Connection, network: &Network) -> Result<(), Error> {
-    let json = |pairs: &[(String, String)]| {
-        serde_json::to_string(pairs).map_err(|_| Error::Malformed {
-            what: "label or option",
-            value: network.name.clone(),
-        })
-    };
-    let query = format!("INSERT INTO networks ({NETWORK}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)");
+    let json = |pairs: &[(String, String)]| to_json(&pairs, &network.name);
+    let query = format!(
+        "INSERT INTO networks ({NETWORK}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)"
+    );
     conn.execute(
         &query,
         params![
@@ -188,6 +192,12 @@ pub(crate) fn insert_network(conn: &Connection, network: &Network) -> Result<(),
             network.bridge,
             network.subnet.to_string(),
             network.gateway.to_string(),
+            network.ip_range.map(|range| range.to_string()),
+            network
+                .v6
+                .map(|v6| to_json(&v6, &network.name))
+                .transpose()?,
+            to_json(&network.aux_addresses, &network.name)?,
             network.internal,
             network.icc,
             network.created,
@@ -208,10 +218,12 @@ pub(crate) fn delete_network(conn: &Connection, id: &str) -> Result<(), Error> {
 /// Enters an endpoint with its ports. The ports must have been checked with [`allocated_port`].
 pub(crate) fn insert_endpoint(conn: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
     let fail = failed("enter an endpoint");
+    let aliases = to_json(&endpoint.aliases, &endpoint.container_name)?;
     let mac: Vec<String> = endpoint.mac.iter().map(|b| format!("{b:02x}")).collect();
     conn.prepare_cached(
-        "INSERT INTO endpoints (id, network_id, container_id, container_name, address, mac, host_interface, interface)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+        "INSERT INTO endpoints (id, network_id, container_id, container_name, address, address6, mac, host_interface,
+                                interface, aliases)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
@@ -220,15 +232,17 @@ pub(crate) fn insert_endpoint(conn: &Connection, endpoint: &Endpoint) -> Result<
             endpoint.container_id,
             endpoint.container_name,
             endpoint.address.to_string(),
+            endpoint.address6.map(|address| address.to_string()),
             mac.join(":"),
             endpoint.host_interface,
             endpoint.interface,
+            aliases,
         ])
     })
     .map_err(fail)?;
     for (position, map) in endpoint.ports.iter().enumerate() {
         let host_ip = map.host_ip.map_or_else(String::new, |ip| ip.to_string());
-        conn.prepare_cached("INSERT INTO ports VALUES (?1,?2,?3,?4,?5,?6,?7)")
+        conn.prepare_cached("INSERT INTO ports VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")
             .and_then(|mut insert| {
                 insert.execute(params![
                     endpoint.id,
@@ -238,6 +252,7 @@ pub(crate) fn insert_endpoint(conn: &Connection, endpoint: &Endpoint) -> Result<
                     map.host_port,
                     map.container_port,
                     map.count,
+                    map.listener,
                 ])
             })
             .map_err(failed("enter a published port"))?;
@@ -262,7 +277,7 @@ pub(crate) fn allocated_port(conn: &Connection, map: &PortMap) -> Result<Option<
     // Ports of one protocol that overlap the run; the addresses are compared below.
     let mut statement = conn
         .prepare_cached(
-            "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count FROM ports
+            "SELECT endpoint_id, protocol, host_ip, host_port, container_port, count, listener FROM ports
              WHERE protocol = ?1 AND host_port <= ?2 AND host_port + count > ?3 ORDER BY host_port",
         )
         .map_err(fail)?;
@@ -303,16 +318,19 @@ pub(crate) fn addresses_clash(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
 fn network(row: &Row<'_>) -> Result<Network, Error> {
     let fail = failed("read a network");
     let text = |column: &str| row.get::<_, String>(column).map_err(fail);
-    let pairs = |column: &'static str| {
-        let json = text(column)?;
-        serde_json::from_str(&json).map_err(|_| malformed(column, &json))
-    };
+    let pairs = |column: &'static str| from_json(column, &text(column)?);
     Ok(Network {
         id: text("id")?,
         name: text("name")?,
         bridge: text("bridge")?,
         subnet: parse("subnet", &text("subnet")?)?,
         gateway: parse("gateway", &text("gateway")?)?,
+        ip_range: optional(row, "ip_range")?,
+        v6: match row.get::<_, Option<String>>("v6").map_err(fail)? {
+            None => None,
+            Some(json) => Some(from_json("v6", &json)?),
+        },
+        aux_addresses: from_json("aux_addresses", &text("aux_addresses")?)?,
         internal: row.get("internal").map_err(fail)?,
         icc: row.get("icc").map_err(fail)?,
         created: text("created")?,
@@ -338,9 +356,11 @@ fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
         container_id: text("container_id")?,
         container_name: text("container_name")?,
         address,
+        address6: optional(row, "address6")?,
         mac: bytes.try_into().map_err(|_| malformed("mac", &mac_text))?,
         host_interface: text("host_interface")?,
         interface: text("interface")?,
+        aliases: from_json("aliases", &text("aliases")?)?,
         ports: Vec::new(),
     })
 }
@@ -361,7 +381,21 @@ fn port_map(row: &Row<'_>) -> Result<PortMap, Error> {
         host_port: row.get("host_port").map_err(fail)?,
         container_port: row.get("container_port").map_err(fail)?,
         count: row.get("count").map_err(fail)?,
+        listener: row.get("listener").map_err(fail)?,
     })
+}
+
+fn optional<T: std::str::FromStr>(row: &Row<'_>, column: &'static str) -> Result<Option<T>, Error> {
+    let text: Option<String> = row.get(column).map_err(failed("read a column"))?;
+    text.map(|text| parse(column, &text)).transpose()
+}
+
+fn to_json(value: &impl serde::Serialize, of: &str) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|_| malformed("value", of))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, json: &str) -> Result<T, Error> {
+    serde_json::from_str(json).map_err(|_| malformed(what, json))
 }
 
 fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Error> {
@@ -399,6 +433,9 @@ mod tests {
             bridge: format!("br-{name}"),
             subnet: format!("10.{n}.0.0/24").parse().unwrap(),
             gateway: Ipv4Addr::new(10, n, 0, 1),
+            ip_range: None,
+            v6: None,
+            aux_addresses: Vec::new(),
             internal: true,
             icc: false,
             created: "2026-01-01T00:00:00Z".into(),

@@ -238,12 +238,13 @@ fn works_where_the_host_has_ipv6_switched_off() {
 fn attach_ops() -> Vec<Op> {
     let batch = |forward: &str, inverse: &str| {
         Op::Rules(Batch {
+            tool: netmgr::plan::Tool::Iptables,
             forward: forward.into(),
             inverse: inverse.into(),
         })
     };
     vec![
-        Op::EnableForwarding,
+        Op::EnableForwarding(netmgr::Family::V4),
         Op::CreateBridge(bridge()),
         batch(
             "*nat\n:T - [0:0]\n-A PREROUTING -j T\nCOMMIT\n*filter\n:T - [0:0]\n-A FORWARD -j T\nCOMMIT\n",
@@ -269,6 +270,7 @@ fn create_tables() {
 fn failure_at_any_op_leaves_the_host_as_it_was() {
     // Half done itself: the first table is committed when the second fails.
     let failing = Op::Rules(Batch {
+        tool: netmgr::plan::Tool::Iptables,
         forward: "*nat\n:HALF - [0:0]\nCOMMIT\n*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n".into(),
         inverse: "*nat\n-X HALF\nCOMMIT\n*filter\n-D NOWHERE -j ACCEPT\nCOMMIT\n".into(),
     });
@@ -346,6 +348,7 @@ fn failed_roll_back_keeps_both_causes() {
         let settings = settings(&root);
         let rules = |forward: &str, inverse: &str| {
             Op::Rules(Batch {
+                tool: netmgr::plan::Tool::Iptables,
                 forward: forward.into(),
                 inverse: inverse.into(),
             })

@@ -5,6 +5,7 @@ mod kernel_support;
 use std::fs;
 
 use kernel_support::{on_a_host, run};
+use netmgr::Family;
 use netmgr::Firewall;
 use netmgr::kernel::{Error, commands, host};
 
@@ -23,13 +24,13 @@ fn forwarding_comes_with_policy_drop_and_both_go_back() {
         let run_root = root.path().join("run/coracle");
         run("iptables -A FORWARD -s 192.0.2.1 -j ACCEPT");
         assert!(!host::forwarding_enabled().unwrap());
-        assert!(host::enable_forwarding(&run_root, Firewall::Iptables).unwrap());
+        assert!(host::enable_forwarding(Family::V4, &run_root, Firewall::Iptables).unwrap());
         assert!(host::forwarding_enabled().unwrap());
         assert_eq!(policy(), "DROP");
         run("iptables -C FORWARD -s 192.0.2.1 -j ACCEPT");
 
         assert!(
-            !host::enable_forwarding(&run_root, Firewall::Iptables).unwrap(),
+            !host::enable_forwarding(Family::V4, &run_root, Firewall::Iptables).unwrap(),
             "changed twice"
         );
         host::restore(&run_root).unwrap();
@@ -46,7 +47,7 @@ fn host_that_forwards_already_keeps_its_settings() {
     on_a_host(|| {
         let root = tempfile::tempdir().unwrap();
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
-        assert!(!host::enable_forwarding(root.path(), Firewall::Iptables).unwrap());
+        assert!(!host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap());
         assert_eq!(policy(), "ACCEPT");
         host::restore(root.path()).unwrap();
         assert!(host::forwarding_enabled().unwrap());
@@ -57,7 +58,7 @@ fn host_that_forwards_already_keeps_its_settings() {
 fn without_a_firewall_only_forwarding_changes() {
     on_a_host(|| {
         let root = tempfile::tempdir().unwrap();
-        host::enable_forwarding(root.path(), Firewall::None).unwrap();
+        host::enable_forwarding(Family::V4, root.path(), Firewall::None).unwrap();
         assert!(host::forwarding_enabled().unwrap());
         assert_eq!(run("iptables-save"), "");
         run("iptables -P FORWARD DROP");
@@ -72,12 +73,12 @@ fn policies_of_the_administrator_stay() {
     on_a_host(|| {
         let root = tempfile::tempdir().unwrap();
         run("iptables -P FORWARD DROP");
-        host::enable_forwarding(root.path(), Firewall::Iptables).unwrap();
+        host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap();
         host::restore(root.path()).unwrap();
         assert_eq!(policy(), "DROP", "it was DROP before us");
 
         run("iptables -P FORWARD ACCEPT");
-        host::enable_forwarding(root.path(), Firewall::Iptables).unwrap();
+        host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap();
         run("iptables -P FORWARD ACCEPT");
         host::restore(root.path()).unwrap();
         assert_eq!(policy(), "ACCEPT");
@@ -89,9 +90,9 @@ fn change_cut_short_is_finished_and_still_goes_back() {
     on_a_host(|| {
         let root = tempfile::tempdir().unwrap();
         // Killed after the policy was set and before forwarding was: the memory is from before both.
-        host::enable_forwarding(root.path(), Firewall::Iptables).unwrap();
+        host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap();
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
-        assert!(host::enable_forwarding(root.path(), Firewall::Iptables).unwrap());
+        assert!(host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap());
         assert_eq!(policy(), "DROP");
         host::restore(root.path()).unwrap();
         assert_eq!(policy(), "ACCEPT");

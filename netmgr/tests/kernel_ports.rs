@@ -12,6 +12,7 @@ use netmgr::{ErrorKind, PortRequest, Protocol};
 
 fn request(protocol: Protocol, host_port: Option<u16>) -> PortRequest {
     PortRequest {
+        host_port_last: None,
         protocol,
         host_ip: None,
         host_port,

@@ -23,6 +23,7 @@ fn out_of_descriptors_it_rests_and_serves_again_later() {
     on_a_host(|| {
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let request = PortRequest {
+            host_port_last: None,
             protocol: Protocol::Tcp,
             host_ip: None,
             host_port: Some(8080),

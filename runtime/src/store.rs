@@ -13,7 +13,7 @@ use crate::process::Identity;
 use crate::record::{Container, State};
 
 /// Bumped with the schema; a database that says the same is not looked at again.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS containers (

@@ -44,6 +44,7 @@ pub fn parse(spec: &str) -> Result<Vec<PortRequest>, PortSpecError> {
         text => Some(range(text).ok_or_else(|| PortSpecError::HostPort(text.to_owned()))?),
     };
     let request = |host_port, container_port, count| PortRequest {
+        host_port_last: None,
         protocol,
         host_ip,
         host_port,
@@ -129,6 +130,7 @@ mod tests {
         protocol: Protocol,
     ) -> PortRequest {
         PortRequest {
+            host_port_last: None,
             protocol,
             host_ip: host_ip.map(|text| text.parse().unwrap()),
             host_port,

@@ -99,6 +99,10 @@ impl Firewall {
                 kind: "none",
                 command: None,
             },
+            netmgr::Firewall::Nftables => Firewall {
+                kind: "nftables",
+                command: netmgr::kernel::commands::path("nft"),
+            },
             netmgr::Firewall::Auto | netmgr::Firewall::Iptables => Firewall {
                 kind: "iptables",
                 command: netmgr::kernel::commands::path("iptables-restore"),

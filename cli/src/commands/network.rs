@@ -138,6 +138,12 @@ fn request(options: Create) -> Result<NetworkRequest, Failure> {
         None => None,
     };
     Ok(NetworkRequest {
+        ip_range6: None,
+        ipv6: false,
+        subnet6: None,
+        aux_addresses: Vec::new(),
+        gateway6: None,
+        ip_range: None,
         name: options.name,
         subnet,
         gateway: options.gateway,

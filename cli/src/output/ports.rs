@@ -156,6 +156,7 @@ mod tests {
 
     fn map(ip: Option<&str>, host: u16, container: u16, count: u16, protocol: Protocol) -> PortMap {
         PortMap {
+            listener: None,
             protocol,
             host_ip: ip.map(|text| text.parse().unwrap()),
             host_port: host,

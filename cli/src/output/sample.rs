@@ -16,6 +16,9 @@ pub fn id(digit: char) -> String {
 
 pub fn network() -> Network {
     Network {
+        aux_addresses: Vec::new(),
+        ip_range: None,
+        v6: None,
         id: id('b'),
         name: "bridge".into(),
         bridge: "coracle0".into(),
@@ -31,6 +34,8 @@ pub fn network() -> Network {
 
 pub fn endpoint() -> Endpoint {
     Endpoint {
+        address6: None,
+        aliases: Vec::new(),
         id: id('e'),
         network_id: id('b'),
         container_id: id('c'),
@@ -40,6 +45,7 @@ pub fn endpoint() -> Endpoint {
         host_interface: "veth1".into(),
         interface: "eth0".into(),
         ports: vec![PortMap {
+            listener: None,
             protocol: Protocol::Tcp,
             host_ip: None,
             host_port: 8080,
@@ -66,6 +72,7 @@ pub fn running() -> Container {
                 read_only: true,
             }],
             ports: vec![PortRequest {
+                host_port_last: None,
                 protocol: Protocol::Tcp,
                 host_ip: None,
                 host_port: Some(8080),

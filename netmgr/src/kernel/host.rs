@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::Firewall;
 use crate::kernel::{Error, commands};
+use crate::model::Family;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -35,7 +36,14 @@ pub fn forwarding_enabled() -> Result<bool, Error> {
 ///
 /// A host that did not forward protected its other networks by that. So, as Docker does, the policy of FORWARD becomes
 /// DROP, before forwarding starts. A host that forwards already keeps its policy (moby#39439).
-pub fn enable_forwarding(run_root: &Path, firewall: Firewall) -> Result<bool, Error> {
+pub fn enable_forwarding(
+    family: Family,
+    run_root: &Path,
+    firewall: Firewall,
+) -> Result<bool, Error> {
+    let Family::V4 = family else {
+        return Ok(false);
+    };
     if forwarding_enabled()? {
         return Ok(false);
     }
@@ -47,7 +55,7 @@ pub fn enable_forwarding(run_root: &Path, firewall: Firewall) -> Result<bool, Er
             let before = Before {
                 ip_forward: false,
                 forward_policy: match firewall {
-                    Firewall::None => None,
+                    Firewall::None | Firewall::Nftables => None,
                     Firewall::Auto | Firewall::Iptables => policy_to_replace()?,
                 },
             };
@@ -79,6 +87,11 @@ pub fn enable_forwarding(run_root: &Path, firewall: Firewall) -> Result<bool, Er
         None => tracing::warn!("turned IPv4 forwarding on; `coracle system down` undoes it"),
     }
     Ok(true)
+}
+
+/// As [`restore`], of one family.
+pub fn restore_family(_family: Family, run_root: &Path) -> Result<(), Error> {
+    restore(run_root)
 }
 
 /// Gives the host back what [`enable_forwarding`] changed; without such a change, nothing happens.

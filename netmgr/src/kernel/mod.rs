@@ -11,6 +11,8 @@ pub mod netns;
 
 pub(crate) mod bridge;
 pub(crate) mod netlink;
+pub(crate) mod reserved;
+pub(crate) mod routes;
 pub(crate) mod veth;
 
 pub use error::Error;

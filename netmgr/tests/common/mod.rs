@@ -114,6 +114,7 @@ impl Host {
     /// Another command on the same host.
     pub fn open(folder: &Path, profile: Profile) -> Host {
         let settings = Settings {
+            pools: Vec::new(),
             root: folder.join("root"),
             run_root: folder.join("run"),
             firewall: Firewall::Iptables,
@@ -202,6 +203,10 @@ pub fn attach_request(
     netns: &Netns,
 ) -> AttachRequest {
     AttachRequest {
+        address: None,
+        address6: None,
+        aliases: Vec::new(),
+        mac: None,
         container_id: container_id(name),
         container_name: name.to_owned(),
         network: network.to_owned(),
@@ -244,6 +249,7 @@ pub fn publish(
     protocol: Protocol,
 ) -> PortRequest {
     PortRequest {
+        host_port_last: None,
         protocol,
         host_ip: host_ip.map(|ip| ip.parse::<IpAddr>().unwrap()),
         host_port: Some(host),
@@ -275,6 +281,9 @@ pub fn add_network<'a>(
 ) -> &'a mut Network {
     let subnet: Ipv4Net = subnet.parse().unwrap();
     model.networks.push(Network {
+        aux_addresses: Vec::new(),
+        ip_range: None,
+        v6: None,
         id: container_id(name),
         name: name.to_owned(),
         bridge: bridge.to_owned(),
@@ -300,6 +309,8 @@ pub fn add_endpoint(model: &mut Model, name: &str, network: &str, ports: &[PortM
     let address = netmgr::ipam::lowest_free(network.subnet, network.gateway, &used).unwrap();
     let id = container_id(&format!("{name}@{}", network.name));
     model.endpoints.push(Endpoint {
+        address6: None,
+        aliases: Vec::new(),
         host_interface: netmgr::plan::host_interface(&id),
         id,
         network_id: network.id.clone(),
@@ -320,6 +331,7 @@ pub fn map(
     protocol: Protocol,
 ) -> PortMap {
     PortMap {
+        listener: None,
         protocol,
         host_ip: host_ip.map(|ip| ip.parse().unwrap()),
         host_port: host,

@@ -69,6 +69,7 @@ pub fn attempt_inside(netns: &Netns, line: &str) -> Output {
 
 pub fn settings(run_root: &tempfile::TempDir) -> Settings {
     Settings {
+        pools: Vec::new(),
         root: run_root.path().into(),
         run_root: run_root.path().into(),
         firewall: Firewall::Iptables,
@@ -80,6 +81,7 @@ pub const BRIDGE: &str = "cr-test";
 
 pub fn bridge() -> Bridge {
     Bridge {
+        gateway6: None,
         name: BRIDGE.into(),
         gateway: Ipv4Addr::new(10, 99, 0, 1),
         subnet: "10.99.0.0/24".parse::<Ipv4Net>().unwrap(),
@@ -91,8 +93,12 @@ pub fn bridge() -> Bridge {
 pub fn veth(last: u8) -> Veth {
     let address = Ipv4Addr::new(10, 99, 0, last);
     Veth {
+        gateway6: None,
+        prefix6: 64,
         bridge: BRIDGE.into(),
         endpoint: Endpoint {
+            address6: None,
+            aliases: Vec::new(),
             id: format!("{last:064x}"),
             network_id: "0".repeat(64),
             container_id: format!("{last:064x}"),

@@ -163,6 +163,7 @@ fn held_again(conn: &rusqlite::Connection, id: &str) -> Result<Vec<Forward>, Err
     for endpoint in netmgr::store::endpoints_of(conn, id)? {
         for map in &endpoint.ports {
             let request = PortRequest {
+                host_port_last: None,
                 protocol: map.protocol,
                 host_ip: map.host_ip,
                 host_port: Some(map.host_port),

@@ -195,6 +195,10 @@ fn attach(
     };
     let Some(netns) = netns else { return Ok(None) };
     let attachment = edit.attach(&AttachRequest {
+        address: None,
+        address6: None,
+        aliases: Vec::new(),
+        mac: None,
         container_id: container.id.clone(),
         container_name: container.name.clone(),
         network: network.to_owned(),

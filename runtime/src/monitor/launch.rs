@@ -27,8 +27,7 @@ use crate::wire::{self, Kind};
 pub struct Launch {
     pub root: PathBuf,
     pub run_root: PathBuf,
-    pub firewall: String,
-    pub profile: netmgr::Profile,
+    pub network: netmgr::Settings,
     pub container: Container,
     pub kind: LaunchKind,
     /// The command's soft limit of open files, before it was raised.
@@ -68,8 +67,7 @@ impl Launch {
         Launch {
             root: settings.root.clone(),
             run_root: settings.run_root.clone(),
-            firewall: firewall_name(settings.network.firewall).to_owned(),
-            profile: settings.network.profile,
+            network: settings.network.clone(),
             container,
             kind,
             open_files: process::raise_open_files(),
@@ -83,29 +81,8 @@ impl Launch {
         Settings {
             root: self.root.clone(),
             run_root: self.run_root.clone(),
-            network: netmgr::Settings {
-                root: self.root.clone(),
-                run_root: self.run_root.clone(),
-                firewall: firewall_of(&self.firewall),
-                profile: self.profile,
-            },
+            network: self.network.clone(),
         }
-    }
-}
-
-fn firewall_name(firewall: netmgr::Firewall) -> &'static str {
-    match firewall {
-        netmgr::Firewall::Auto => "auto",
-        netmgr::Firewall::Iptables => "iptables",
-        netmgr::Firewall::None => "none",
-    }
-}
-
-fn firewall_of(name: &str) -> netmgr::Firewall {
-    match name {
-        "iptables" => netmgr::Firewall::Iptables,
-        "none" => netmgr::Firewall::None,
-        _ => netmgr::Firewall::Auto,
     }
 }
 

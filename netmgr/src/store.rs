@@ -455,6 +455,8 @@ mod tests {
             mac: ipam::mac(address),
             host_interface: format!("cv{n}"),
             interface: "eth0".into(),
+            address6: Some(std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n))),
+            aliases: vec!["a \"quoted\" one".into()],
             ports,
         }
     }
@@ -466,6 +468,7 @@ mod tests {
             host_port,
             container_port: 80,
             count,
+            listener: None,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::firewall::mend::Goal;
 use crate::journal::{Journal, State};
 use crate::model::{Endpoint, Network, PortRequest, Profile};
 use crate::proxy::Forward;
-use crate::session::{Session, Step};
+use crate::session::{Namespaces, Session, Step};
 use crate::store;
 
 /// Which firewall is written. `--firewall`, and `--iptables=false` for [`Firewall::None`].
@@ -146,7 +146,7 @@ pub fn change<T, E: From<Error>>(
     let done = session.bring_along(&step)?;
     match tx.commit() {
         Ok(()) => {
-            session.finish(&done);
+            session.finish(&done, &step);
             Ok(value)
         }
         Err(source) => {
@@ -172,21 +172,34 @@ pub fn up(settings: &Settings, conn: &mut Connection) -> Result<(), Error> {
         edit.default_network().map(|_| ())
     })?;
     // Where something was in place already, the change took it on trust.
-    reload(settings, conn)
+    reload(settings, conn, &|_| None).map(|_| ())
 }
 
 /// `system reload`: compares the kernel with the model and mends every difference; `CORACLE-USER` stays as it is.
 /// Where nothing is up, nothing is put up.
-pub fn reload(settings: &Settings, conn: &mut Connection) -> Result<(), Error> {
+///
+/// `netns_of` finds the namespace of a running container: what is missing inside of it can then be made anew.
+pub fn reload(
+    settings: &Settings,
+    conn: &mut Connection,
+    netns_of: &dyn Fn(&str) -> Option<Netns>,
+) -> Result<Vec<String>, Error> {
     let session = Session::begin(settings)?;
     session.repair(conn)?;
     let model = store::load_model(conn, settings.profile)?;
     if session.state()? == State::Down && model.endpoints.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    session
-        .mend(&model, Goal::Stand, &Journal::default())
-        .map(|_| ())
+    let mut netns = Namespaces::new();
+    for endpoint in &model.endpoints {
+        let id = &endpoint.container_id;
+        if !netns.contains_key(id)
+            && let Some(found) = netns_of(id)
+        {
+            netns.insert(id.clone(), found);
+        }
+    }
+    session.mend(&model, Goal::Stand, &Journal::default(), &netns)
 }
 
 /// `system down`: removes every rule, chain and bridge of ours and gives the host back its sysctls and policies.
@@ -213,5 +226,5 @@ pub fn down(settings: &Settings, conn: &mut Connection) -> Result<Vec<String>, E
             networks: names.join(", "),
         });
     }
-    session.mend(&model, Goal::Gone, &Journal::default())
+    session.mend(&model, Goal::Gone, &Journal::default(), &Namespaces::new())
 }

@@ -15,7 +15,7 @@ pub struct Explained {
 
 /// Every rule that the model asks for, in the order in which the tables hold them.
 pub fn explain(model: &Model) -> Vec<Explained> {
-    let ruleset = policy::ruleset(model);
+    let ruleset = policy::ruleset(model, crate::model::Family::V4);
     let chains = ruleset.chains.iter();
     chains
         .flat_map(|chain| {

@@ -12,10 +12,10 @@ use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Firewall, Settings};
+use crate::change::Settings;
 use crate::error::Error;
 use crate::model::Profile;
-use crate::plan::{self, Op};
+use crate::plan::{self, Op, Tool, Written};
 
 const LOCK: &str = "network.lock";
 const JOURNAL: &str = "network.journal";
@@ -72,14 +72,17 @@ impl Drop for PassedOn<'_> {
 pub(crate) struct Journal {
     /// Interfaces made or removed.
     pub(crate) links: Vec<String>,
-    /// The batches, forward and inverse.
-    pub(crate) batches: Vec<String>,
+    /// The batches, forward and inverse, and the command that they are for.
+    pub(crate) batches: Vec<(Tool, String)>,
 }
 
 impl Journal {
     pub(crate) fn of(ops: &[Op]) -> Journal {
         let batches = ops.iter().filter_map(|op| match op {
-            Op::Rules(batch) => Some([batch.forward.clone(), batch.inverse.clone()]),
+            Op::Rules(batch) => Some([
+                (batch.tool, batch.forward.clone()),
+                (batch.tool, batch.inverse.clone()),
+            ]),
             _ => None,
         });
         Journal {
@@ -126,7 +129,7 @@ pub(crate) struct Live {
     /// The inode of the network namespace.
     netns: u64,
     profile: Profile,
-    pub(crate) rules: bool,
+    written: Written,
 }
 
 /// How what was left by earlier commands relates to this one.
@@ -135,13 +138,23 @@ pub(crate) enum State {
     /// Nothing of ours is in the kernel, or nothing that we know of.
     Down,
     /// All is as the tables say.
-    Up,
-    /// Something is in place, but by other settings (rules or none): a change has to look before it writes.
-    Different { rules: bool },
+    Up(Written),
+    /// Something is in place, but by other settings: a change has to look before it writes.
+    Different(Written),
+}
+
+impl State {
+    /// What stands of ours, as far as we know.
+    pub(crate) fn written(self) -> Written {
+        match self {
+            State::Down => Written::default(),
+            State::Up(written) | State::Different(written) => written,
+        }
+    }
 }
 
 impl Live {
-    pub(crate) fn now(settings: &Settings) -> Result<Live, Error> {
+    pub(crate) fn now(settings: &Settings, written: Written) -> Result<Live, Error> {
         let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
         // thread-self and not self: namespaces belong to threads.
         let netns = Path::new("/proc/thread-self/ns/net");
@@ -152,7 +165,7 @@ impl Live {
                 .to_owned(),
             netns: fs::metadata(netns).map_err(state("read", netns))?.ino(),
             profile: settings.profile,
-            rules: settings.firewall != Firewall::None,
+            written,
         })
     }
 
@@ -165,17 +178,24 @@ impl Live {
         };
         let found: Option<Live> = serde_json::from_slice(&bytes).ok();
         Ok(match found {
-            Some(live) if live == *self => State::Up,
             // A namespace or a boot that is gone took everything along.
-            Some(live) if live.boot == self.boot && live.netns == self.netns => {
-                State::Different { rules: live.rules }
+            Some(live) if live.boot != self.boot || live.netns != self.netns => State::Down,
+            Some(live)
+                if live.profile == self.profile && live.written.backend == self.written.backend =>
+            {
+                State::Up(live.written)
             }
-            _ => State::Down,
+            Some(live) => State::Different(live.written),
+            None => State::Down,
         })
     }
 
-    pub(crate) fn write(&self, run_root: &Path) -> Result<(), Error> {
-        replace(&run_root.join(LIVE), self)
+    pub(crate) fn write(&self, run_root: &Path, written: Written) -> Result<(), Error> {
+        let live = Live {
+            written,
+            ..self.clone()
+        };
+        replace(&run_root.join(LIVE), &live)
     }
 
     pub(crate) fn remove(run_root: &Path) -> Result<(), Error> {

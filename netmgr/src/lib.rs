@@ -19,6 +19,7 @@ pub mod store;
 mod edit;
 mod journal;
 mod session;
+mod stale;
 
 mod error;
 

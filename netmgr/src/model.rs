@@ -180,6 +180,11 @@ impl Model {
         self.networks.iter().find(|network| network.id == id)
     }
 
+    /// Whether a network has an IPv6 side.
+    pub fn has_v6(&self) -> bool {
+        self.networks.iter().any(|network| network.v6.is_some())
+    }
+
     /// Of a container's endpoints the one that carries its default routes and its published ports: of the network
     /// whose name comes first, internal networks last, as Docker chooses.
     pub fn primary(&self, container_id: &str) -> Option<&Endpoint> {

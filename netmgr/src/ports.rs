@@ -18,6 +18,9 @@ const BACKLOG: i32 = 4096;
 /// How many starting points are tried for an ephemeral port, or for a run of them.
 const ATTEMPTS: usize = 64;
 
+pub fn is_long(map: &PortMap) -> bool {
+    map.count > 128
+}
 /// A host port that is ours as long as the socket is open.
 #[derive(Debug)]
 pub struct Held {

@@ -2,25 +2,36 @@
 //!
 //! Every way of changing the kernel (a change, repair, up, reload, down) ends here, under the lock and with a journal.
 
+mod look;
+
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 
 use crate::change::{Firewall, Netns, Settings};
 use crate::error::Error;
-use crate::firewall::iptables;
-use crate::firewall::mend::{Goal, Known};
-use crate::firewall::ruleset::Table;
+use crate::firewall::mend::Goal;
 use crate::journal::{Journal, Live, Lock, State};
+use crate::kernel::{commands, conntrack};
 use crate::model::{Model, Profile};
-use crate::plan::{self, Aim, Found, FoundLink, Op};
+use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
+use crate::stale::stale;
 use crate::{apply, edit, kernel, store};
+
+/// The network namespaces of containers, by their ID.
+pub(crate) type Namespaces = HashMap<String, Netns>;
 
 /// What one change does, from model to model.
 pub(crate) struct Step {
     pub(crate) before: Model,
     pub(crate) after: Model,
     pub(crate) effects: edit::Effects,
+}
+
+/// A plan for a step, and what the live marker is to say once it has been applied; `None`: what it says now.
+pub(crate) struct Planned {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) live: Option<Written>,
 }
 
 /// What was applied, until the transaction has committed.
@@ -30,17 +41,26 @@ pub(crate) struct Done {
 }
 
 /// The lock is held, for as long as this value lives.
-pub(crate) struct Session<'a> {
-    settings: &'a Settings,
+pub(crate) struct Session {
+    /// With a firewall that is decided: never [`Firewall::Auto`].
+    settings: Settings,
     live: Live,
     lock: Lock,
 }
 
-impl<'a> Session<'a> {
-    pub(crate) fn begin(settings: &'a Settings) -> Result<Session<'a>, Error> {
+impl Session {
+    pub(crate) fn begin(settings: &Settings) -> Result<Session, Error> {
+        let settings = Settings {
+            firewall: decided(settings.firewall),
+            ..settings.clone()
+        };
+        let written = Written {
+            backend: backend(settings.firewall),
+            ..Written::default()
+        };
         Ok(Session {
             lock: Lock::acquire(&settings.run_root)?,
-            live: Live::now(settings)?,
+            live: Live::now(&settings, written)?,
             settings,
         })
     }
@@ -49,11 +69,8 @@ impl<'a> Session<'a> {
         self.live.state(&self.settings.run_root)
     }
 
-    fn rules(&self) -> plan::Rules {
-        match self.settings.firewall {
-            Firewall::None => plan::Rules::Omitted,
-            Firewall::Auto | Firewall::Iptables | Firewall::Nftables => plan::Rules::Written,
-        }
+    fn backend(&self) -> Backend {
+        backend(self.settings.firewall)
     }
 
     /// Mends what a killed change has left: to what is committed, or to nothing if it was the first change.
@@ -63,7 +80,9 @@ impl<'a> Session<'a> {
         };
         tracing::warn!("the last change was cut short: repairing");
         let model = store::load_model(conn, self.settings.profile)?;
-        self.mend(&model, self.goal(&model)?, &journal).map(|_| ())
+        let goal = self.goal(&model)?;
+        self.mend(&model, goal, &journal, &Namespaces::new())
+            .map(|_| ())
     }
 
     fn goal(&self, model: &Model) -> Result<Goal, Error> {
@@ -73,29 +92,25 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Compares the kernel with a model (or with nothing) and mends it. `journal` is of the change that failed.
+    /// Compares the kernel with a model (or with nothing) and mends it; returns what the user is to be told. `journal` is
+    /// of the change that failed.
     pub(crate) fn mend(
         &self,
         model: &Model,
         goal: Goal,
         journal: &Journal,
+        netns: &Namespaces,
     ) -> Result<Vec<String>, Error> {
+        let mending = self.mending(model, goal, journal, netns)?;
         let run_root = &self.settings.run_root;
-        let mut found = self.look(journal)?;
-        if goal == Goal::Gone
-            && self.settings.profile == Profile::Docker
-            && self.state()? == State::Down
-        {
-            keep_what_is_known(&mut found, journal);
-        }
-        let aim = self.aim(goal);
-        let mending = plan::from_found(&found, model, model, aim, &HashSet::new());
         if !mending.ops.is_empty() {
             Journal::of(&mending.ops).and(journal).write(run_root)?;
-            self.apply(&mending.ops, &HashMap::new())?;
+            self.apply(&mending.ops, netns)?;
         }
         match goal {
-            Goal::Stand => self.live.write(run_root)?,
+            Goal::Stand => self
+                .live
+                .write(run_root, self.written(model, mending.passage)?)?,
             Goal::Gone => {
                 kernel::host::restore(run_root)?;
                 Live::remove(run_root)?;
@@ -105,89 +120,138 @@ impl<'a> Session<'a> {
         Ok(mending.notes)
     }
 
-    fn apply(&self, ops: &[Op], netns: &HashMap<String, Netns>) -> Result<(), Error> {
-        let _passed_on = self.lock.pass_on()?;
-        Ok(apply::run(self.settings, ops, netns)?)
+    /// What [`Session::mend`] would do.
+    pub(crate) fn mending(
+        &self,
+        model: &Model,
+        goal: Goal,
+        journal: &Journal,
+        netns: &Namespaces,
+    ) -> Result<plan::Mending, Error> {
+        let mut found = self.look(model, journal, look::Depth::Everything)?;
+        if goal == Goal::Gone
+            && self.settings.profile == Profile::Docker
+            && self.state()? == State::Down
+        {
+            look::keep_what_is_known(&mut found, journal);
+        }
+        found.reachable = netns.keys().cloned().collect();
+        let aim = self.aim(goal, model)?;
+        Ok(plan::from_found(&found, model, model, aim, &HashSet::new()))
     }
 
-    fn aim(&self, goal: Goal) -> Aim {
-        Aim {
+    fn apply(&self, ops: &[Op], netns: &Namespaces) -> Result<(), Error> {
+        let _passed_on = self.lock.pass_on()?;
+        Ok(apply::run(&self.settings, ops, netns)?)
+    }
+
+    fn aim(&self, goal: Goal, model: &Model) -> Result<Aim, Error> {
+        let stands = |backend| match self.backend() == backend {
+            true => goal,
+            false => Goal::Gone,
+        };
+        Ok(Aim {
             links: goal,
-            rules: match self.rules() {
-                plan::Rules::Written => goal,
-                plan::Rules::Omitted => Goal::Gone,
+            iptables: match (goal, self.backend()) {
+                (Goal::Gone, _) | (_, Backend::None) => RulesAim::Gone,
+                (Goal::Stand, Backend::Iptables) => RulesAim::Policy,
+                (Goal::Stand, Backend::Nftables) => RulesAim::Passage,
             },
-        }
+            nftables: stands(Backend::Nftables),
+            ipv6: self.wants_ipv6(model)?,
+        })
+    }
+
+    /// From the first network with IPv6 on, until `system down`.
+    fn wants_ipv6(&self, model: &Model) -> Result<bool, Error> {
+        Ok(model.has_v6() || self.state()?.written().ipv6)
+    }
+
+    fn written(&self, model: &Model, passage: bool) -> Result<Written, Error> {
+        Ok(Written {
+            backend: self.backend(),
+            ipv6: self.wants_ipv6(model)?,
+            passage,
+        })
     }
 
     /// Brings the kernel from the model before to the model after; on failure it is as it was.
     pub(crate) fn bring_along(&self, step: &Step) -> Result<Done, Error> {
-        let state = self.state()?;
-        let by_kernel = &step.effects.by_kernel;
-        let rules = match state {
-            State::Up => self.rules(),
-            State::Down | State::Different { .. } => plan::Rules::Omitted,
-        };
-        let differs = step.before != step.after;
-        let look_first = match state {
-            State::Up => false,
-            State::Down => step.effects.needs_kernel,
-            State::Different { .. } => step.effects.needs_kernel || differs,
-        };
-        if look_first {
-            return self.look_and_apply(step, &Journal::default());
-        }
-        let ops = plan::between(&step.before, &step.after, rules, by_kernel);
-        // Without anything in place an entry in the tables (the default network's) asks nothing of the kernel.
-        let ops = match state {
-            State::Down => ops.into_iter().filter(removes).collect(),
-            _ => ops,
-        };
-        if ops.is_empty() {
+        let planned = self.plan_step(step, &Journal::default())?;
+        if planned.live.is_none() && planned.ops.is_empty() {
             return Ok(Done {
-                ops,
+                ops: Vec::new(),
                 went_live: false,
             });
         }
-        let journal = Journal::of(&ops);
-        journal.write(&self.settings.run_root)?;
-        match self.apply(&ops, &step.effects.netns) {
-            Ok(()) => Ok(Done {
-                ops,
-                went_live: false,
-            }),
-            Err(error) if state == State::Up => {
+        let looked = planned.live.is_some();
+        let journal = Journal::of(&planned.ops);
+        match self.carry_out(planned, &journal, step) {
+            Ok(done) => Ok(done),
+            Err(error) if !looked && matches!(self.state()?, State::Up(_)) => {
                 // Someone else has changed what is ours (`iptables -F`, a removed bridge): look, and mend on the way.
                 tracing::warn!(%error, "the kernel is not as the tables say: reading it");
-                self.look_and_apply(step, &journal)
+                let planned = self
+                    .plan_from_found(step, &journal)
+                    .map_err(|error| self.give_up(step, &journal, error))?;
+                let journal = Journal::of(&planned.ops).and(&journal);
+                self.carry_out(planned, &journal, step)
+                    .map_err(|error| self.give_up(step, &journal, error))
             }
             Err(error) => Err(self.give_up(step, &journal, error)),
         }
     }
 
-    /// The slow way: plans from what is in the kernel.
-    fn look_and_apply(&self, step: &Step, journal: &Journal) -> Result<Done, Error> {
-        let look = || -> Result<Vec<Op>, Error> {
-            let found = self.look(journal)?;
-            self.refuse_other_engine(&found)?;
-            let aim = self.aim(Goal::Stand);
-            let by_kernel = &step.effects.by_kernel;
-            Ok(plan::from_found(&found, &step.before, &step.after, aim, by_kernel).ops)
-        };
-        let ops = look().map_err(|error| self.give_up(step, journal, error))?;
-        let journal = Journal::of(&ops).and(journal);
-        let run = || -> Result<(), Error> {
-            journal.write(&self.settings.run_root)?;
-            self.apply(&ops, &step.effects.netns)?;
-            self.live.write(&self.settings.run_root)
-        };
-        match run() {
-            Ok(()) => Ok(Done {
-                ops,
-                went_live: true,
-            }),
-            Err(error) => Err(self.give_up(step, &journal, error)),
+    fn carry_out(&self, planned: Planned, journal: &Journal, step: &Step) -> Result<Done, Error> {
+        journal.write(&self.settings.run_root)?;
+        self.apply(&planned.ops, &step.effects.netns)?;
+        if let Some(written) = planned.live {
+            self.live.write(&self.settings.run_root, written)?;
         }
+        Ok(Done {
+            ops: planned.ops,
+            went_live: planned.live.is_some(),
+        })
+    }
+
+    /// What a step does to the kernel. Trusts the kernel to be as the tables say where that is known, and looks where it
+    /// is not.
+    pub(crate) fn plan_step(&self, step: &Step, journal: &Journal) -> Result<Planned, Error> {
+        let state = self.state()?;
+        let differs = step.before != step.after;
+        let look_first = match state {
+            State::Up(written) => step.after.has_v6() && !written.ipv6,
+            State::Down => step.effects.needs_kernel,
+            State::Different(_) => step.effects.needs_kernel || differs,
+        };
+        if look_first {
+            return self.plan_from_found(step, journal);
+        }
+        let written = match state {
+            State::Up(written) => written,
+            State::Down | State::Different(_) => Written::default(),
+        };
+        let by_kernel = &step.effects.by_kernel;
+        let ops = plan::between(&step.before, &step.after, written, by_kernel);
+        // Without anything in place an entry in the tables (the default network's) asks nothing of the kernel.
+        let ops = match state {
+            State::Down => ops.into_iter().filter(removes).collect(),
+            _ => ops,
+        };
+        Ok(Planned { ops, live: None })
+    }
+
+    /// The slow way: plans from what is in the kernel.
+    fn plan_from_found(&self, step: &Step, journal: &Journal) -> Result<Planned, Error> {
+        let found = self.look(&step.after, journal, look::Depth::Needed)?;
+        self.refuse_other_engine(&found)?;
+        let aim = self.aim(Goal::Stand, &step.after)?;
+        let by_kernel = &step.effects.by_kernel;
+        let mending = plan::from_found(&found, &step.before, &step.after, aim, by_kernel);
+        Ok(Planned {
+            ops: mending.ops,
+            live: Some(self.written(&step.after, mending.passage)?),
+        })
     }
 
     /// A change has failed and what it did was rolled back. Make sure of that, since a batch is committed table by table
@@ -198,7 +262,7 @@ impl<'a> Session<'a> {
         }
         let mend = || {
             let goal = self.goal(&step.before)?;
-            self.mend(&step.before, goal, journal)
+            self.mend(&step.before, goal, journal, &step.effects.netns)
         };
         match mend() {
             Ok(_) => cause,
@@ -216,7 +280,7 @@ impl<'a> Session<'a> {
         }
         let undo = || -> Result<(), Error> {
             let _passed_on = self.lock.pass_on()?;
-            apply::roll_back(self.settings, &done.ops)?;
+            apply::roll_back(&self.settings, &done.ops)?;
             if done.went_live {
                 Live::remove(&self.settings.run_root)?;
             }
@@ -231,51 +295,30 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// After the commit nothing may fail any more: a journal that stays makes the next command look once in vain.
-    pub(crate) fn finish(&self, done: &Done) {
+    /// After the commit nothing may fail any more: a journal that stays makes the next command look once in vain, and a
+    /// connection that stays in the kernel's table goes by its own time-out.
+    pub(crate) fn finish(&self, done: &Done, step: &Step) {
         if !done.ops.is_empty()
             && let Err(error) = Journal::remove(&self.settings.run_root)
         {
             tracing::warn!(%error, "the journal of a finished change stays");
         }
-    }
-
-    /// Reads the interfaces, and the rules if we write them or if an earlier command did.
-    fn look(&self, journal: &Journal) -> Result<Found, Error> {
-        let state = self.state()?;
-        let links = kernel::links::list()?;
-        let rules = match (self.rules(), state) {
-            (plan::Rules::Written, _) => true,
-            (plan::Rules::Omitted, State::Different { rules }) => rules,
-            (plan::Rules::Omitted, _) => false,
+        let stale = match self.backend() {
+            Backend::None => Vec::new(),
+            Backend::Iptables | Backend::Nftables => stale(&step.before, &step.after),
         };
-        let chains = match rules {
-            false => None,
-            true => {
-                let mut all = Vec::new();
-                for table in Table::ALL {
-                    all.extend(iptables::parse(&kernel::commands::save(table.as_str())?));
-                }
-                Some(all)
-            }
-        };
-        Ok(Found {
-            forwarding: kernel::host::forwarding_enabled()?,
-            links: links
-                .into_iter()
-                .map(|link| FoundLink {
-                    is_bridge: link.kind == "bridge",
-                    name: link.name,
-                })
-                .collect(),
-            chains,
-            journal_links: journal.links.iter().cloned().collect(),
-            journal_rules: rules_of(journal),
-        })
+        if stale.is_empty() {
+            return;
+        }
+        match conntrack::flush(&stale) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "stale connections forgotten"),
+            Err(error) => tracing::warn!(%error, "stale connections stay"),
+        }
     }
 
     /// In the docker profile our names are a real Docker's. Whatever bears them while we have nothing up is not ours.
-    fn refuse_other_engine(&self, found: &Found) -> Result<(), Error> {
+    fn refuse_other_engine(&self, found: &plan::Found) -> Result<(), Error> {
         if self.settings.profile != Profile::Docker || self.state()? != State::Down {
             return Ok(());
         }
@@ -299,34 +342,25 @@ impl<'a> Session<'a> {
     }
 }
 
-/// In the docker profile our names are a real Docker's: with nothing of ours up, only what a killed change of ours was at
-/// may be taken away.
-fn keep_what_is_known(found: &mut Found, journal: &Journal) {
-    found
-        .links
-        .retain(|link| found.journal_links.contains(&link.name));
-    if journal.batches.is_empty() {
-        found.chains = None;
+/// `auto` takes iptables where its commands are, else nftables; where neither is, the error about the missing command
+/// names iptables.
+pub(crate) fn decided(firewall: Firewall) -> Firewall {
+    let has = |name| commands::path(name).is_some();
+    match firewall {
+        Firewall::Auto if !has("iptables-restore") && has("nft") => Firewall::Nftables,
+        Firewall::Auto => Firewall::Iptables,
+        other => other,
+    }
+}
+
+fn backend(decided: Firewall) -> Backend {
+    match decided {
+        Firewall::None => Backend::None,
+        Firewall::Nftables => Backend::Nftables,
+        Firewall::Auto | Firewall::Iptables => Backend::Iptables,
     }
 }
 
 fn removes(op: &Op) -> bool {
     matches!(op, Op::RemoveVeth(_) | Op::RemoveBridge(_))
-}
-
-/// Every rule that a journal's batches name, in whichever direction.
-fn rules_of(journal: &Journal) -> Known {
-    let chains = journal
-        .batches
-        .iter()
-        .flat_map(|batch| iptables::parse(batch));
-    chains
-        .flat_map(|chain| {
-            let (table, name) = (chain.table, chain.name);
-            chain
-                .rules
-                .into_iter()
-                .map(move |rule| (table, name.clone(), rule.spec))
-        })
-        .collect()
 }

@@ -42,7 +42,15 @@ pub struct Mending {
 
 /// Compares what was found with a ruleset and writes what is missing, out of order, doubled or left over. With
 /// [`Goal::Gone`] it takes all of it away, chains included.
-pub fn mend(found: &[FoundChain], ruleset: &Ruleset, goal: Goal, known_ours: &Known) -> Mending {
+///
+/// `standing` are rules in shared chains that stay or come whatever the goal.
+pub fn mend(
+    found: &[FoundChain],
+    ruleset: &Ruleset,
+    goal: Goal,
+    standing: &Ruleset,
+    known_ours: &Known,
+) -> Mending {
     let mut ours: Known = known_ours.clone();
     ours.extend(known(ruleset));
     let mut out = Mending::default();
@@ -60,7 +68,7 @@ pub fn mend(found: &[FoundChain], ruleset: &Ruleset, goal: Goal, known_ours: &Kn
             undo_last: Vec::new(),
             left: Vec::new(),
         };
-        work.run(ruleset, goal, &mut out.notes);
+        work.run(ruleset, goal, standing, &mut out.notes);
         *out.forward.lines_mut(table) = [work.first, work.then, work.last].concat();
         work.undo_then.reverse();
         *out.inverse.lines_mut(table) = [work.undo_first, work.undo_then, work.undo_last].concat();
@@ -88,7 +96,7 @@ struct TableWork<'a> {
 }
 
 impl TableWork<'_> {
-    fn run(&mut self, ruleset: &Ruleset, goal: Goal, notes: &mut Vec<String>) {
+    fn run(&mut self, ruleset: &Ruleset, goal: Goal, standing: &Ruleset, notes: &mut Vec<String>) {
         let (own, shared): (Vec<&Chain>, Vec<&Chain>) = ruleset
             .chains_of(self.table)
             .partition(|c| c.owner != Owner::Host);
@@ -110,7 +118,7 @@ impl TableWork<'_> {
         for name in self.table.built_in_chains() {
             let wanted = match goal {
                 Goal::Stand => shared.iter().find(|c| c.name == *name).copied(),
-                Goal::Gone => None,
+                Goal::Gone => standing.chain(self.table, name),
             };
             self.settle(name, wanted);
         }

@@ -11,3 +11,5 @@ pub mod iptables;
 pub mod diff;
 
 pub mod mend;
+
+pub mod nftables;

@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use rustix::fs::MemfdFlags;
 
 use crate::kernel::Error;
+use crate::model::Family;
 
 /// Root's own PATH need not hold them, as under cron or sudo.
 const FURTHER_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
@@ -55,10 +56,16 @@ pub fn restore(batch: &str) -> Result<(), Error> {
     })
 }
 
-/// `iptables-save -t TABLE`. A table that is not in use gives an empty text.
-pub fn save(table: &str) -> Result<String, Error> {
-    const NAME: &str = "iptables-save";
-    let path = path(NAME).ok_or(Error::MissingCommand { name: NAME })?;
+/// `iptables-save -t TABLE`, or `ip6tables-save`. A table that is not in use gives an empty text.
+pub fn list_table() -> Result<Option<String>, Error> {
+    Ok(None)
+}
+pub fn save(family: Family, table: &str) -> Result<String, Error> {
+    let name = match family {
+        Family::V4 => "iptables-save",
+        Family::V6 => "ip6tables-save",
+    };
+    let path = path(name).ok_or(Error::MissingCommand { name })?;
     let Output {
         status,
         stdout,
@@ -75,7 +82,7 @@ pub fn save(table: &str) -> Result<String, Error> {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     Err(Error::CommandFailed {
-        name: NAME,
+        name,
         status: status.to_string(),
         line: None,
         stderr: text(&stderr),

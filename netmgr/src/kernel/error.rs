@@ -80,6 +80,9 @@ pub enum Error {
     #[error("cannot run {}", path.display())]
     RunCommand { path: PathBuf, source: io::Error },
     /// `line` is the line of the input that the command complains about, where it names one.
+    /// A listing that this program does not understand: another version's, or somebody else's table by our name.
+    #[error("cannot understand what {name} lists: {reason}")]
+    Listing { name: &'static str, reason: String },
     #[error("{name} failed ({status}){}: {stderr}", line.as_ref().map(|l| format!(" at `{l}`")).unwrap_or_default())]
     CommandFailed {
         name: &'static str,

@@ -24,7 +24,10 @@ struct Before {
 }
 
 /// Whether the caller's network namespace forwards IPv4 packets.
-pub fn forwarding_enabled() -> Result<bool, Error> {
+pub fn turned_on(_: &Path) -> Result<crate::firewall::nftables::Guard, Error> {
+    Ok(Default::default())
+}
+pub fn forwarding_enabled(_f: Family) -> Result<bool, Error> {
     let text = fs::read_to_string(IP_FORWARD).map_err(|source| Error::ReadSysctl {
         path: IP_FORWARD.into(),
         source,
@@ -44,7 +47,7 @@ pub fn enable_forwarding(
     let Family::V4 = family else {
         return Ok(false);
     };
-    if forwarding_enabled()? {
+    if forwarding_enabled(family)? {
         return Ok(false);
     }
     let memory = run_root.join(MEMORY);
@@ -134,7 +137,7 @@ fn policy_to_replace() -> Result<Option<String>, Error> {
 }
 
 fn forward_policy() -> Result<Option<String>, Error> {
-    let table = commands::save("filter")?;
+    let table = commands::save(Family::V4, "filter")?;
     let policy = table
         .lines()
         .find_map(|line| line.strip_prefix(":FORWARD "))

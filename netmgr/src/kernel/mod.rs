@@ -4,6 +4,7 @@
 //! never by a text of the kernel or of a command. What should be there is decided elsewhere.
 
 pub mod commands;
+pub mod conntrack;
 pub mod error;
 pub mod host;
 pub mod links;

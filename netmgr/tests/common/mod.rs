@@ -135,7 +135,7 @@ impl Host {
     }
 
     pub fn reload(&mut self) {
-        netmgr::reload(&self.settings, &mut self.conn).unwrap();
+        netmgr::reload(&self.settings, &mut self.conn, &|_| None).unwrap();
     }
 
     pub fn down(&mut self) -> Vec<String> {

@@ -1,0 +1,149 @@
+//! The operations from one model to the next, on a kernel that is as the first one says.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+
+use super::pieces::{bridge, default_hop, new_endpoints, new_networks, reserved, veth};
+use super::{Backend, Batch, DefaultRoute, Op, ReservePorts, Tool, Veth, Written};
+use crate::firewall::ruleset::Ruleset;
+use crate::firewall::{diff, nftables, policy};
+use crate::model::{Endpoint, Family, Model, Network};
+
+/// The operations from one model to the next.
+///
+/// `by_kernel` are IDs of removed endpoints whose veth goes with its namespace. Things come in the order in which they
+/// depend on each other, and go the other way round; what cannot be undone (a veth) goes last.
+pub fn between(
+    before: &Model,
+    after: &Model,
+    written: Written,
+    by_kernel: &HashSet<String>,
+) -> Vec<Op> {
+    let mut ops = Vec::new();
+    ops.extend(new_networks(before, after).map(|n| Op::CreateBridge(bridge(n))));
+    let staying = staying(before, after, by_kernel);
+    ops.extend(
+        new_endpoints(before, after)
+            .map(|(n, e)| Op::CreateVeth(routed_apart(after, n, e, &staying))),
+    );
+    ops.extend(staying.iter().filter_map(|id| reroute(before, after, id)));
+    ops.extend(reserve(before, after));
+    ops.extend(rules(before, after, written));
+    let removed = new_endpoints(after, before).filter(|(_, e)| !by_kernel.contains(&e.id));
+    ops.extend(removed.map(|(n, e)| Op::RemoveVeth(routed_apart(before, n, e, &staying))));
+    ops.extend(new_networks(after, before).map(|n| Op::RemoveBridge(bridge(n))));
+    ops
+}
+
+/// Containers that keep running while their endpoints change: those that are in both models, and those whose last
+/// endpoint goes although their namespace lives on.
+fn staying(before: &Model, after: &Model, by_kernel: &HashSet<String>) -> BTreeSet<String> {
+    let gone = new_endpoints(after, before)
+        .map(|(_, e)| e)
+        .filter(|e| !by_kernel.contains(&e.id));
+    let come = new_endpoints(before, after).map(|(_, e)| e);
+    let touched: BTreeSet<&str> = gone.chain(come).map(|e| e.container_id.as_str()).collect();
+    let is_in = |model: &Model, id: &str| model.endpoints.iter().any(|e| e.container_id == id);
+    touched
+        .into_iter()
+        .filter(|id| is_in(before, id) && is_in(after, id))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A veth whose container has others beside it gets its default routes by [`Op::DefaultRoute`] alone, so that they move
+/// in one step and back in one step.
+fn routed_apart(
+    model: &Model,
+    network: &Network,
+    endpoint: &Endpoint,
+    staying: &BTreeSet<String>,
+) -> Veth {
+    let mut veth = veth(model, network, endpoint);
+    if staying.contains(&endpoint.container_id) {
+        (veth.gateway, veth.gateway6) = (None, None);
+    }
+    veth
+}
+
+fn reroute(before: &Model, after: &Model, container_id: &str) -> Option<Op> {
+    let (from, to) = (
+        default_hop(before, container_id),
+        default_hop(after, container_id),
+    );
+    let mut endpoints = after.endpoints.iter();
+    let endpoint = endpoints.find(|e| e.container_id == container_id)?;
+    (from != to).then(|| {
+        Op::DefaultRoute(DefaultRoute {
+            container_id: container_id.to_owned(),
+            container_name: endpoint.container_name.clone(),
+            from,
+            to,
+        })
+    })
+}
+
+pub(super) fn reserve(before: &Model, after: &Model) -> Option<Op> {
+    let change = ReservePorts {
+        before: reserved(before),
+        after: reserved(after),
+    };
+    (change.before != change.after).then_some(Op::ReservePorts(change))
+}
+
+fn rules(before: &Model, after: &Model, written: Written) -> Vec<Op> {
+    let families = [(Family::V4, true), (Family::V6, written.ipv6)];
+    let families = families.into_iter().filter(|(_, there)| *there);
+    let mut batches = Vec::new();
+    match written.backend {
+        Backend::None => {}
+        Backend::Iptables => {
+            let (before, after) = without_common_endpoints(before, after);
+            batches.extend(families.filter_map(|(family, _)| {
+                let (old, new) = (
+                    policy::ruleset(&before, family),
+                    policy::ruleset(&after, family),
+                );
+                iptables_batch(family, &old, &new)
+            }));
+        }
+        Backend::Nftables => {
+            batches.extend(nftables::delta(before, after));
+            if written.passage {
+                let (old, new) = (policy::passage(before), policy::passage(after));
+                batches
+                    .extend(families.filter_map(|(family, _)| iptables_batch(family, &old, &new)));
+            }
+        }
+    }
+    batches.into_iter().map(Op::Rules).collect()
+}
+
+fn iptables_batch(family: Family, old: &Ruleset, new: &Ruleset) -> Option<Batch> {
+    let forward = diff::delta(old, new);
+    (!forward.is_empty()).then(|| Batch {
+        tool: Tool::iptables(family),
+        forward: forward.render(),
+        inverse: diff::delta(new, old).render(),
+    })
+}
+
+/// Leaves out the endpoints that both models begin with, where all that differs comes after them: their rules stand above
+/// those of the difference and are not touched, so the usual change costs the same however many containers run. When
+/// something in the middle changes, the positions of the others' rules are needed to undo it exactly.
+fn without_common_endpoints<'a>(
+    before: &'a Model,
+    after: &'a Model,
+) -> (Cow<'a, Model>, Cow<'a, Model>) {
+    let pairs = before.endpoints.iter().zip(&after.endpoints);
+    let common = pairs.take_while(|(old, new)| old == new).count();
+    if common < before.endpoints.len() && common < after.endpoints.len() {
+        return (Cow::Borrowed(before), Cow::Borrowed(after));
+    }
+    let rest = |model: &Model| Model {
+        profile: model.profile,
+        networks: model.networks.clone(),
+        endpoints: model.endpoints[common..].to_vec(),
+    };
+    (Cow::Owned(rest(before)), Cow::Owned(rest(after)))
+}

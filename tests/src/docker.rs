@@ -1,7 +1,7 @@
 //! A real Docker Engine in place of the program under test: the tests themselves are tested against what they claim Docker does.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,7 +13,7 @@ use crate::{Cmd, Netns, Running, until};
 pub struct Dockerd {
     folder: PathBuf,
     command: Cmd,
-    running: RefCell<Option<Running>>,
+    running: Mutex<Option<Running>>,
 }
 
 impl Dockerd {
@@ -39,7 +39,7 @@ impl Dockerd {
         let docker = Dockerd {
             folder,
             command,
-            running: RefCell::new(None),
+            running: Mutex::new(None),
         };
         docker.up(netns);
         docker
@@ -65,7 +65,8 @@ impl Dockerd {
 
     #[track_caller]
     fn up(&self, netns: &Netns) {
-        *self.running.borrow_mut() = Some(self.command.spawn_in(netns));
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(self.command.spawn_in(netns));
         let answer = until(Duration::from_secs(30), || {
             let version = Cmd::new("docker")
                 .args(["--host", &self.address(), "version"])
@@ -82,7 +83,12 @@ impl Dockerd {
     }
 
     fn down(&self) {
-        if let Some(running) = self.running.borrow_mut().take() {
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(running) = running {
             running.signal(Signal::SIGTERM);
             let _ = running.wait();
         }

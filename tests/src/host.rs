@@ -8,12 +8,12 @@
 mod builder;
 mod left;
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,13 +42,12 @@ pub struct Host {
     pub neighbour: Netns,
     /// A third one, with routes of its own making.
     pub attacker: Netns,
-    /// Holds the LAN's bridge while the host lives.
-    #[allow(dead_code, reason = "held, not used: dropping it would cut the cables")]
+    /// Holds the LAN's bridge, and with it the cables, while the host lives.
     switch: Netns,
     binary: PathBuf,
     options: Vec<String>,
     before: Snapshot,
-    containers: RefCell<BTreeSet<String>>,
+    containers: Mutex<BTreeSet<String>>,
 }
 
 impl Host {
@@ -77,6 +76,19 @@ impl Host {
     /// Is it a real `dockerd` that answers? A few of our promises are not Docker's.
     pub fn is_docker(&self) -> bool {
         self.docker.is_some()
+    }
+
+    /// One more machine on the LAN, 192.0.2.`last` and 2001:db8::`last`.
+    pub fn another_machine(&self, last: u8) -> Netns {
+        let machine = Netns::new();
+        builder::plug(&self.switch, &machine, last);
+        machine
+    }
+
+    /// The IDs of all containers that this test has heard of.
+    fn ids_so_far(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        let poisoned = std::sync::PoisonError::into_inner;
+        self.containers.lock().unwrap_or_else(poisoned)
     }
 
     // Names that differ between the two layouts (and Docker, when it is the one asked).

@@ -1,10 +1,10 @@
 //! Making a host: its namespaces, cables and folder. What it then does is not here.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
-use super::{ATTACKER, HOST, Host, NEIGHBOUR};
+use super::Host;
 use crate::clean::Snapshot;
 use crate::docker::Dockerd;
 use crate::{Cmd, Netns, images};
@@ -107,7 +107,7 @@ impl HostBuilder {
             binary,
             options: self.options,
             before,
-            containers: RefCell::default(),
+            containers: Mutex::default(),
             docker,
         };
         if self.busybox {
@@ -124,17 +124,19 @@ impl HostBuilder {
 
 /// A switch, and one cable to each machine; addresses and routes as a LAN's router would give them.
 fn lay_cables(switch: &Netns, machines: [&Netns; 3]) {
-    let mut script = "link set lo up\nlink add lan0 type bridge\nlink set lan0 up\naddr add 192.0.2.254/24 dev lan0\n".to_owned();
-    for (port, machine) in machines.iter().enumerate() {
-        script += &format!(
-            "link add port{port} type veth peer name eth0 netns {}\nlink set port{port} master lan0 up\n",
-            machine.path().display()
-        );
+    switch.ip("link set lo up\nlink add lan0 type bridge\nlink set lan0 up\naddr add 192.0.2.254/24 dev lan0\naddr add 2001:db8::fe/64 dev lan0 nodad\n");
+    for (machine, last) in machines.into_iter().zip(1..) {
+        plug(switch, machine, last);
     }
-    switch.ip(&script);
-    for (machine, address) in machines.iter().zip([HOST, NEIGHBOUR, ATTACKER]) {
-        machine.ip(&format!(
-            "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.254\n"
-        ));
-    }
+}
+
+/// The cable of one machine: 192.0.2.`last` and 2001:db8::`last`.
+pub(super) fn plug(switch: &Netns, machine: &Netns, last: u8) {
+    switch.ip(&format!(
+        "link add port{last} type veth peer name eth0 netns {}\nlink set port{last} master lan0 up\n",
+        machine.path().display()
+    ));
+    machine.ip(&format!(
+        "link set lo up\naddr add 192.0.2.{last}/24 dev eth0\naddr add 2001:db8::{last:x}/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.0.2.254\n-6 route add default via 2001:db8::fe\n"
+    ));
 }

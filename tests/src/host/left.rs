@@ -41,7 +41,7 @@ impl Host {
 
     /// What of ours is on the machine, and how the host differs from what it was at first.
     pub fn leftovers(&self) -> String {
-        let containers = self.containers.borrow();
+        let containers = self.ids_so_far();
         let lines: String = self
             .look(&containers)
             .find()
@@ -63,7 +63,7 @@ impl Host {
 
     pub(super) fn remember_ids(&self, text: &str) {
         let ids = text.split_whitespace().filter(|word| is_id(word));
-        self.containers.borrow_mut().extend(ids.map(str::to_owned));
+        self.ids_so_far().extend(ids.map(str::to_owned));
     }
 
     /// Learns the IDs of containers that no command has told of: each has a folder of content before it has anything else.
@@ -88,7 +88,7 @@ impl Host {
         show("iptables-save", &rules::save(&self.netns));
         show("ip addr", &self.tool("ip", ["-br", "addr"]).stdout);
         show("what differs from the start", &self.leftovers());
-        for id in self.containers.borrow().iter() {
+        for id in self.ids_so_far().iter() {
             let logs = self
                 .command(["logs", "--tail", "20", id.as_str()])
                 .limit(limit);
@@ -111,7 +111,7 @@ impl Drop for Host {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.diagnose()));
         }
         // Whether the program can clean up is asked by tests. Here things must go, whatever state it is in.
-        let containers = self.containers.borrow().clone();
+        let containers = self.ids_so_far().clone();
         let look = self.look(&containers);
         for _ in 0..100 {
             let left = look.processes();

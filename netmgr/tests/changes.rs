@@ -18,7 +18,7 @@ const ALL: [&str; 3] = ["raw", "filter", "nat"];
 /// What the kernel must hold for the model, had nobody else a rule.
 fn wanted(host: &Host) -> String {
     let tables = [Table::Raw, Table::Filter, Table::Nat];
-    render_save(&ruleset(&host.model()), &tables, "DROP")
+    render_save(&ruleset(&host.model(), netmgr::Family::V4), &tables, "DROP")
 }
 
 fn assert_as_wanted(host: &Host) {
@@ -495,7 +495,7 @@ fn requests_that_conflict_are_refused_in_dockers_words() {
         assert_eq!(
             saved(&["filter", "nat"]),
             render_save(
-                &ruleset(&host.model()),
+                &ruleset(&host.model(), netmgr::Family::V4),
                 &[Table::Filter, Table::Nat],
                 "DROP",
             )

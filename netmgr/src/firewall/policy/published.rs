@@ -86,7 +86,7 @@ pub(super) fn published_ports(model: &Model, family: Family) -> Vec<Published<'_
                 endpoint,
                 map,
                 host_address,
-                address: endpoint.address_of(family),
+                address: network.subnet_of(family).and(endpoint.address_of(family)),
                 // The docker profile is Docker 20.10's, which knows no modes.
                 mode: match model.profile {
                     Profile::Coracle => network.gateway_mode(family),

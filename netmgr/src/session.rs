@@ -37,6 +37,7 @@ pub(crate) struct Planned {
 /// What was applied, until the transaction has committed.
 pub(crate) struct Done {
     ops: Vec<Op>,
+    netns: Namespaces,
     went_live: bool,
 }
 
@@ -181,6 +182,7 @@ impl Session {
         if planned.live.is_none() && planned.ops.is_empty() {
             return Ok(Done {
                 ops: Vec::new(),
+                netns: Namespaces::new(),
                 went_live: false,
             });
         }
@@ -210,6 +212,7 @@ impl Session {
         }
         Ok(Done {
             ops: planned.ops,
+            netns: step.effects.netns.clone(),
             went_live: planned.live.is_some(),
         })
     }
@@ -280,7 +283,7 @@ impl Session {
         }
         let undo = || -> Result<(), Error> {
             let _passed_on = self.lock.pass_on()?;
-            apply::roll_back(&self.settings, &done.ops)?;
+            apply::roll_back(&self.settings, &done.ops, &done.netns)?;
             if done.went_live {
                 Live::remove(&self.settings.run_root)?;
             }

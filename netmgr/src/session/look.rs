@@ -2,9 +2,10 @@
 
 use super::Session;
 use crate::error::Error;
+use crate::firewall::iptables;
 use crate::firewall::mend::Known;
+use crate::firewall::nftables::{self, Guard};
 use crate::firewall::ruleset::Table;
-use crate::firewall::{iptables, nftables};
 use crate::journal::Journal;
 use crate::kernel::{self, commands, host, links};
 use crate::model::{Family, Model};
@@ -27,6 +28,7 @@ impl Session {
         depth: Depth,
     ) -> Result<Found, Error> {
         let links = links::list()?;
+        let turned_on = host::turned_on(&self.settings.run_root)?;
         let ipv6 = self.wants_ipv6(model)?;
         let read = |tool| -> Result<bool, Error> {
             Ok(self.needs(tool, ipv6)?
@@ -40,7 +42,10 @@ impl Session {
                 true => host::forwarding_enabled(Family::V6)?,
                 false => false,
             },
-            turned_on: host::turned_on(&self.settings.run_root)?,
+            turned_on: Guard {
+                v4: turned_on.v4,
+                v6: turned_on.v6,
+            },
             links: links
                 .into_iter()
                 .map(|link| FoundLink {

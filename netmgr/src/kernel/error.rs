@@ -60,6 +60,9 @@ pub enum Error {
         source: io::Error,
     },
 
+    #[error("cannot list the sockets in {}", path.display())]
+    ListSockets { path: PathBuf, source: io::Error },
+
     #[error("cannot read {}", path.display())]
     ReadSysctl { path: PathBuf, source: io::Error },
     #[error("cannot set {} to {value}", path.display())]

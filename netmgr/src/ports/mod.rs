@@ -17,8 +17,8 @@ mod run;
 
 /// How many ports of a run are held by a socket each.
 ///
-/// Measured (`tests/long_runs.rs`, one core of a virtual machine): a port costs 16 us and two descriptors, so this many
-/// cost 2 ms of a start that takes 65 ms, and 256 descriptors are what one message of the monitor's socket takes.
+/// Measured (`tests/long_runs.rs`): a port costs 9 us, and two descriptors in each of two processes. So this many cost
+/// 1.2 ms of a start that takes 65 ms, and 256 of the 1,024 descriptors that a process may have by default.
 pub const LONGEST_BOUND: u16 = 128;
 
 /// How many starting points are tried for an ephemeral port, or for a run of them.

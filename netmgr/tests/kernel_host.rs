@@ -123,7 +123,13 @@ fn batch_leaves_other_rules_alone_and_a_refused_one_says_where() {
                 }
                 other => panic!("{other}"),
             }
-            assert_eq!(commands::save(Family::V4, "nat").unwrap().matches("MINE -j").count(), 0);
+            assert_eq!(
+                commands::save(Family::V4, "nat")
+                    .unwrap()
+                    .matches("MINE -j")
+                    .count(),
+                0
+            );
         }
     });
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::ipam::{self, Subnet};
 use crate::model::{Endpoint, Family, Network};
 use crate::plan;
+use crate::proxy::Targets;
 use crate::store::{self, Occupant};
 
 /// `BR_MAX_PORTS` of the kernel is 1,024, and port number 0 is not used.
@@ -37,7 +38,11 @@ impl Edit<'_> {
             return Err(Error::NetworkFull(network.name));
         }
         let chosen = Chosen::of(&network, &occupants, request)?;
-        let (maps, forwards) = self.publish(request, &network, chosen.address)?;
+        let joining = Targets {
+            v4: chosen.address,
+            v6: chosen.address6,
+        };
+        let (maps, forwards) = self.publish(request, &network, joining)?;
         let id = random_id();
         let endpoint = Endpoint {
             host_interface: plan::host_interface(&id),
@@ -211,7 +216,8 @@ fn choose_mac(
     let Some(mac) = asked else {
         let usual = ipam::mac(address);
         // Somebody has asked for the one that would be ours: any other that is locally administered.
-        let others = (0..=u8::MAX).map(|second| [usual[0], second, usual[2], usual[3], usual[4], usual[5]]);
+        let others =
+            (0..=u8::MAX).map(|second| [usual[0], second, usual[2], usual[3], usual[4], usual[5]]);
         let free = [usual].into_iter().chain(others).find(|mac| !in_use(*mac));
         return free.ok_or(Error::MacInUse {
             mac: usual,

@@ -4,7 +4,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::Error;
 use crate::model::{PortMap, PortRequest};
-use crate::ports::Held;
+use crate::ports::{Held, Holding};
 use crate::{ipam, kernel, ports};
 
 pub(super) struct Host {
@@ -14,7 +14,7 @@ pub(super) struct Host {
     pub(super) routes: fn() -> Result<Vec<Ipv4Net>, Error>,
     /// The interface whose address or route a subnet would cover, or that covers the subnet.
     pub(super) overlapping: fn(IpNet) -> Result<Option<String>, Error>,
-    pub(super) hold: fn(&PortRequest) -> Result<(PortMap, Vec<Held>), Error>,
+    pub(super) hold: fn(&PortRequest, Holding<'_>) -> Result<(PortMap, Vec<Held>), Error>,
 }
 
 impl Host {
@@ -26,7 +26,7 @@ impl Host {
         },
         routes: || Ok(kernel::links::routes()?),
         overlapping,
-        hold: |request| Ok(ports::hold(request)?),
+        hold: ports::hold,
     };
 }
 

@@ -1,18 +1,14 @@
 //! Published ports: chosen, checked against the tables and held on the host.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
 use super::Edit;
-use crate::change::AttachRequest;
-use crate::error::{Error, ErrorKind};
+use crate::change::{AttachRequest, Firewall};
+use crate::error::Error;
 use crate::model::{Endpoint, Network, PortMap, PortRequest};
-use crate::ports::Held;
-use crate::proxy::Forward;
+use crate::ports::Holding;
+use crate::proxy::{Forward, Targets};
 use crate::store;
-
-/// How often an ephemeral port may turn out to be another container's, whose holder was killed or holds it without a
-/// socket.
-const ATTEMPTS: usize = 64;
 
 impl Edit<'_> {
     /// The endpoint that carries a container's default routes, and its published ports unless its network is internal: as
@@ -36,30 +32,29 @@ impl Edit<'_> {
         &self,
         request: &AttachRequest,
         joined: &Network,
-        address: Ipv4Addr,
+        joining: Targets,
     ) -> Result<(Vec<PortMap>, Vec<Forward>), Error> {
         if request.ports.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
         let primary = self.primary(&request.container_id)?;
-        let (network, target) = match &primary {
+        let (network, targets) = match &primary {
             Some((network, endpoint)) if comes_before(network, joined) => {
-                (network, endpoint.address)
+                (network, Targets::of(endpoint))
             }
-            _ => (joined, address),
+            _ => (joined, joining),
         };
         if network.internal {
             return Err(Error::PortsOnInternal(network.name.clone()));
         }
-        self.hold_ports(&request.ports, network.host_binding(), target)
+        self.hold_ports(&request.ports, network.host_binding(), targets)
     }
 
-    /// The tables are asked first: a socket alone does not know that a port is published when its holder was killed.
     fn hold_ports(
         &self,
         requests: &[PortRequest],
         binding: Option<IpAddr>,
-        target: Ipv4Addr,
+        targets: Targets,
     ) -> Result<(Vec<PortMap>, Vec<Forward>), Error> {
         let mut maps: Vec<PortMap> = Vec::new();
         let mut forwards = Vec::new();
@@ -69,96 +64,24 @@ impl Edit<'_> {
                 host_ip: request.host_ip.or(binding),
                 ..*request
             };
-            let (map, held) = match (bound.host_port, bound.host_port_last) {
-                (None, _) => self.hold_any(&bound, &maps)?,
-                (Some(first), Some(last)) => self.hold_one_of(&bound, first, last, &maps)?,
-                (Some(first), None) => self.hold_at(&bound, first, &maps)?,
+            let holding = Holding {
+                redirects: self.settings.firewall != Firewall::None,
+                allocated: &|map| match store::clash(map, &maps) {
+                    Some(port) => Ok(Some(port)),
+                    None => store::allocated_port(self.tx, map),
+                },
             };
+            let (map, held) = (self.host.hold)(&bound, holding)?;
             maps.push(map);
-            forwards.extend(held.into_iter().map(|held| Forward {
-                protocol: held.protocol,
-                listener: held.socket,
-                target: SocketAddr::new(target.into(), held.container_port),
-            }));
+            forwards.extend(held.into_iter().map(|held| held.forward(targets)));
         }
         Ok((maps, forwards))
-    }
-
-    fn hold_at(
-        &self,
-        request: &PortRequest,
-        first: u16,
-        earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
-        self.refuse_allocated(&port_map(request, first), earlier)?;
-        let exact = PortRequest {
-            host_port: Some(first),
-            host_port_last: None,
-            ..*request
-        };
-        (self.host.hold)(&exact)
-    }
-
-    /// The lowest free port of a choice, as Docker takes it.
-    fn hold_one_of(
-        &self,
-        request: &PortRequest,
-        first: u16,
-        last: u16,
-        earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
-        for port in first..=last {
-            match self.hold_at(request, port, earlier) {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                result => return result,
-            }
-        }
-        Err(Error::PortsAllocated {
-            ip: shown(request.host_ip),
-            first,
-            last,
-        })
-    }
-
-    fn hold_any(
-        &self,
-        request: &PortRequest,
-        earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
-        // Kept until the end, so that the kernel does not offer them again.
-        let mut passed_over = Vec::new();
-        loop {
-            let (map, held) = (self.host.hold)(request)?;
-            match self.refuse_allocated(&map, earlier) {
-                Ok(()) => return Ok((map, held)),
-                Err(error) if passed_over.len() >= ATTEMPTS => return Err(error),
-                Err(_) => passed_over.push(held),
-            }
-        }
-    }
-
-    fn refuse_allocated(&self, map: &PortMap, earlier: &[PortMap]) -> Result<(), Error> {
-        let taken = match store::clash(map, earlier) {
-            Some(port) => Some(port),
-            None => store::allocated_port(self.tx, map)?,
-        };
-        match taken {
-            None => Ok(()),
-            Some(port) => Err(Error::PortAllocated {
-                ip: shown(map.host_ip),
-                port,
-            }),
-        }
     }
 }
 
 /// The order of [`crate::Model::primary`].
 fn comes_before(a: &Network, b: &Network) -> bool {
     (a.internal, &a.name) < (b.internal, &b.name)
-}
-
-fn shown(host_ip: Option<IpAddr>) -> IpAddr {
-    host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 fn check_range(request: &PortRequest) -> Result<(), Error> {
@@ -175,16 +98,5 @@ fn check_range(request: &PortRequest) -> Result<(), Error> {
             first: wrong.or(request.host_port).unwrap_or_default(),
             count: request.count,
         }),
-    }
-}
-
-fn port_map(request: &PortRequest, host_port: u16) -> PortMap {
-    PortMap {
-        protocol: request.protocol,
-        host_ip: request.host_ip,
-        host_port,
-        container_port: request.container_port,
-        count: request.count,
-        listener: None,
     }
 }

@@ -34,16 +34,8 @@ const MADE_UP: Host = Host {
         let mine = crate::ipam::overlaps_route(subnet, IpNet::V4(lan()));
         Ok(mine.then(|| "interface eth0".to_owned()))
     },
-    hold: |request| {
-        let next = || NEXT_PORT.replace(NEXT_PORT.get() + 1);
-        let host_port = request.host_port.unwrap_or_else(next);
-        if BUSY.with_borrow(|busy| busy.contains(&host_port)) {
-            return Err(Error::Kernel(kernel::Error::PortTaken {
-                ip: Ipv4Addr::UNSPECIFIED.into(),
-                port: host_port,
-            }));
-        }
-        let map = PortMap {
+    hold: |request, holding| {
+        let map = |host_port| PortMap {
             protocol: request.protocol,
             host_ip: request.host_ip,
             host_port,
@@ -51,7 +43,26 @@ const MADE_UP: Host = Host {
             count: request.count,
             listener: None,
         };
-        Ok((map, Vec::new()))
+        let taken = |port| kernel::Error::PortTaken {
+            ip: Ipv4Addr::UNSPECIFIED.into(),
+            port,
+        };
+        let candidates = match (request.host_port, request.host_port_last) {
+            (Some(first), last) => first..=last.unwrap_or(first),
+            (None, _) => {
+                let next = NEXT_PORT.replace(NEXT_PORT.get() + 1);
+                next..=next + 1000
+            }
+        };
+        let mut refused = None;
+        for port in candidates {
+            let busy = BUSY.with_borrow(|busy| busy.contains(&port));
+            match (busy, (holding.allocated)(&map(port))?) {
+                (false, None) => return Ok((map(port), Vec::new())),
+                _ => refused = Some(taken(port)),
+            }
+        }
+        Err(Error::Kernel(refused.unwrap_or(taken(0))))
     },
 };
 
@@ -127,7 +138,9 @@ fn four_thousand_networks_get_subnets_of_their_own_in_time() {
         let mut batch = || {
             let start = Instant::now();
             for _ in 0..500 {
-                let made = edit.create_network(&network(&format!("n{created}"))).unwrap();
+                let made = edit
+                    .create_network(&network(&format!("n{created}")))
+                    .unwrap();
                 assert!(subnets.insert(made.subnet), "{} twice", made.subnet);
                 created += 1;
             }
@@ -140,8 +153,14 @@ fn four_thousand_networks_get_subnets_of_their_own_in_time() {
         let mut all: Vec<Ipv4Net> = subnets.into_iter().collect();
         all.sort();
         assert_eq!(all.len(), 4000);
-        assert!(all.windows(2).all(|two| two[0].broadcast() < two[1].network()));
+        assert!(
+            all.windows(2)
+                .all(|two| two[0].broadcast() < two[1].network())
+        );
         let widest: Ipv4Net = "10.200.0.0/12".parse().unwrap();
-        assert!(all.iter().all(|subnet| widest.supernet().is_some_and(|w| w.supernet().is_some_and(|w| w.supernet().is_some_and(|w| w.contains(subnet))))));
+        assert!(all.iter().all(|subnet| widest.supernet().is_some_and(|w| {
+            w.supernet()
+                .is_some_and(|w| w.supernet().is_some_and(|w| w.contains(subnet)))
+        })));
     });
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use netmgr::proxy::{self, Forward};
+use netmgr::proxy::{Control, Forward, Proxy};
 use nix::sched::CloneFlags;
 
 use super::launch::{self, Descriptors, Launch};
@@ -308,8 +308,8 @@ fn watch(
         code,
         ..End::default()
     };
-    if let Some((thread, stop)) = proxy {
-        drop(stop);
+    if let Some((thread, control)) = proxy {
+        control.stop();
         let _ = thread.join();
     }
     drop(netns);
@@ -320,18 +320,21 @@ fn watch(
     0
 }
 
-fn start_proxy(forwards: Vec<Forward>) -> Option<(JoinHandle<()>, OwnedFd)> {
+fn start_proxy(forwards: Vec<Forward>) -> Option<(JoinHandle<()>, Control)> {
     if forwards.is_empty() {
         return None;
     }
-    let (stop, stopper) = io::pipe().ok()?;
-    let thread = std::thread::Builder::new()
-        .name("proxy".into())
-        .stack_size(PROXY_STACK)
-        .spawn(move || proxy::serve(forwards, stop.into()))
-        .inspect_err(|e| eprintln!("cannot start the loopback proxy: {e}"))
-        .ok()?;
-    Some((thread, stopper.into()))
+    let start = || {
+        let (proxy, control) = Proxy::new(forwards)?;
+        let thread = std::thread::Builder::new()
+            .name("proxy".into())
+            .stack_size(PROXY_STACK)
+            .spawn(move || proxy.serve())?;
+        Ok((thread, control))
+    };
+    start()
+        .inspect_err(|e: &io::Error| eprintln!("cannot start the loopback proxy: {e}"))
+        .ok()
 }
 
 /// Cgroups and directories always; with an end, the network and the record too.

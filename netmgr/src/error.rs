@@ -79,7 +79,9 @@ pub enum Error {
          remove networks that are not in use (network prune), add to default-address-pools, or give a --subnet"
     )]
     PoolExhausted,
-    #[error("could not find an available IPv6 subnet in {0} to assign to the network: give a --subnet")]
+    #[error(
+        "could not find an available IPv6 subnet in {0} to assign to the network: give a --subnet"
+    )]
     UniqueLocalExhausted(Ipv6Net),
     #[error("invalid address pool {base}: it cannot be cut into subnets of prefix length {size}")]
     Pool { base: Ipv4Net, size: u8 },

@@ -20,7 +20,10 @@ fn first_networks_are_the_documented_ones() {
         default_subnet(Profile::Docker, &[], &[]),
         Some(n("172.17.0.0/16"))
     );
-    assert_eq!(next_subnet(Profile::Coracle, &[], &[]), Some(n("10.201.0.0/24")));
+    assert_eq!(
+        next_subnet(Profile::Coracle, &[], &[]),
+        Some(n("10.201.0.0/24"))
+    );
     let taken = [n("172.17.0.0/16")];
     assert_eq!(
         next_subnet(Profile::Docker, &[], &taken),
@@ -290,7 +293,14 @@ fn ipv6_subnets_of_any_size_serve_without_being_walked_through() {
 #[test]
 fn unusable_ipv6_subnets_are_refused() {
     for reserved in [
-        "::/0", "::/1", "::/8", "::/96", "::1:0/112", "::ffff:0:0/96", "fe80::/64", "ff02::/64",
+        "::/0",
+        "::/1",
+        "::/8",
+        "::/96",
+        "::1:0/112",
+        "::ffff:0:0/96",
+        "fe80::/64",
+        "ff02::/64",
     ] {
         assert!(
             matches!(check_subnet(n6(reserved)), Err(Error::SubnetReserved(_))),
@@ -335,7 +345,10 @@ fn unusable_ranges_are_refused_in_dockers_words() {
         told("10.1.0.9/29"),
         "invalid ip-range 10.1.0.9/29: it should be 10.1.0.8/29"
     );
-    assert_eq!(told("10.2.0.0/29"), "no matching subnet for range 10.2.0.0/29");
+    assert_eq!(
+        told("10.2.0.0/29"),
+        "no matching subnet for range 10.2.0.0/29"
+    );
     assert_eq!(
         told("10.1.0.0/16"),
         "invalid ip-range 10.1.0.0/16: CIDR block is bigger than its parent subnet 10.1.0.0/24"

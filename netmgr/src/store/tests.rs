@@ -217,10 +217,7 @@ fn ports_lead_to_the_first_network_by_name_that_is_not_internal() {
     delete_endpoint(&conn, &in_beta).unwrap();
     assert_eq!(holder(), None);
     // Still nobody else's.
-    assert_eq!(
-        allocated_port(&conn, &port(None, 80, 1)).unwrap(),
-        Some(80)
-    );
+    assert_eq!(allocated_port(&conn, &port(None, 80, 1)).unwrap(), Some(80));
     delete_endpoint(&conn, &in_inner).unwrap();
     let again = on(&beta, 5);
     assert_eq!(holder().as_ref(), Some(&again));

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Edit;
+use super::host::Hold;
 use crate::change::AttachRequest;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Endpoint, Network, PortMap, PortRequest};
-use crate::ports::Held;
 use crate::proxy::Forward;
 use crate::store;
 
@@ -89,7 +89,7 @@ impl Edit<'_> {
         request: &PortRequest,
         first: u16,
         earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
+    ) -> Result<Hold, Error> {
         self.refuse_allocated(&port_map(request, first), earlier)?;
         let exact = PortRequest {
             host_port: Some(first),
@@ -106,7 +106,7 @@ impl Edit<'_> {
         first: u16,
         last: u16,
         earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
+    ) -> Result<Hold, Error> {
         for port in first..=last {
             match self.hold_at(request, port, earlier) {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
@@ -120,11 +120,7 @@ impl Edit<'_> {
         })
     }
 
-    fn hold_any(
-        &self,
-        request: &PortRequest,
-        earlier: &[PortMap],
-    ) -> Result<(PortMap, Vec<Held>), Error> {
+    fn hold_any(&self, request: &PortRequest, earlier: &[PortMap]) -> Result<Hold, Error> {
         // Kept until the end, so that the kernel does not offer them again.
         let mut passed_over = Vec::new();
         loop {

@@ -77,6 +77,16 @@ fn nested_and_unordered_subnets_are_all_avoided() {
 }
 
 #[test]
+fn a_single_address_at_either_end_takes_its_subnet() {
+    for address in ["10.201.0.0/32", "10.201.0.255/32"] {
+        assert_eq!(
+            next_subnet(Profile::Coracle, &[], &[n(address)]),
+            Some(n("10.201.1.0/24"))
+        );
+    }
+}
+
+#[test]
 fn docker_pool_ends_after_31_networks() {
     let all = drained(Profile::Docker, &[], 100);
     assert_eq!(all.len(), 31);

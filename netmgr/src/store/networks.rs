@@ -52,8 +52,12 @@ pub fn find_network(conn: &Connection, name: &str) -> Result<Network, Error> {
 /// Whether a network has exactly this name.
 pub fn network_named(conn: &Connection, name: &str) -> Result<Option<Network>, Error> {
     let query = format!("SELECT {NETWORK} FROM networks WHERE name = ?1");
-    conn.query_row(&query, [name], |row| Ok(network(row)))
-        .optional()
+    conn.prepare_cached(&query)
+        .and_then(|mut statement| {
+            statement
+                .query_row([name], |row| Ok(network(row)))
+                .optional()
+        })
         .map_err(failed("find a network"))?
         .transpose()
 }

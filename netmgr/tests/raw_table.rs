@@ -163,7 +163,7 @@ fn for_each_packet(model: &Model, family: Family, mut check: impl FnMut(&Packet<
             (network.subnet_of(family), network.gateway_of(family))
         {
             addresses.push((gateway, true));
-            addresses.push((subnet.hosts().nth(1).unwrap(), false));
+            addresses.push((subnet.hosts().nth(2).unwrap(), false));
         }
     }
     let ports: Vec<u16> = [9, 80, 8080, 50_000]

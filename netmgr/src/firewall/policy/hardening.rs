@@ -7,8 +7,9 @@
 //! - Sources are judged in a chain of their own, `CORACLE-SPOOFED`. A RETURN there ends that chain alone, and the
 //!   destination is judged all the same.
 //! - Internal networks, and ports for this host only, are in `CORACLE-LOCAL`, which has no RETURN.
-//! - In `CORACLE` itself all that follows names a destination inside one network's subnet, each RETURN and each DROP. Subnets
-//!   are disjoint, hence after a RETURN no rule of another network could have matched that packet any more.
+//! - In `CORACLE` itself what follows is about containers' addresses. The RETURN at the head names this host's own, which
+//!   are none of those. Each later RETURN and DROP names a destination inside one network's subnet. Subnets are disjoint,
+//!   hence after a RETURN no rule of another network could have matched that packet any more.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -38,7 +39,8 @@ fn prerouting(plan: &Plan<'_>) -> Chain {
     rules.chain(Table::Raw, "PREROUTING", Owner::Host)
 }
 
-/// `-A CORACLE -j CORACLE-SPOOFED`, `-j CORACLE-LOCAL`, then what may be sent to a network's addresses.
+/// `-A CORACLE -j CORACLE-SPOOFED`, `-j CORACLE-LOCAL`, `-m addrtype --dst-type LOCAL -j RETURN`, then what may be sent to
+/// containers' addresses.
 fn main(plan: &Plan<'_>) -> Chain {
     let mut rules = Rules::new(plan.profile);
     rules
@@ -50,48 +52,27 @@ fn main(plan: &Plan<'_>) -> Chain {
         .add(
             vec![],
             jump(&plan.names.local),
-            "ports that are for this host only".into(),
+            "internal networks, and ports that are for this host only".into(),
+        )
+        .add(
+            vec![Match::LocalDestination],
+            Verdict::Return,
+            "addresses of this host, gateways included, are where ports are published".into(),
         );
-    for network in plan.networks.iter().rev() {
-        match network.internal {
-            true => add_internal(plan, network, &mut rules),
-            false => add_direct(plan, network, &mut rules),
-        }
+    for network in plan.networks.iter().rev().filter(|n| !n.internal) {
+        add_direct(plan, network, &mut rules);
     }
     rules.chain(Table::Raw, &plan.names.main, Owner::Engine)
 }
 
-/// `-d 10.201.0.0/24 ! -i cr-x -j DROP`: nobody else reaches an internal network's containers, nor its bridge's address.
-fn add_internal(plan: &Plan<'_>, network: &Network, rules: &mut Rules) {
-    rules.add(
-        vec![
-            plan.destination(network, Sign::Is),
-            input_not(&network.bridge),
-        ],
-        Verdict::Drop,
-        format!(
-            "network {}: internal, nobody else reaches its addresses",
-            label(&network.name)
-        ),
-    );
-}
-
-/// `-d 10.201.0.1/32 -j RETURN` (published ports are reached at the gateway's address as at any other of the host),
-/// `-d 10.201.0.0/24 -i wg0 -j RETURN` for a trusted interface, `-d 10.201.0.0/24 ! -i cr-x -j DROP`: a neighbour with a
-/// route to the subnet does not get round the published ports (moby#45610). Not where the network is routed on purpose,
+/// `-d 10.201.0.0/24 -i wg0 -j RETURN` for a trusted interface, then `-d 10.201.0.0/24 ! -i cr-x -j DROP`: a neighbour with
+/// a route to the subnet does not get round the published ports (moby#45610). Not where the network is routed on purpose,
 /// by its gateway mode or because masquerading is off: replies come back to the container's own address.
 fn add_direct(plan: &Plan<'_>, network: &Network, rules: &mut Rules) {
     if !network.masquerade() || network.gateway_mode(plan.family) != GatewayMode::Nat {
         return;
     }
     let (name, bridge) = (label(&network.name), &network.bridge);
-    if let Some(gateway) = network.gateway_of(plan.family) {
-        rules.add(
-            vec![Match::Destination(Sign::Is, host(gateway))],
-            Verdict::Return,
-            format!("network {name}: its gateway is an address of this host"),
-        );
-    }
     let trusted = network.trusted_interfaces();
     for interface in trusted.filter(|name| is_interface_name(name)) {
         rules.add(
@@ -146,28 +127,30 @@ fn spoofed(plan: &Plan<'_>) -> Chain {
     rules.chain(Table::Raw, &plan.names.spoofed, Owner::Engine)
 }
 
-/// `-A CORACLE-LOCAL ! -d 10.201.0.0/24 -i cr-x -j DROP`: from an internal network no address but its own is reached, not even
-/// others of this host. For IPv6 `-j CORACLE-INTERNAL`, which lets neighbour discovery pass. Newest first, then
+/// An internal network's containers and its bridge's address have each other, and nobody else has either:
+/// `-A CORACLE-LOCAL -d 10.201.0.0/24 ! -i cr-x -j DROP`, `! -d 10.201.0.0/24 -i cr-x -j DROP`, the latter for IPv6
+/// `-j CORACLE-INTERNAL`, which lets neighbour discovery pass. Newest first. Then
 /// `-A CORACLE-LOCAL -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8080 -j DROP`: a port published on a loopback address
 /// stays on this host, whatever a neighbour routes here (moby#41872).
 /// `-p tcp -m tcp --dport 40001 -m addrtype --dst-type LOCAL -j DROP`: the listener of a run is met by redirection only.
 fn local(plan: &Plan<'_>) -> Chain {
     let mut rules = Rules::new(plan.profile);
     for network in plan.networks.iter().filter(|n| n.internal) {
-        rules.add(
-            vec![
-                plan.destination(network, Sign::Not),
-                input_is(&network.bridge),
-            ],
-            match plan.family {
-                Family::V4 => Verdict::Drop,
-                Family::V6 => jump(&plan.names.internal),
-            },
-            format!(
-                "network {}: internal, no other address is reached from it",
-                label(&network.name)
-            ),
-        );
+        let (name, bridge) = (label(&network.name), &network.bridge);
+        rules
+            .add(
+                vec![plan.destination(network, Sign::Is), input_not(bridge)],
+                Verdict::Drop,
+                format!("network {name}: internal, nobody else reaches its addresses"),
+            )
+            .add(
+                vec![plan.destination(network, Sign::Not), input_is(bridge)],
+                match plan.family {
+                    Family::V4 => Verdict::Drop,
+                    Family::V6 => jump(&plan.names.internal),
+                },
+                format!("network {name}: internal, no other address is reached from it"),
+            );
     }
     for p in plan.published.iter().filter(|p| !p.is_routed()) {
         if p.host_address.as_ref().is_some_and(IpAddr::is_loopback) {

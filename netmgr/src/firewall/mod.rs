@@ -1,5 +1,5 @@
 //! Rules as data: what they are ([`ruleset`]), which ones there must be ([`policy`]), how iptables writes them
-//! ([`iptables`]), how to get from one ruleset to the next ([`diff`]) and from whatever is in the kernel to the one that
+//! ([`iptables`], [`nftables`] has its own form), how to get from one ruleset to the next ([`diff`]) and from whatever is in the kernel to the one that
 //! must be ([`mend`]). Pure: nothing here runs a command.
 
 pub mod ruleset;
@@ -7,6 +7,8 @@ pub mod ruleset;
 pub mod policy;
 
 pub mod iptables;
+
+pub mod nftables;
 
 pub mod diff;
 

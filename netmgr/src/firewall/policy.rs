@@ -13,10 +13,12 @@ use crate::model::{Model, Network, Profile};
 use published::{Published, published_ports};
 use rules::{Rules, label, subject};
 
+pub use passage::passage;
 pub use rules::COMMENT_TAG;
 
+mod passage;
 mod published;
-mod rules;
+pub(in crate::firewall) mod rules;
 
 /// The names of the chains that a profile owns.
 pub struct ChainNames {

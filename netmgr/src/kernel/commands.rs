@@ -13,6 +13,8 @@ use rustix::fs::MemfdFlags;
 
 use crate::kernel::Error;
 
+pub mod nft;
+
 /// Root's own PATH need not hold them, as under cron or sudo.
 const FURTHER_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
 

@@ -143,10 +143,7 @@ pub fn range_listener() -> Model {
     };
     with_ports(&[
         listening(map(None, 1024, 1024, 30_000, Tcp), 40_001),
-        listening(
-            map(Some("127.0.0.1"), 50_000, 50_000, 1_000, Tcp),
-            40_002,
-        ),
+        listening(map(Some("127.0.0.1"), 50_000, 50_000, 1_000, Tcp), 40_002),
         listening(map(None, 1024, 1024, 30_000, Udp), 40_003),
     ])
 }

@@ -1,5 +1,5 @@
 //! Rules as data: what they are ([`ruleset`]), which ones there must be ([`policy`]), how iptables writes them
-//! ([`iptables`]), how to get from one ruleset to the next ([`diff`]) and from whatever is in the kernel to the one that
+//! ([`iptables`], [`nftables`] has its own form), how to get from one ruleset to the next ([`diff`]) and from whatever is in the kernel to the one that
 //! must be ([`mend`]). Pure: nothing here runs a command.
 
 pub mod ruleset;

@@ -10,12 +10,14 @@ use crate::model::{Family, GatewayMode, Model, Network, Profile};
 use published::{Published, published_ports};
 use rules::{Rules, host, input_is, input_not, jump, label, output_is, output_not};
 
+pub use passage::passage;
 pub use rules::COMMENT_TAG;
 
 mod hardening;
 mod nat;
+mod passage;
 mod published;
-mod rules;
+pub(in crate::firewall) mod rules;
 
 /// The names of the chains that a profile owns.
 pub struct ChainNames {
@@ -81,9 +83,6 @@ impl Plan<'_> {
 }
 
 /// Every rule of one family that must be in place for a model. The base chains and the jumps to them are always there.
-pub fn passage(_: &Model) -> Ruleset {
-    Ruleset::default()
-}
 pub fn ruleset(model: &Model, family: Family) -> Ruleset {
     let networks = model.networks.iter().rev();
     let plan = Plan {

@@ -12,9 +12,12 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::fs::MemfdFlags;
 
+use crate::firewall::nftables::{FAMILY, TABLE};
 use crate::kernel::Error;
 use crate::model::Family;
 use crate::plan::Tool;
+
+pub mod nft;
 
 /// Root's own PATH need not hold them, as under cron or sudo.
 const FURTHER_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
@@ -74,16 +77,20 @@ pub fn save(family: Family, table: &str) -> Result<String, Error> {
         Family::V6 => "ip6tables-save",
     };
     let path = path(name).ok_or(Error::MissingCommand { name })?;
+    listing(name, &path, &["-t", table])
+}
+
+fn listing(name: &'static str, path: &Path, args: &[&str]) -> Result<String, Error> {
     let Output {
         status,
         stdout,
         stderr,
-    } = command(&path)
-        .args(["-t", table])
+    } = command(path)
+        .args(args)
         .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::RunCommand {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })?;
     if status.success() {
@@ -97,9 +104,28 @@ pub fn save(family: Family, table: &str) -> Result<String, Error> {
     })
 }
 
+/// Our nftables table as `nft -j` lists it; `None` if there is none.
 pub fn list_table() -> Result<Option<String>, Error> {
-    Ok(None)
+    // A table that is not there is asked for in vain with the same exit code as any failure: so its name is looked up first.
+    let tables = nft(&["-j", "list", "tables", FAMILY])?;
+    let tables: serde_json::Value =
+        serde_json::from_str(&tables).map_err(|error| Error::Listing {
+            name: "nft",
+            reason: error.to_string(),
+        })?;
+    let mut objects = tables["nftables"].as_array().into_iter().flatten();
+    match objects.any(|object| object["table"]["name"] == TABLE) {
+        true => nft(&["-j", "list", "table", FAMILY, TABLE]).map(Some),
+        false => Ok(None),
+    }
 }
+
+fn nft(args: &[&str]) -> Result<String, Error> {
+    const NAME: &str = "nft";
+    let path = path(NAME).ok_or(Error::MissingCommand { name: NAME })?;
+    listing(NAME, &path, args)
+}
+
 fn command(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env("LC_ALL", "C");

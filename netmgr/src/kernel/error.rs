@@ -105,6 +105,10 @@ pub enum Error {
         if *name == "nft" { "nftables" } else { "iptables" }
     )]
     MissingCommand { name: &'static str },
+    #[error(
+        "nft is neither in PATH nor in /usr/sbin or /sbin: install the package nftables, or run with --firewall iptables"
+    )]
+    MissingNft,
     #[error("cannot run {}", path.display())]
     RunCommand { path: PathBuf, source: io::Error },
     /// `line` is the line of the input that the command complains about, where it names one.

@@ -73,13 +73,13 @@ impl Rules {
     }
 }
 
-pub(super) fn subject(endpoint: &Endpoint) -> String {
+pub(in crate::firewall) fn subject(endpoint: &Endpoint) -> String {
     let id: String = label(&endpoint.container_id).chars().take(12).collect();
     format!("container {} ({id})", label(&endpoint.container_name))
 }
 
 /// A name as it may stand in a comment: no quotes, blanks or line ends, whatever the database holds.
-pub(super) fn label(name: &str) -> String {
+pub(in crate::firewall) fn label(name: &str) -> String {
     name.chars()
         .take(NAME_LIMIT)
         .map(|c| match c {

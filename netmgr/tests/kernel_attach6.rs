@@ -69,6 +69,25 @@ fn first_packet_by_ipv6_needs_no_second_try() {
     });
 }
 
+/// As for a packet from another machine: the host asks for the container from no address of the packet's.
+#[test]
+fn first_packet_from_elsewhere_needs_no_second_try() {
+    on_a_host(|| {
+        run("ip address add fd00:2::1/128 dev lo nodad");
+        for _ in 0..5 {
+            let inside = inside(&[2]);
+            let ops = [Op::CreateBridge(bridge6()), Op::CreateVeth(veth6(2))];
+            apply(&ops, &inside).unwrap();
+            run("ping -c1 -W0.5 -I fd00:2::1 fd00:99::2");
+            // The kernel makes itself no second one.
+            let addresses = run("ip -6 -br address show dev cr-test");
+            assert_eq!(addresses.matches("fe80::").count(), 1, "{addresses}");
+            let ops = [Op::RemoveVeth(veth6(2)), Op::RemoveBridge(bridge6())];
+            apply(&ops, &inside).unwrap();
+        }
+    });
+}
+
 #[test]
 fn both_addresses_are_announced_to_the_bridge() {
     on_a_host(|| {

@@ -5,7 +5,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::error::Error;
 use crate::model::{PortMap, PortRequest};
 use crate::ports::{Held, Holding};
-use crate::{ipam, kernel, ports};
+use crate::{kernel, ports};
 
 /// A run of host ports, and the sockets that keep it ours.
 pub(super) type Hold = (PortMap, Vec<Held>);
@@ -28,23 +28,7 @@ impl Host {
             Ok(links.into_iter().map(|link| link.name).collect())
         },
         routes: || Ok(kernel::links::routes()?),
-        overlapping,
+        overlapping: |subnet| Ok(kernel::links::overlapping(subnet)?),
         hold: ports::hold,
     };
-}
-
-// MERGE: `kernel::links::overlapping(subnet)` takes the place of this body; it sees IPv6 and names a route's interface.
-fn overlapping(subnet: IpNet) -> Result<Option<String>, Error> {
-    let links = kernel::links::list()?;
-    let holder = links.into_iter().find(|link| {
-        let mut addresses = link.addresses.iter();
-        addresses.any(|address| ipam::overlaps_route(subnet, address.trunc().into()))
-    });
-    if let Some(link) = holder {
-        return Ok(Some(format!("interface {}", link.name)));
-    }
-    let route = kernel::links::routes()?
-        .into_iter()
-        .find(|route| ipam::overlaps_route(subnet, (*route).into()));
-    Ok(route.map(|route| format!("the route to {route}")))
 }

@@ -303,6 +303,8 @@ fn a_port_published_on_loopback_stays_on_this_host() {
         let mut m = model(Profile::Coracle);
         container(&mut m, "c1", "bridge", &both(Some("127.0.0.2"), 8081, 80));
         let world = World::of(&m, "ACCEPT");
+        // Where the DNAT rule would send it.
+        serve(&world.containers["c1"], 80, "c1");
         fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
         let target: IpAddr = "127.0.0.2".parse().unwrap();
         serve_at(&world.host, 8081, "proxy", &[target]);

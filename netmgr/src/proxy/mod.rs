@@ -151,15 +151,13 @@ impl Proxy {
     }
 
     fn replace_targets(&mut self, targets: Targets) {
-        let mut changes = false;
-        for forward in &mut self.forwards {
-            changes |= forward.replace_target(targets);
-        }
-        if !changes {
-            return;
-        }
+        let changed: Vec<bool> = self
+            .forwards
+            .iter_mut()
+            .map(|forward| forward.replace_target(targets))
+            .collect();
         // The next datagram of each client makes a flow to the new target.
-        self.flows.clear();
+        self.flows.end_of(|listener| changed[listener]);
         for key in self.relays.keys() {
             let moved = self
                 .relays

@@ -88,7 +88,12 @@ impl Flows {
         self.flows.is_empty()
     }
 
-    /// Ends all flows; the next datagram of a client makes a new one.
+    /// Ends the flows of some listeners.
+    pub(super) fn end_of(&mut self, listener: impl Fn(usize) -> bool) {
+        self.end_all(|flow| listener(flow.caller.listener));
+    }
+
+    /// Ends all flows.
     pub(super) fn clear(&mut self) {
         self.flows.clear();
         self.by_caller = HashMap::new();
@@ -156,15 +161,7 @@ impl Flows {
             return;
         }
         let idle = self.limits.udp_idle;
-        let over: Vec<Key> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.last_used + idle <= now)
-            .map(|(key, _)| key)
-            .collect();
-        for key in over {
-            self.end(key);
-        }
+        self.end_all(|flow| flow.last_used + idle <= now);
         let oldest = self.flows.iter().map(|(_, flow)| flow.last_used).min();
         self.check_at = oldest.map(|last_used| last_used + idle);
     }
@@ -241,6 +238,18 @@ impl Flows {
             self.end(key);
         }
         self.flows.get_mut(key)
+    }
+
+    fn end_all(&mut self, over: impl Fn(&Flow) -> bool) {
+        let over: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| over(flow))
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            self.end(key);
+        }
     }
 
     fn end_least_used(&mut self) {

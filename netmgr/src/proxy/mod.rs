@@ -13,6 +13,7 @@ use crate::model::Protocol;
 
 mod control;
 mod forward;
+mod pktinfo;
 mod poller;
 mod slab;
 mod stream;
@@ -294,7 +295,7 @@ impl Proxy {
 fn prepare(forward: &Forward) -> Result<(), Errno> {
     rustix::io::ioctl_fionbio(&forward.listener, true)?;
     match forward.protocol {
-        Protocol::Udp => udp::prepare(&forward.listener),
+        Protocol::Udp => pktinfo::prepare(&forward.listener),
         Protocol::Tcp | Protocol::Sctp => Ok(()),
     }
 }

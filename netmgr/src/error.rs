@@ -133,8 +133,6 @@ pub enum Error {
     #[error("Bind for {ip}:{port} failed: port is already allocated")]
     PortAllocated { ip: IpAddr, port: u16 },
     /// None of a choice of host ports is free.
-    #[error("Bind for {ip}:{first}-{last} failed: all ports are allocated")]
-    PortsAllocated { ip: IpAddr, first: u16, last: u16 },
 
     #[error("containers are attached to {networks}: stop them first")]
     StillAttached { networks: String },
@@ -203,7 +201,6 @@ impl Error {
             | Error::InterfaceExists { .. }
             | Error::AlreadyAttached { .. }
             | Error::PortAllocated { .. }
-            | Error::PortsAllocated { .. }
             | Error::StillAttached { .. }
             | Error::OtherEngine { .. } => ErrorKind::Conflict,
             Error::CreatePredefined(_) | Error::RemovePredefined(_) => ErrorKind::Forbidden,

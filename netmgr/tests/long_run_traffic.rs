@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_support::{hold, on_a_host, run, run_inside};
+use kernel_support::{await_v6, hold, on_a_host, run, run_inside};
 use netmgr::kernel::netns;
 use netmgr::ports::is_long;
 use netmgr::proxy::{Proxy, Targets};
@@ -206,6 +206,8 @@ fn a_container_that_calls_the_gateway_is_relayed_too() {
         run_inside(&container, "ip address add 10.77.0.2/24 dev eth0");
         run_inside(&container, "ip address add fd77::2/64 dev eth0 nodad");
         run_inside(&container, "ip link set eth0 up");
+        await_v6("fd77::1");
+        netns::run_in(&container, || await_v6("fd77::2")).unwrap();
         let (map, held) = hold(&long(Protocol::Tcp, None)).unwrap();
         let rule = format!(
             "-t nat -A PREROUTING -i veth1 -p tcp --dport {FIRST}:{} -j REDIRECT --to-ports {}",

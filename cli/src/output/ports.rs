@@ -46,25 +46,35 @@ fn by_address(map: &PortMap) -> Vec<Published> {
     addresses.into_iter().map(run).collect()
 }
 
-/// Ports that are exposed and not published: `81/tcp`.
+/// Ports that are exposed and not published: `81/tcp`. A run is taken as a whole: it has an entry of its own where it was
+/// published as one.
 fn exposed(container: &Container, published: &[Published]) -> Vec<Published> {
-    let is_published = |port: u16, protocol| {
+    let is_published = |first: u16, last: u16, protocol| {
         published.iter().any(|run| {
-            run.protocol == protocol && port >= run.container && port - run.container < run.count
+            run.protocol == protocol && first >= run.container && last - run.container < run.count
         })
     };
     let ports = container.resolved.exposed_ports.iter();
     ports
-        .filter_map(|text| parse_port(text))
-        .filter(|(port, protocol)| !is_published(*port, *protocol))
-        .map(|(port, protocol)| Published {
-            container: port,
+        .filter_map(|text| parse_run(text))
+        .filter(|(first, last, protocol)| !is_published(*first, *last, *protocol))
+        .map(|(first, last, protocol)| Published {
+            container: first,
             address: None,
             host: 0,
             protocol,
-            count: 1,
+            count: last - first + 1,
         })
         .collect()
+}
+
+/// As the record has exposed ports: `80/tcp`, or `1024-65000/tcp` for a long run.
+pub fn parse_run(text: &str) -> Option<(u16, u16, Protocol)> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (first, protocol) = parse_port(&format!("{first}/{protocol}"))?;
+    let last = last.parse().ok()?;
+    (0 < first && first <= last).then_some((first, last, protocol))
 }
 
 /// `80` or `80/udp`.
@@ -384,6 +394,17 @@ mod tests {
         assert_eq!(
             column_of(vec![map(None, 1, 1, 65535, Tcp)], &["80/tcp"]),
             "0.0.0.0:1-65535->1-65535/tcp, [::]:1-65535->1-65535/tcp"
+        );
+    }
+
+    #[test]
+    fn a_long_run_is_exposed_where_it_is_not_published() {
+        use Protocol::Tcp;
+        let exposed = ["1024-65000/tcp", "80/tcp"];
+        assert_eq!(column_of(vec![], &exposed), "80/tcp, 1024-65000/tcp");
+        assert_eq!(
+            column_of(vec![map(Some("::1"), 1024, 1024, 63977, Tcp)], &exposed),
+            "80/tcp, [::1]:1024-65000->1024-65000/tcp"
         );
     }
 

@@ -13,6 +13,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::ipam;
 use crate::kernel::Error;
 use crate::kernel::netlink::Channel;
 
@@ -108,7 +109,7 @@ pub fn routes6() -> Result<Vec<Ipv6Net>, Error> {
 /// `the route 10.0.0.0/8 of interface tun0`.
 pub fn overlapping(subnet: IpNet) -> Result<Option<String>, Error> {
     let mut used = used()?.into_iter();
-    let Some(found) = used.find(|used| overlap(&used.subnet, &subnet)) else {
+    let Some(found) = used.find(|used| used.overlaps(&subnet)) else {
         return Ok(None);
     };
     let what = match found.address {
@@ -125,10 +126,6 @@ pub fn overlapping(subnet: IpNet) -> Result<Option<String>, Error> {
     }))
 }
 
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
-}
-
 fn sorted<T: Ord>(subnets: impl Iterator<Item = T>) -> Vec<T> {
     let mut subnets: Vec<T> = subnets.collect();
     subnets.sort();
@@ -142,6 +139,16 @@ struct Used {
     /// Where it is an address's; else it is a route's.
     address: Option<IpNet>,
     link: Option<u32>,
+}
+
+impl Used {
+    /// A route may be as wide as "everything else goes there"; an address is in use however wide its subnet is.
+    fn overlaps(&self, subnet: &IpNet) -> bool {
+        match self.address {
+            Some(_) => self.subnet.contains(subnet) || subnet.contains(&self.subnet),
+            None => ipam::overlaps_route(*subnet, self.subnet),
+        }
+    }
 }
 
 /// Addresses first: a route to their subnet comes with them.

@@ -52,15 +52,22 @@ const MADE_UP: Host = Host {
                 next..=next + 1000
             }
         };
-        let mut refused = None;
-        for port in candidates {
+        let mut refused = taken(0);
+        for port in candidates.clone() {
             let busy = BUSY.with_borrow(|busy| busy.contains(&port));
             match (busy, (holding.allocated)(&map(port))?) {
                 (false, None) => return Ok((map(port), Vec::new())),
-                _ => refused = Some(taken(port)),
+                _ => refused = taken(port),
             }
         }
-        Err(Error::Kernel(refused.unwrap_or(taken(0))))
+        Err(Error::Kernel(match request.host_port_last {
+            None => refused,
+            Some(last) => kernel::Error::AllPortsTaken {
+                ip: Ipv4Addr::UNSPECIFIED.into(),
+                first: *candidates.start(),
+                last,
+            },
+        }))
     },
 };
 

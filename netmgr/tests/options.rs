@@ -161,7 +161,7 @@ fn address_options_are_honoured_or_refused_in_dockers_words() {
                 gateway: "10.9.0.4".parse().ok(),
                 ..base.clone()
             },
-            "Address already in use",
+            "failed to allocate secondary ip address (other:10.9.0.4): Address already in use",
             Conflict,
         );
         refused(
@@ -169,7 +169,7 @@ fn address_options_are_honoured_or_refused_in_dockers_words() {
                 aux_addresses: aux(&["10.9.0.4", "10.9.0.4"]),
                 ..base.clone()
             },
-            "Address already in use",
+            "failed to allocate secondary ip address (other:10.9.0.4): Address already in use",
             Conflict,
         );
         refused(
@@ -204,13 +204,10 @@ fn driver_options_are_checked_and_unknown_ones_kept() {
             (prefix.to_owned(), "a/b"),
         ] {
             let request = network("n", "", &[(&key, value)]);
-            assert_eq!(
-                told(answer(&mut host, &request)),
-                is(
-                    &format!("invalid value {value} of option {key}"),
-                    ErrorKind::Invalid
-                )
-            );
+            let (text, kind) = told(answer(&mut host, &request));
+            let docker = format!("failed to parse {key} value: {value} (");
+            assert!(text.starts_with(&docker), "{text}");
+            assert_eq!(kind, ErrorKind::Invalid);
         }
         let options = [
             ("com.docker.network.bridge.gateway_mode_ipv4", "routed"),

@@ -88,7 +88,7 @@ pub fn check_range<S: Subnet>(subnet: S, range: S) -> Result<(), Error> {
             canonical: canonical.into(),
         });
     }
-    if !overlap(subnet, range) {
+    if !(subnet.first()..=subnet.last()).contains(&range.first()) {
         return Err(Error::RangeOutsideSubnet(range.into()));
     }
     if range.prefix() < subnet.prefix() {
@@ -118,10 +118,7 @@ pub fn gateway<S: Subnet>(
             subnet: subnet.into(),
         });
     }
-    match aux.contains(&gateway) {
-        true => Err(Error::AddressInUse(gateway.into())),
-        false => Ok(gateway),
-    }
+    Ok(gateway)
 }
 
 /// The lowest address of a subnet, or of a range inside it, that is not taken.

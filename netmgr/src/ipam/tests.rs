@@ -360,6 +360,10 @@ fn unusable_ranges_are_refused_in_dockers_words() {
         "no matching subnet for range 10.2.0.0/29"
     );
     assert_eq!(
+        told("10.0.0.0/8"),
+        "no matching subnet for range 10.0.0.0/8"
+    );
+    assert_eq!(
         told("10.1.0.0/16"),
         "invalid ip-range 10.1.0.0/16: CIDR block is bigger than its parent subnet 10.1.0.0/24"
     );
@@ -373,8 +377,6 @@ fn gateway_keeps_off_the_auxiliary_addresses() {
         gateway(subnet, None, &aux).unwrap(),
         Ipv4Addr::new(10, 1, 0, 2)
     );
-    let asked = gateway(subnet, Some(Ipv4Addr::new(10, 1, 0, 1)), &aux);
-    assert_eq!(asked.unwrap_err().to_string(), "Address already in use");
 }
 
 #[test]

@@ -52,7 +52,17 @@ pub(super) fn check(request: &NetworkRequest) -> Result<(), Error> {
             });
         }
     }
-    Ok(())
+    // Below this the kernel switches IPv6 off on the interface (RFC 8200, 5).
+    match model::option(&request.options, OPTION_MTU) {
+        Some(mtu) if request.ipv6 && mtu.parse().is_ok_and(|mtu: u32| mtu < 1280) => {
+            Err(Error::OptionValue {
+                key: OPTION_MTU,
+                value: mtu.to_owned(),
+                expected: "at least 1280 with IPv6",
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Narrower than the kernel's `dev_valid_name`: the name goes into rules, where `+` and `*` stand for others.

@@ -117,6 +117,7 @@ impl Edit<'_> {
     /// Subnets of our networks, and what the host has an address in or a route to.
     fn in_use(&self, taken: &[Taken]) -> Result<Vec<Ipv4Net>, Error> {
         let mut all = (self.host.routes)()?;
+        all.retain(|route| ipam::is_in_use((*route).into()));
         all.extend(taken.iter().map(|other| other.subnet));
         Ok(all)
     }

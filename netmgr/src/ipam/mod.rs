@@ -16,7 +16,7 @@ mod pools;
 mod v4;
 mod v6;
 
-pub use pools::{check_pool, default_subnet, next_subnet, overlaps_route};
+pub use pools::{check_pool, default_subnet, is_in_use, next_subnet, overlaps_route};
 pub use v4::mac;
 pub use v6::{next_unique_local, unique_local};
 

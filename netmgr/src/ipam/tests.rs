@@ -187,12 +187,10 @@ fn pools_that_cannot_be_cut_are_refused() {
 }
 
 #[test]
-fn route_for_everything_is_no_use_of_a_subnet() {
-    let vpn = [n("0.0.0.0/1"), n("128.0.0.0/1"), n("0.0.0.0/0")];
-    assert_eq!(
-        default_subnet(Profile::Coracle, &[], &vpn),
-        Some(n("10.200.0.0/16"))
-    );
+fn a_network_as_wide_as_half_the_addresses_is_avoided_too() {
+    let prefix = unique_local([1, 2, 3, 4, 5]);
+    assert_eq!(next_unique_local(prefix, &[n6("8000::/1")]), None);
+    assert_eq!(next_subnet(Profile::Docker, &[], &[n("128.0.0.0/1")]), None);
 }
 
 #[test]

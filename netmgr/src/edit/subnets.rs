@@ -31,11 +31,7 @@ impl Edit<'_> {
         Ok((subnet, ipam::gateway(subnet, None, &HashSet::new())?))
     }
 
-    pub(super) fn addressing_for(
-        &self,
-        request: &NetworkRequest,
-        taken: &[Taken],
-    ) -> Result<Addressing, Error> {
+    pub(super) fn addressing_for(&self, request: &NetworkRequest) -> Result<Addressing, Error> {
         let asked = Asked::of(request);
         if asked.without_subnet {
             return Err(Error::GatewayWithoutSubnet);
@@ -44,6 +40,7 @@ impl Edit<'_> {
             return Err(Error::Ipv6Off);
         }
         let aux = Aux::of(request)?;
+        let taken = &store::taken(self.tx)?;
         let subnet = match request.subnet {
             Some(subnet) => self.check_asked(subnet, taken.iter().map(|t| (t, t.subnet)))?,
             None => self.next_subnet(taken)?,

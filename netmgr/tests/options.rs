@@ -2,7 +2,12 @@
 
 mod common;
 
-use common::{Host, attach_request, command, container_id, in_own_netns, interfaces, request};
+use common::{
+    Host, attach_request, command, container_id, in_own_netns, interfaces, request, saved,
+};
+use netmgr::firewall::iptables::render_save;
+use netmgr::firewall::policy::ruleset;
+use netmgr::firewall::ruleset::Table;
 use netmgr::{
     AttachRequest, Attachment, Error, ErrorKind, GatewayMode, Network, NetworkRequest, Profile,
     VethRemoval, store,
@@ -161,7 +166,7 @@ fn address_options_are_honoured_or_refused_in_dockers_words() {
                 gateway: "10.9.0.4".parse().ok(),
                 ..base.clone()
             },
-            "Address already in use",
+            "failed to allocate secondary ip address (other:10.9.0.4): Address already in use",
             Conflict,
         );
         refused(
@@ -169,7 +174,7 @@ fn address_options_are_honoured_or_refused_in_dockers_words() {
                 aux_addresses: aux(&["10.9.0.4", "10.9.0.4"]),
                 ..base.clone()
             },
-            "Address already in use",
+            "failed to allocate secondary ip address (other:10.9.0.4): Address already in use",
             Conflict,
         );
         refused(
@@ -204,14 +209,19 @@ fn driver_options_are_checked_and_unknown_ones_kept() {
             (prefix.to_owned(), "a/b"),
         ] {
             let request = network("n", "", &[(&key, value)]);
-            assert_eq!(
-                told(answer(&mut host, &request)),
-                is(
-                    &format!("invalid value {value} of option {key}"),
-                    ErrorKind::Invalid
-                )
-            );
+            let (text, kind) = told(answer(&mut host, &request));
+            let docker = format!("failed to parse {key} value: {value} (");
+            assert!(text.starts_with(&docker), "{text}");
+            assert_eq!(kind, ErrorKind::Invalid);
         }
+        let small = network("n", "", &[("com.docker.network.driver.mtu", "1279")]);
+        answer(&mut host, &small).unwrap();
+        let small6 = NetworkRequest {
+            ipv6: true,
+            ..small
+        };
+        let (text, _) = told(answer(&mut host, &small6));
+        assert!(text.contains("1280"), "{text}");
         let options = [
             ("com.docker.network.bridge.gateway_mode_ipv4", "routed"),
             (
@@ -399,6 +409,55 @@ fn ports_without_an_address_are_published_on_the_networks_own() {
         let port = common::publish(None, 8081, 80, netmgr::Protocol::Tcp);
         let all = host.attach("b", "all", &[port]);
         assert_eq!(all.attachment.endpoint.ports[0].host_ip, None);
+    });
+}
+
+#[test]
+fn rules_of_published_ports_follow_the_primary_network() {
+    in_own_netns(|| {
+        let mut host = Host::new(Profile::Coracle);
+        host.create("beta", "", &[]);
+        host.create("alpha", "", &[]);
+        let port = common::publish(None, 8080, 80, netmgr::Protocol::Tcp);
+        let a = host.attach("a", "beta", &[port]);
+        let _other = host.attach("b", "beta", &[]);
+        let leads_to = |host: &Host, address: std::net::Ipv4Addr| {
+            let tables = [Table::Raw, Table::Filter, Table::Nat];
+            let wanted = render_save(&ruleset(&host.model()), &tables, "DROP");
+            let saved = saved(&["raw", "filter", "nat"]);
+            assert_eq!(saved, wanted);
+            let target = format!("--to-destination {address}:80");
+            assert_eq!(saved.matches("--to-destination").count(), 1, "{saved}");
+            assert!(saved.contains(&target), "{saved}");
+        };
+        leads_to(&host, a.attachment.endpoint.address);
+        let second = join(&mut host, &attach_request("a", "alpha", &[], &a.netns)).unwrap();
+        assert_eq!(second.endpoint.ports, a.attachment.endpoint.ports);
+        leads_to(&host, second.endpoint.address);
+        let leave = |host: &mut Host, network: &str| {
+            netmgr::change(&host.settings, &mut host.conn, |edit| {
+                edit.known_netns(&container_id("a"), a.netns.clone());
+                edit.detach_from(&container_id("a"), network, VethRemoval::Now)
+            })
+            .unwrap()
+        };
+        leave(&mut host, "alpha");
+        leads_to(&host, a.attachment.endpoint.address);
+        leave(&mut host, "beta");
+        assert!(!saved(&["nat"]).contains("--to-destination"));
+        assert_eq!(
+            store::ports_of(&host.conn, &container_id("a")).unwrap(),
+            a.attachment.endpoint.ports
+        );
+        let back = join(&mut host, &attach_request("a", "alpha", &[], &a.netns)).unwrap();
+        leads_to(&host, back.endpoint.address);
+        host.detach("a");
+        assert!(!saved(&["nat"]).contains("--to-destination"));
+        assert!(
+            store::ports_of(&host.conn, &container_id("a"))
+                .unwrap()
+                .is_empty()
+        );
     });
 }
 

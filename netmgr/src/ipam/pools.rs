@@ -76,11 +76,8 @@ pub(super) struct InUse(Vec<(u128, u128)>);
 
 impl InUse {
     pub(super) fn new<S: Subnet>(taken: &[S]) -> InUse {
-        let mut runs: Vec<(u128, u128)> = taken
-            .iter()
-            .filter(|net| net.prefix() > SPLIT_DEFAULT)
-            .map(|net| (net.first(), net.last()))
-            .collect();
+        let mut runs: Vec<(u128, u128)> =
+            taken.iter().map(|net| (net.first(), net.last())).collect();
         // Mostly in order already, as they were chosen: this sort takes advantage of it.
         runs.sort();
         let mut joined: Vec<(u128, u128)> = Vec::new();
@@ -118,8 +115,12 @@ impl InUse {
 /// there" (a VPN's 0.0.0.0/1 and 128.0.0.0/1), not "this is in use".
 const SPLIT_DEFAULT: u8 = 7;
 
+/// Whether a route of the host says that its destination is in use there.
+pub fn is_in_use(route: IpNet) -> bool {
+    route.prefix_len() > SPLIT_DEFAULT
+}
+
 /// Whether a subnet lies in the way of a route of the host, or a route in its way; a default route is in nobody's.
 pub fn overlaps_route(subnet: IpNet, route: IpNet) -> bool {
-    route.prefix_len() > SPLIT_DEFAULT
-        && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
+    is_in_use(route) && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
 }

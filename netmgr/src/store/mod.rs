@@ -20,7 +20,7 @@ pub(crate) use endpoints::{Occupant, delete_endpoint, insert_endpoint, is_in_use
 pub use endpoints::{endpoints_of, endpoints_on};
 pub use names::{Named, data_version, names_on};
 pub(crate) use networks::{
-    Taken, delete_network, enter_unique_local, insert_network, taken, unique_local,
+    Taken, delete_network, enter_unique_local, has_bridge, insert_network, taken, unique_local,
 };
 pub use networks::{find_network, network_named, networks};
 pub use ports::ports_of;

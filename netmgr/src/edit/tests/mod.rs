@@ -174,6 +174,29 @@ fn cpu_time() -> Duration {
 }
 
 #[test]
+fn wide_networks_are_avoided_and_wide_routes_are_not() {
+    in_memory(&[], |edit| {
+        // The made-up host has a route to 0.0.0.0/1.
+        let first = edit.create_network(&network("first")).unwrap();
+        assert_eq!(first.subnet.to_string(), "10.201.0.0/24");
+        let wide = NetworkRequest {
+            ipv6: true,
+            subnet6: "8000::/1".parse().ok(),
+            ..network("wide")
+        };
+        edit.create_network(&wide).unwrap();
+        let local = NetworkRequest {
+            ipv6: true,
+            ..network("local")
+        };
+        let error = edit.create_network(&local).unwrap_err();
+        assert!(matches!(error, Error::UniqueLocalExhausted(_)), "{error}");
+        edit.remove_network("wide").unwrap();
+        edit.create_network(&local).unwrap();
+    });
+}
+
+#[test]
 fn pools_of_the_configuration_run_out_with_advice() {
     let pools = [Pool {
         base: "10.7.0.0/22".parse().unwrap(),

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::model::Protocol;
 
 mod poller;
-mod slab;
+pub(crate) mod slab;
 mod tcp;
 mod udp;
 

@@ -339,7 +339,6 @@ fn thousand_questions_at_once_are_all_forwarded() {
                     .collect()
             })
             .unwrap();
-            let start = Instant::now();
             for (index, socket) in sockets.iter().enumerate() {
                 socket.connect(RESPONDER).unwrap();
                 socket.set_read_timeout(Some(SOON)).unwrap();
@@ -347,13 +346,10 @@ fn thousand_questions_at_once_are_all_forwarded() {
                 if index % 50 == 49 {
                     // Neither side's socket may overflow: datagrams are lost then, and it is not the responder that
                     // loses them.
-                    wait_until("questions are lost", || slow.asked() + 50 > index);
+                    wait_until("questions are lost", || slow.asked() > index);
                 }
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(3),
-                "one waited for another"
-            );
+            // One after the other they would take 3,000 seconds.
             assert_eq!(resolve(container, "web.", A), ["10.9.0.2"]);
             for socket in &sockets {
                 assert_eq!(addresses(&checked(&asked, &receive(socket))), ["192.0.2.1"]);
@@ -366,28 +362,28 @@ fn thousand_questions_at_once_are_all_forwarded() {
 fn oldest_question_makes_room_when_too_many_wait() {
     on_a_host(|| {
         many_descriptors();
-        let silent = Fake::silent();
-        with_zone(open(), vec![silent.address], |container| {
+        // Given up by the clock after 9 seconds.
+        let (silent, mute, deaf) = (Fake::silent(), Fake::silent(), Fake::silent());
+        let servers = vec![silent.address, mute.address, deaf.address];
+        with_zone(open(), servers, |container| {
             let ask = |number: usize, socket: &UdpSocket| {
                 let asked = question(&format!("n{number}.org."), A);
                 socket.send(&asked.to_vec().unwrap()).unwrap();
                 asked
             };
-            let start = Instant::now();
             let first = udp(container, RESPONDER);
             let asked = ask(0, &first);
             wait_until("the first question is lost", || silent.asked() == 1);
             let others = udp(container, RESPONDER);
             for number in 1..1100 {
                 ask(number, &others);
-                wait_until("questions are lost", || silent.asked() >= number);
+                if number % 50 == 0 {
+                    wait_until("questions are lost", || silent.asked() > number);
+                }
             }
             let failed = checked(&asked, &receive(&first));
             assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
-            assert!(
-                start.elapsed() < Duration::from_secs(6),
-                "not for being old, but by the clock"
-            );
+            assert_eq!(deaf.asked(), 0, "given up by the clock");
         });
     });
 }

@@ -96,7 +96,8 @@ fn iptables(udp: u16, tcp: u16) -> String {
     text + "COMMIT\n"
 }
 
-/// Added and deleted before it is made: so it replaces what was there, in one transaction.
+/// Emptied before it is filled, in one transaction: so it replaces what was there. Not deleted, which would cost a grace
+/// period of the kernel even where there was none.
 fn nft(udp: u16, tcp: u16) -> String {
     const TABLE: &str = "table ip coracle_dns";
     let mut output = String::new();
@@ -110,7 +111,7 @@ fn nft(udp: u16, tcp: u16) -> String {
         );
     }
     format!(
-        "add {TABLE}\ndelete {TABLE}\n{TABLE} {{\n\
+        "add {TABLE}\nflush {TABLE}\n{TABLE} {{\n\
          chain output {{\ntype nat hook output priority -100\n{output}}}\n\
          chain postrouting {{\ntype nat hook postrouting priority 100\n{postrouting}}}\n}}\n"
     )

@@ -258,6 +258,20 @@ fn servers_that_refuse_or_are_not_there_are_passed_over_at_once() {
 }
 
 #[test]
+fn servers_by_ipv6_are_asked_too() {
+    on_a_host(|| {
+        let fake = Fake::on("[::1]:0".parse().unwrap(), |question| {
+            vec![answer_with(question, 6)]
+        });
+        with_zone(open(), vec![fake.address], |container| {
+            assert_eq!(resolve(container, "example.org.", A), ["192.0.2.6"]);
+            let by_tcp = ask_tcp(container, &question("example.org.", A));
+            assert_eq!(by_tcp.answers.len(), 1);
+        });
+    });
+}
+
+#[test]
 fn denial_of_the_first_server_is_final() {
     on_a_host(|| {
         let denies = Fake::new(|question| vec![error_with(question, ResponseCode::NXDomain)]);

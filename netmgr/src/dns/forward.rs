@@ -13,6 +13,7 @@ use hickory_proto::op::ResponseCode;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Resource, getrlimit};
 
 use super::message::{self, Received, Transport};
 use super::poller::{Poller, Source};
@@ -25,8 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A single server is asked twice, as a datagram may be lost.
 const LEAST_ATTEMPTS: usize = 2;
 
-/// Docker's own: `maxConcurrent`. Each costs a descriptor.
+/// Docker's own: `maxConcurrent`.
 const MOST: usize = 1024;
+
+/// Each costs a descriptor, and any program in the container can make them: the rest of the monitor must not run out.
+const SHARE_OF_DESCRIPTORS: u64 = 4;
 
 /// Before a message by TCP stands its length (RFC 1035, 4.2.2).
 pub(super) const PREFIX: usize = 2;
@@ -98,14 +102,18 @@ enum Reason {
 
 pub(super) struct Forwarder {
     pending: Slab<Pending>,
+    most: usize,
     /// No question is due before this.
     check_at: Option<Instant>,
 }
 
 impl Forwarder {
     pub(super) fn new() -> Forwarder {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let share = usize::try_from(descriptors / SHARE_OF_DESCRIPTORS).unwrap_or(usize::MAX);
         Forwarder {
             pending: Slab::new(),
+            most: share.min(MOST),
             check_at: None,
         }
     }
@@ -127,7 +135,7 @@ impl Forwarder {
         servers: Rc<[SocketAddr]>,
         done: &mut impl Extend<Done>,
     ) {
-        if self.pending.len() >= MOST {
+        if self.pending.len() >= self.most {
             done.extend(self.drop_oldest());
         }
         let (Ok(length), Some((id, rest))) =

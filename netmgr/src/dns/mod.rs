@@ -13,6 +13,7 @@ use crate::error::Error;
 
 mod clients;
 mod forward;
+mod link;
 mod memory;
 mod message;
 mod poller;

@@ -15,7 +15,7 @@ mod control;
 mod forward;
 mod pktinfo;
 mod poller;
-mod slab;
+pub(crate) mod slab;
 mod stream;
 mod udp;
 

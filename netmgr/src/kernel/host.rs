@@ -136,8 +136,14 @@ fn turn_on(family: Family, memory: &Memory) -> Result<(), Error> {
 /// Gives the host back what [`enable_forwarding`] changed, of both families; without such a change, nothing happens.
 pub fn restore(run_root: &Path) -> Result<(), Error> {
     // The second also when the first fails: what could not be put back stays remembered.
-    let v6 = restore_family(Family::V6, run_root);
-    restore_family(Family::V4, run_root).and(v6)
+    let families = [Family::V6, Family::V4];
+    let results = families.map(|family| restore_family(family, run_root));
+    let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(Error::Several(errors)),
+    }
 }
 
 /// As [`restore`], of one family.

@@ -6,7 +6,10 @@ mod situations;
 use std::path::Path;
 
 use common::{add_endpoint, golden, map};
+use netmgr::firewall::iptables::render_save;
 use netmgr::firewall::nftables::{Guard, delta, elements, render_elements, render_layout};
+use netmgr::firewall::policy::passage;
+use netmgr::firewall::ruleset::Table;
 use netmgr::{Model, Protocol};
 
 const NO_GUARD: Guard = Guard {
@@ -16,7 +19,10 @@ const NO_GUARD: Guard = Guard {
 
 /// `UPDATE_GOLDEN=1` writes the files anew; read the difference.
 fn check(name: &str, text: &str) {
-    let path = format!("nftables/{name}.nft");
+    let path = match name.starts_with("passage") {
+        true => format!("nftables/{name}.rules"),
+        false => format!("nftables/{name}.nft"),
+    };
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         std::fs::create_dir_all(folder.join("nftables")).unwrap();
@@ -48,6 +54,16 @@ fn a_guarded_host_equals_its_golden_file() {
 fn what_was_removed_leaves_no_element() {
     let left = elements(&situations::after_removal(), NO_GUARD);
     assert_eq!(left, elements(&situations::default_only(), NO_GUARD));
+}
+
+/// Beside other people's rules in iptables' FORWARD: wildcards, and a pair for a bridge with a name of the user's own.
+#[test]
+fn the_passage_equals_its_golden_file() {
+    for name in ["two-networks", "custom-bridge"] {
+        let rules = passage(&situations::situation(name));
+        let text = render_save(&rules, &[Table::Filter], "DROP");
+        check(&format!("passage-{name}"), &text);
+    }
 }
 
 /// A change is as many lines as it has elements, however many containers run.

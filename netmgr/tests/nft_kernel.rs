@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{add_endpoint, command, in_own_netns, map};
 use netmgr::firewall::mend::Goal;
-use netmgr::firewall::nftables::{FoundTable, Guard, delta, differences, mend, parse};
+use netmgr::firewall::nftables::{FoundTable, Guard, delta, differences, guard_delta, mend, parse};
 use netmgr::kernel::commands::nft;
 use netmgr::{Model, Protocol};
 
@@ -183,6 +183,72 @@ fn damage_of_each_kind_is_told_and_mended() {
             }
         });
     }
+}
+
+#[test]
+fn a_dormant_table_is_woken_and_then_mended() {
+    in_own_netns(|| {
+        let model = full();
+        stand(&model);
+        damage("flush set inet coracle bridges");
+        damage("add table inet coracle { flags dormant; }");
+        let told = differences(found().as_ref(), &model, GUARD);
+        assert_eq!(told, ["table inet coracle is dormant"]);
+        let mending = mend(found().as_ref(), &model, GUARD, Goal::Stand);
+        nft::apply(&mending.forward).unwrap();
+        nft::apply(&mending.inverse).unwrap();
+        assert!(found().unwrap().dormant);
+        stand(&model);
+        assert!(!found().unwrap().dormant);
+        stand(&model);
+        assert_stands(&model, "woken");
+    });
+}
+
+#[test]
+fn a_guard_comes_and_goes_as_elements() {
+    in_own_netns(|| {
+        let model = situations::default_only();
+        let none = Guard::default();
+        let start = mend(None, &model, none, Goal::Stand);
+        nft::apply(&start.forward).unwrap();
+        let before = listing();
+        assert_eq!(guard_delta(none, none), None);
+        let batch = guard_delta(none, GUARD).unwrap();
+        nft::apply(&batch.forward).unwrap();
+        assert_stands(&model, "guarded");
+        nft::apply(&batch.inverse).unwrap();
+        assert_eq!(listing(), before);
+    });
+}
+
+/// Whatever nft, or a listing cut short, hands us: an error or a table, never a panic.
+#[test]
+fn a_garbled_listing_is_an_error_and_no_panic() {
+    in_own_netns(|| {
+        stand(&full());
+        let json = nft::list().unwrap().unwrap();
+        assert!(parse(&json[..json.len() / 2]).is_err());
+        assert!(parse("").is_err());
+        assert!(parse("{}").is_err());
+        let wrong = json.replace("\"concat\": [\"tcp\", 8080]", "\"concat\": [8080]");
+        assert_ne!(json, wrong);
+        assert!(parse(&wrong).is_err());
+        for (from, to) in [
+            ("[", "{"),
+            (":", ","),
+            ("\"rule\"", "\"set\""),
+            ("8080", "{}"),
+        ] {
+            for (at, _) in json.match_indices(from).step_by(11) {
+                let mut garbled = json.clone();
+                garbled.replace_range(at..at + from.len(), to);
+                let _ = parse(&garbled).map(|found| {
+                    mend(Some(&found), &full(), GUARD, Goal::Stand);
+                });
+            }
+        }
+    });
 }
 
 #[test]

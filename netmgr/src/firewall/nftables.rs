@@ -22,7 +22,7 @@ mod mend;
 mod script;
 
 pub use compare::differences;
-pub use delta::delta;
+pub use delta::{delta, guard_delta};
 pub use elements::{Element, Elements, Guard, elements};
 pub use found::{FoundChain, FoundElement, FoundRule, FoundSet, FoundTable, ParseError, parse};
 pub use layout::{FAMILY, TABLE, USER_CHAIN};

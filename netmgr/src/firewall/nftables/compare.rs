@@ -102,6 +102,9 @@ pub fn differences(found: Option<&FoundTable>, model: &Model, guard: Guard) -> V
     let Some(found) = found else {
         return vec![format!("table {FAMILY} {TABLE} is missing")];
     };
+    if found.dormant {
+        return vec![format!("table {FAMILY} {TABLE} is dormant")];
+    }
     let wanted = wanted(model, guard);
     let comparison = compare(found, &wanted, &found.administrators());
     let mut words = Vec::new();

@@ -16,7 +16,11 @@ fn statement(value: &Value) -> Option<String> {
     Some(match (name, body) {
         ("match", body) => {
             let left = expression(&body["left"])?;
-            let right = values(&body["right"])?;
+            let right = match left.as_str() {
+                // A state is one of several, whether they stand in braces or not.
+                "ct state" if body["right"]["set"].is_array() => values(&body["right"]["set"])?,
+                _ => values(&body["right"])?,
+            };
             match body["op"].as_str()? {
                 "==" | "in" => format!("{left} {right}"),
                 op => format!("{left} {op} {right}"),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::elements::{Elements, of_endpoint, of_network};
+use super::elements::{Elements, Guard, elements, of_endpoint, of_network};
 use super::script::Script;
 use crate::model::{Endpoint, Model, Network};
 use crate::plan::{Batch, Tool};
@@ -13,14 +13,21 @@ use crate::plan::{Batch, Tool};
 /// The transaction from one model to the next and the one back. `None`: the table stays as it is.
 pub fn delta(before: &Model, after: &Model) -> Option<Batch> {
     let (old, new) = differing(before, after);
-    let forward = script(&old, &new);
-    if forward.is_empty() {
-        return None;
-    }
-    Some(Batch {
+    batch(&old, &new)
+}
+
+/// The transaction from one guard to another and the one back. `None`: they are the same.
+pub fn guard_delta(before: Guard, after: Guard) -> Option<Batch> {
+    let of = |guard| elements(&Model::default(), guard);
+    batch(&of(before), &of(after))
+}
+
+fn batch(old: &Elements, new: &Elements) -> Option<Batch> {
+    let forward = script(old, new);
+    (!forward.is_empty()).then(|| Batch {
         tool: Tool::Nft,
         forward: forward.text(),
-        inverse: script(&new, &old).text(),
+        inverse: script(new, old).text(),
     })
 }
 

@@ -10,6 +10,8 @@ use super::layout::{Hook, USER_CHAIN};
 /// Our table as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundTable {
+    /// Someone has switched it off (`nft add table inet coracle { flags dormant; }`).
+    pub dormant: bool,
     pub sets: BTreeMap<String, FoundSet>,
     pub chains: BTreeMap<String, FoundChain>,
 }
@@ -66,8 +68,19 @@ pub enum ParseError {
 
 /// Reads `nft -j list table inet coracle`. Objects other than sets, maps, chains and rules (counters and the like that an
 /// administrator's rules refer to) are passed over.
+///
+/// A dormant table need not be legible (nft 1.0.6 ends the listing at its flags): then nothing else is known of it.
 pub fn parse(json: &str) -> Result<FoundTable, ParseError> {
-    let listing: Value = serde_json::from_str(json).map_err(ParseError::Json)?;
+    let listing: Value = match serde_json::from_str(json) {
+        Ok(listing) => listing,
+        Err(_) if ends_in_flags(json) => {
+            return Ok(FoundTable {
+                dormant: true,
+                ..FoundTable::default()
+            });
+        }
+        Err(error) => return Err(ParseError::Json(error)),
+    };
     let objects = listing["nftables"]
         .as_array()
         .ok_or_else(|| missing("nftables", &listing))?;
@@ -75,6 +88,7 @@ pub fn parse(json: &str) -> Result<FoundTable, ParseError> {
     for object in objects.iter().filter_map(Value::as_object) {
         for (kind, body) in object {
             match kind.as_str() {
+                "table" => table.dormant = body.get("flags").is_some(),
                 "set" | "map" => {
                     table.sets.insert(text(body, "name")?, set(body)?);
                 }
@@ -92,6 +106,11 @@ pub fn parse(json: &str) -> Result<FoundTable, ParseError> {
         }
     }
     Ok(table)
+}
+
+fn ends_in_flags(json: &str) -> bool {
+    let table = json.split_once("\"table\": {");
+    table.is_some_and(|(_, rest)| !rest.contains('}') && rest.contains("\"flags\":"))
 }
 
 fn missing(member: &'static str, object: &Value) -> ParseError {

@@ -29,6 +29,8 @@ impl Mending {
 
 /// Compares what was found with what must be and writes what is missing, altered, doubled or left over. With
 /// [`Goal::Gone`] the table goes, but for an administrator's rules.
+///
+/// A table that is dormant is only woken: look again afterwards.
 pub fn mend(found: Option<&FoundTable>, model: &Model, guard: Guard, goal: Goal) -> Mending {
     let wanted = match goal {
         Goal::Stand => wanted(model, guard),
@@ -44,6 +46,14 @@ pub fn mend(found: Option<&FoundTable>, model: &Model, guard: Guard, goal: Goal)
             },
         };
     };
+    if found.dormant {
+        // Alone in its transaction: the kernel takes no other changes beside it, and the listing may not tell the rest.
+        return Mending {
+            forward: format!("add table {FAMILY} {TABLE}\n"),
+            inverse: format!("add table {FAMILY} {TABLE} {{ flags dormant; }}\n"),
+            notes: vec![format!("table {FAMILY} {TABLE} was dormant")],
+        };
+    }
     let mut notes = Vec::new();
     if goal == Goal::Gone {
         let user = found.chains.get(USER_CHAIN);

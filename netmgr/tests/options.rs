@@ -423,7 +423,7 @@ fn rules_of_published_ports_follow_the_primary_network() {
         let _other = host.attach("b", "beta", &[]);
         let leads_to = |host: &Host, address: std::net::Ipv4Addr| {
             let tables = [Table::Raw, Table::Filter, Table::Nat];
-            let wanted = render_save(&ruleset(&host.model()), &tables, "DROP");
+            let wanted = render_save(&ruleset(&host.model(), netmgr::Family::V4), &tables, "DROP");
             let saved = saved(&["raw", "filter", "nat"]);
             assert_eq!(saved, wanted);
             let target = format!("--to-destination {address}:80");

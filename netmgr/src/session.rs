@@ -16,6 +16,8 @@ use crate::model::{Model, Profile};
 use crate::plan::{self, Aim, Found, FoundLink, Op};
 use crate::{apply, edit, kernel, store};
 
+mod survey;
+
 /// What one change does, from model to model.
 pub(crate) struct Step {
     pub(crate) before: Model,
@@ -81,6 +83,9 @@ impl<'a> Session<'a> {
         journal: &Journal,
     ) -> Result<Vec<String>, Error> {
         let run_root = &self.settings.run_root;
+        if goal == Goal::Stand {
+            self.policy_again()?;
+        }
         let mut found = self.look(journal)?;
         if goal == Goal::Gone
             && self.settings.profile == Profile::Docker
@@ -95,7 +100,10 @@ impl<'a> Session<'a> {
             self.apply(&mending.ops, &HashMap::new())?;
         }
         match goal {
-            Goal::Stand => self.live.write(run_root)?,
+            Goal::Stand => {
+                kernel::settle::run(&kernel::settle::steps(model)?)?;
+                self.live.write(run_root)?;
+            }
             Goal::Gone => {
                 kernel::host::restore(run_root)?;
                 Live::remove(run_root)?;
@@ -123,26 +131,10 @@ impl<'a> Session<'a> {
     /// Brings the kernel from the model before to the model after; on failure it is as it was.
     pub(crate) fn bring_along(&self, step: &Step) -> Result<Done, Error> {
         let state = self.state()?;
-        let by_kernel = &step.effects.by_kernel;
-        let rules = match state {
-            State::Up => self.rules(),
-            State::Down | State::Different { .. } => plan::Rules::Omitted,
-        };
-        let differs = step.before != step.after;
-        let look_first = match state {
-            State::Up => false,
-            State::Down => step.effects.needs_kernel,
-            State::Different { .. } => step.effects.needs_kernel || differs,
-        };
-        if look_first {
+        if self.looks_first(step, state) {
             return self.look_and_apply(step, &Journal::default());
         }
-        let ops = plan::between(&step.before, &step.after, rules, by_kernel);
-        // Without anything in place an entry in the tables (the default network's) asks nothing of the kernel.
-        let ops = match state {
-            State::Down => ops.into_iter().filter(removes).collect(),
-            _ => ops,
-        };
+        let ops = self.plan_between(step, state);
         if ops.is_empty() {
             return Ok(Done {
                 ops,
@@ -165,16 +157,43 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether a change plans from what is in the kernel, instead of from the model before it.
+    fn looks_first(&self, step: &Step, state: State) -> bool {
+        let differs = step.before != step.after;
+        match state {
+            State::Up => false,
+            State::Down => step.effects.needs_kernel,
+            State::Different { .. } => step.effects.needs_kernel || differs,
+        }
+    }
+
+    fn plan_between(&self, step: &Step, state: State) -> Vec<Op> {
+        let rules = match state {
+            State::Up => self.rules(),
+            State::Down | State::Different { .. } => plan::Rules::Omitted,
+        };
+        let by_kernel = &step.effects.by_kernel;
+        let ops = plan::between(&step.before, &step.after, rules, by_kernel);
+        // Without anything in place an entry in the tables (the default network's) asks nothing of the kernel.
+        match state {
+            State::Down => ops.into_iter().filter(removes).collect(),
+            _ => ops,
+        }
+    }
+
+    fn plan_from_found(&self, step: &Step, journal: &Journal) -> Result<Vec<Op>, Error> {
+        let found = self.look(journal)?;
+        self.refuse_other_engine(&found)?;
+        let aim = self.aim(Goal::Stand);
+        let by_kernel = &step.effects.by_kernel;
+        Ok(plan::from_found(&found, &step.before, &step.after, aim, by_kernel).ops)
+    }
+
     /// The slow way: plans from what is in the kernel.
     fn look_and_apply(&self, step: &Step, journal: &Journal) -> Result<Done, Error> {
-        let look = || -> Result<Vec<Op>, Error> {
-            let found = self.look(journal)?;
-            self.refuse_other_engine(&found)?;
-            let aim = self.aim(Goal::Stand);
-            let by_kernel = &step.effects.by_kernel;
-            Ok(plan::from_found(&found, &step.before, &step.after, aim, by_kernel).ops)
-        };
-        let ops = look().map_err(|error| self.give_up(step, journal, error))?;
+        let ops = self
+            .plan_from_found(step, journal)
+            .map_err(|error| self.give_up(step, journal, error))?;
         let journal = Journal::of(&ops).and(journal);
         let run = || -> Result<(), Error> {
             journal.write(&self.settings.run_root)?;

@@ -118,6 +118,19 @@ pub fn restore(run_root: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether FORWARD lost the policy that we gave it together with the whole table `filter` (`nft flush ruleset`): then
+/// nobody has decided on another one, and a host that forwards only because of us lies open.
+pub(crate) fn policy_is_lost(run_root: &Path) -> Result<bool, Error> {
+    match recall(&run_root.join(MEMORY))? {
+        Some(before) if before.forward_policy.is_some() => Ok(forward_policy()?.is_none()),
+        _ => Ok(false),
+    }
+}
+
+pub(crate) fn policy_again() -> Result<(), Error> {
+    set_policy("DROP")
+}
+
 fn set_forwarding(value: &'static str) -> Result<(), Error> {
     fs::write(IP_FORWARD, value).map_err(|source| Error::WriteSysctl {
         path: IP_FORWARD.into(),

@@ -13,6 +13,7 @@ pub(crate) mod bridge;
 pub(crate) mod netlink;
 pub(crate) mod reserved;
 pub(crate) mod routes;
+pub(crate) mod settle;
 pub(crate) mod veth;
 
 pub use error::Error;

@@ -118,13 +118,19 @@ pub fn restore(run_root: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether FORWARD lost the policy that we gave it together with the whole table `filter` (`nft flush ruleset`): then
-/// nobody has decided on another one, and a host that forwards only because of us lies open.
-pub(crate) fn policy_is_lost(run_root: &Path) -> Result<bool, Error> {
+/// Whether FORWARD lost the policy that we gave it together with all of the table `filter` (`nft flush ruleset`), by
+/// which a chain of ours, `chain`, has gone too: then nobody has decided on another policy, and a host that forwards
+/// only because of us lies open.
+pub(crate) fn policy_is_lost(run_root: &Path, chain: &str) -> Result<bool, Error> {
     match recall(&run_root.join(MEMORY))? {
-        Some(before) if before.forward_policy.is_some() => Ok(forward_policy()?.is_none()),
-        _ => Ok(false),
+        Some(before) if before.forward_policy.is_some() => {}
+        _ => return Ok(false),
     }
+    let table = commands::save("filter")?;
+    let mut chains = table.lines().filter_map(|line| line.strip_prefix(':'));
+    let is = |line: &str, name: &str| line.split(' ').next() == Some(name);
+    let held = chains.any(|line| is(line, chain) || line.starts_with("FORWARD DROP"));
+    Ok(!held)
 }
 
 pub(crate) fn policy_again() -> Result<(), Error> {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use super::{Session, Step};
 use crate::error::Error;
 use crate::firewall::mend::Goal;
+use crate::firewall::policy;
 use crate::journal::{Journal, State};
 use crate::kernel::{self, settle};
 use crate::model::Model;
@@ -51,7 +52,10 @@ impl Session<'_> {
 
     fn policy_lost(&self) -> Result<bool, Error> {
         Ok(match self.rules() {
-            plan::Rules::Written => kernel::host::policy_is_lost(&self.settings.run_root)?,
+            plan::Rules::Written => {
+                let user = policy::chain_names(self.settings.profile).user;
+                kernel::host::policy_is_lost(&self.settings.run_root, &user)?
+            }
             plan::Rules::Omitted => false,
         })
     }

@@ -23,6 +23,7 @@ use crate::session::Session;
 use crate::store;
 use listen::{Listener, Woken};
 use patience::Patience;
+pub(crate) use unannounced::is_legacy;
 use unannounced::Unannounced;
 
 mod listen;

@@ -18,11 +18,7 @@ impl Patient {
     fn new() -> Patient {
         let mut host = Host::new(Profile::Coracle);
         host.up();
-        host.create(
-            "net",
-            "10.77.0.0/24",
-            &[("name", "cr-net")],
-        );
+        host.create("net", "10.77.0.0/24", &[("name", "cr-net")]);
         let ports = [
             publish(None, 18080, 80, Protocol::Tcp),
             publish(Some("127.0.0.1"), 18081, 81, Protocol::Tcp),
@@ -124,7 +120,10 @@ fn what_is_inside_a_container_and_a_lost_veth_are_told_and_not_mended() {
         })
         .unwrap();
         let found = patient.complaints();
-        let finding = named(&found, &["eth0 in container web", "lacks the address 10.77.0.2"]);
+        let finding = named(
+            &found,
+            &["eth0 in container web", "lacks the address 10.77.0.2"],
+        );
         assert!(!finding.fixable && finding.advice == "restart container web");
         run(&format!("ip link del {}", patient.veth()));
         let left = patient.fix();
@@ -138,11 +137,21 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
     in_own_netns(|| {
         let patient = Patient::new();
         nft("add table inet guard");
-        nft("add chain inet guard forward { type filter hook forward priority 10 ; policy drop ; }");
+        nft(
+            "add chain inet guard forward { type filter hook forward priority 10 ; policy drop ; }",
+        );
         let found = patient.complaints();
-        let finding = named(&found, &["table inet guard, chain forward: policy drop", "network"]);
+        let finding = named(
+            &found,
+            &["table inet guard, chain forward: policy drop", "network"],
+        );
         assert_eq!(finding.severity, Severity::Error);
-        assert!(finding.advice.starts_with("nft insert rule inet guard forward "), "{finding}");
+        assert!(
+            finding
+                .advice
+                .starts_with("nft insert rule inet guard forward "),
+            "{finding}"
+        );
         println!("{finding}");
         // What lets all of ours through is no harm any more.
         nft("add rule inet guard forward ct state established,related accept");
@@ -151,7 +160,14 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
         assert_eq!(patient.complaints(), []);
         nft("insert rule inet guard forward tcp dport 80 reject");
         let found = patient.complaints();
-        let finding = named(&found, &["table inet guard, chain forward: rule with handle", "port 18080/tcp", "container web"]);
+        let finding = named(
+            &found,
+            &[
+                "table inet guard, chain forward: rule with handle",
+                "port 18080/tcp",
+                "container web",
+            ],
+        );
         println!("{finding}");
         nft("delete table inet guard");
 
@@ -159,12 +175,21 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
         nft("add chain ip early pre { type filter hook prerouting priority -300 ; }");
         nft("add rule ip early pre tcp dport 18080 drop");
         let found = patient.complaints();
-        named(&found, &["table ip early, chain pre", "port 18080/tcp of container web"]);
+        named(
+            &found,
+            &[
+                "table ip early, chain pre",
+                "port 18080/tcp of container web",
+            ],
+        );
         nft("delete table ip early");
 
         iptables("-I FORWARD 3 -i cr-net -j REJECT");
         let found = patient.complaints();
-        let finding = named(&found, &["iptables table filter, chain FORWARD: rule 3", "-j REJECT"]);
+        let finding = named(
+            &found,
+            &["iptables table filter, chain FORWARD: rule 3", "-j REJECT"],
+        );
         println!("{finding}");
         iptables("-D FORWARD -i cr-net -j REJECT");
         // Below ours it harms nobody.
@@ -173,9 +198,18 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
 
         command("iptables-legacy", &["-A", "FORWARD", "-j", "DROP"]);
         let found = patient.complaints();
-        let finding = named(&found, &["iptables-legacy table filter, chain FORWARD: rule 1", "-j DROP"]);
+        let finding = named(
+            &found,
+            &[
+                "iptables-legacy table filter, chain FORWARD: rule 1",
+                "-j DROP",
+            ],
+        );
         println!("{finding}");
-        named(&found, &["legacy iptables (tables filter) and nftables are both in use"]);
+        named(
+            &found,
+            &["legacy iptables (tables filter) and nftables are both in use"],
+        );
         command("iptables-legacy", &["-F"]);
         assert_eq!(patient.complaints(), []);
     });
@@ -186,8 +220,14 @@ fn ports_that_another_program_took_and_the_exposure_are_told() {
     in_own_netns(|| {
         let mut patient = Patient::new();
         let found = patient.examine();
-        named(&found, &["port 18080/tcp of container web is reachable from anywhere"]);
-        named(&found, &["port 18081/tcp of container web is reachable from this host alone"]);
+        named(
+            &found,
+            &["port 18080/tcp of container web is reachable from anywhere"],
+        );
+        named(
+            &found,
+            &["port 18081/tcp of container web is reachable from this host alone"],
+        );
         // The monitor is killed, and another program is quicker than the next command.
         patient.attached.attachment.forwards.clear();
         let mut thief = Command::new("python3")
@@ -205,7 +245,10 @@ fn ports_that_another_program_took_and_the_exposure_are_told() {
         let found = patient.complaints();
         drop(thief.stdin.take());
         thief.wait().unwrap();
-        let finding = named(&found, &["port 18080/tcp of container web is held by python"]);
+        let finding = named(
+            &found,
+            &["port 18080/tcp of container web is held by python"],
+        );
         println!("{finding}");
         assert_eq!(patient.complaints(), []);
     });

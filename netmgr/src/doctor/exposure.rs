@@ -70,7 +70,11 @@ pub(super) fn report(model: &Model, facts: &Facts) -> Vec<Finding> {
         let Some(network) = model.network(&endpoint.network_id) else {
             continue;
         };
-        let subject = format!("port {} of container {}", name(map), endpoint.container_name);
+        let subject = format!(
+            "port {} of container {}",
+            name(map),
+            endpoint.container_name
+        );
         let from = match map.host_ip {
             Some(ip) if ip.is_loopback() => "this host alone".to_owned(),
             Some(ip) if !ip.is_unspecified() => match interface_of(facts, ip) {

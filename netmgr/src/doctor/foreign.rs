@@ -85,7 +85,10 @@ fn word(
     }
     let place = format!("{}, chain {chain}: {by}", table.title);
     if chain == user {
-        let what = format!("{place}: the administrator drops packets by which {}", packet.what);
+        let what = format!(
+            "{place}: the administrator drops packets by which {}",
+            packet.what
+        );
         return Some((place, Finding::new(Severity::Note, what, "")));
     }
     let (severity, drops) = match certain {
@@ -93,13 +96,18 @@ fn word(
         false => (Severity::Warning, "may drop"),
     };
     let what = format!("{place} {drops} packets by which {}", packet.what);
-    Some((place, Finding::new(severity, what, advice(table, base, packet))))
+    Some((
+        place,
+        Finding::new(severity, what, advice(table, base, packet)),
+    ))
 }
 
 fn advice(table: &Table, base: &Chain, packet: &Packet) -> String {
     let bridge = &packet.bridge;
     if table.name == "firewalld" {
-        return format!("firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload");
+        return format!(
+            "firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"
+        );
     }
     let (side, short) = match packet.from_bridge {
         true => ("iifname", "-i"),
@@ -115,7 +123,10 @@ fn advice(table: &Table, base: &Chain, packet: &Packet) -> String {
             table.name, base.name, packet.protocol, packet.port
         ),
         Allow::Xtables { command, table } if packet.hook == "forward" => {
-            format!("{command} -t {table} -I {} {short} {bridge} -j ACCEPT", base.name)
+            format!(
+                "{command} -t {table} -I {} {short} {bridge} -j ACCEPT",
+                base.name
+            )
         }
         Allow::Xtables { command, table } => format!(
             "{command} -t {table} -I {} -p {} --dport {} -j ACCEPT",
@@ -141,7 +152,12 @@ fn packets_of(model: &Model, network: &Network, family: Family, uplink: &str) ->
         Family::V4 => OUTSIDE_V4.into(),
         Family::V6 => OUTSIDE_V6.into(),
     };
-    let endpoints = || model.endpoints.iter().filter(|e| e.network_id == network.id);
+    let endpoints = || {
+        model
+            .endpoints
+            .iter()
+            .filter(|e| e.network_id == network.id)
+    };
     // Any address of the network will do where no container has one yet.
     let subnet = network.subnet_of(family).map(|subnet| subnet.broadcast());
     let Some(container) = endpoints().find_map(|e| e.address_of(family)).or(subnet) else {
@@ -201,7 +217,10 @@ fn packets_of(model: &Model, network: &Network, family: Family, uplink: &str) ->
             let arriving = Packet {
                 hook: "prerouting",
                 output: None,
-                destination: map.host_ip.filter(|ip| ip.is_ipv4() == host.is_ipv4()).unwrap_or(host),
+                destination: map
+                    .host_ip
+                    .filter(|ip| ip.is_ipv4() == host.is_ipv4())
+                    .unwrap_or(host),
                 port: map.host_port,
                 states: &["new"],
                 ..forwarded.clone()
@@ -220,5 +239,9 @@ fn uplink(model: &Model, facts: &Facts) -> String {
         .iter()
         .filter(|i| i.name != "lo" && i.master.is_none() && i.up && !ours(&i.name));
     let any = || others.next().map(|i| i.name.clone());
-    facts.uplink.clone().or_else(any).unwrap_or_else(|| "eth0".to_owned())
+    facts
+        .uplink
+        .clone()
+        .or_else(any)
+        .unwrap_or_else(|| "eth0".to_owned())
 }

@@ -194,7 +194,10 @@ fn bound(model: &Model) -> Vec<Bound> {
         (Protocol::Udp, "udp6"),
     ] {
         let text = fs::read_to_string(format!("{NET}/{file}")).unwrap_or_default();
-        let sockets = text.lines().skip(1).filter_map(|line| socket(line, protocol));
+        let sockets = text
+            .lines()
+            .skip(1)
+            .filter_map(|line| socket(line, protocol));
         found.extend(sockets.filter(|(_, bound)| {
             maps.iter().any(|map| {
                 map.protocol == protocol

@@ -37,12 +37,16 @@ pub(super) fn sysctls(model: &Model, facts: &Facts) -> Vec<Finding> {
     }
     if facts.sysctl("net/bridge/bridge-nf-call-iptables") == Some("1") {
         let what = "bridge-nf-call-iptables is 1: packets between containers of one network pass this host's rules as well";
-        let advice = "sysctl -w net.bridge.bridge-nf-call-iptables=0, unless another program needs it";
+        let advice =
+            "sysctl -w net.bridge.bridge-nf-call-iptables=0, unless another program needs it";
         out.push(Finding::new(Severity::Note, what.to_owned(), advice));
     }
     let kept = facts.sysctl("net/ipv4/ip_local_reserved_ports");
     let kept = parse_runs(kept.unwrap_or_default());
-    for run in wanted_runs(model).into_iter().filter(|r| !covers(&kept, *r)) {
+    for run in wanted_runs(model)
+        .into_iter()
+        .filter(|r| !covers(&kept, *r))
+    {
         let what = format!(
             "ports {}-{} are published and not kept from ephemeral use (net.ipv4.ip_local_reserved_ports)",
             run.0, run.1
@@ -104,7 +108,12 @@ pub(super) fn others(model: &Model, facts: &Facts) -> Vec<Finding> {
 
 /// docker-library#467: what one of them accepts, the other drops, and each shows its own rules only.
 fn both_kinds(facts: &Facts, native: &[Table]) -> Option<Finding> {
-    let has_rules = |tables: &[Table]| tables.iter().flat_map(|t| &t.chains).any(|c| !c.rules.is_empty());
+    let has_rules = |tables: &[Table]| {
+        tables
+            .iter()
+            .flat_map(|t| &t.chains)
+            .any(|c| !c.rules.is_empty())
+    };
     let legacy = facts.save("iptables-legacy").map(xtables::tables)?;
     let modern: Vec<Table> = facts
         .save("iptables")

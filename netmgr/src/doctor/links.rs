@@ -95,12 +95,7 @@ fn veth(network: &Network, endpoint: &Endpoint, facts: &Facts, out: &mut Vec<Fin
 }
 
 /// What a container with CAP_NET_ADMIN has changed is its own business: told, not mended.
-fn container(
-    network: &Network,
-    endpoint: &Endpoint,
-    inside: &[Interface],
-    out: &mut Vec<Finding>,
-) {
+fn container(network: &Network, endpoint: &Endpoint, inside: &[Interface], out: &mut Vec<Finding>) {
     let subject = format!(
         "interface {} in container {}",
         endpoint.interface, endpoint.container_name

@@ -52,7 +52,11 @@ pub(super) fn tables(json: &str) -> Vec<Table> {
 }
 
 fn table_of<'a>(tables: &'a mut [Table], object: &Value) -> Option<&'a mut Table> {
-    let title = format!("table {} {}", text(&object["family"]), text(&object["table"]));
+    let title = format!(
+        "table {} {}",
+        text(&object["family"]),
+        text(&object["table"])
+    );
     tables.iter_mut().find(|t| t.title == title)
 }
 

@@ -222,15 +222,11 @@ fn ask(test: &Test, packet: &Packet) -> Answer {
         Test::Source(nets) => Answer::from(within(nets, &packet.source)),
         Test::Destination(nets) => Answer::from(within(nets, &packet.destination)),
         Test::Protocol(names) => Answer::from(names.iter().any(|n| n == packet.protocol)),
-        Test::Port(runs) => {
-            Answer::from(runs.iter().any(|r| (r.0..=r.1).contains(&packet.port)))
-        }
+        Test::Port(runs) => Answer::from(runs.iter().any(|r| (r.0..=r.1).contains(&packet.port))),
         Test::State(states) => {
             Answer::from(states.iter().any(|s| packet.states.contains(&s.as_str())))
         }
-        Test::Family(family) => {
-            Answer::from((*family == 4) == packet.destination.is_ipv4())
-        }
+        Test::Family(family) => Answer::from((*family == 4) == packet.destination.is_ipv4()),
         Test::Not(test) => match ask(test, packet) {
             Answer::Yes => Answer::No,
             Answer::No => Answer::Yes,

@@ -11,6 +11,9 @@ use crate::firewall::policy::{self, COMMENT_TAG};
 use crate::firewall::ruleset::{Chain, Ruleset, Table};
 use crate::model::Model;
 
+/// So many rules of one container are told one by one.
+const FEW: usize = 3;
+
 pub(super) fn judge(model: &Model, facts: &Facts, known: &Known) -> Vec<Finding> {
     let Some(save) = facts.save("iptables") else {
         return Vec::new();
@@ -128,7 +131,12 @@ fn in_chain(
         };
         match whats.as_slice() {
             [what] => format!("{subject}: a rule{of} is {kind}: {what}"),
-            _ => format!("{subject}: {} rules{of} are {kind}", whats.len()),
+            few if few.len() <= FEW => format!(
+                "{subject}: {} rules{of} are {kind}: {}",
+                few.len(),
+                few.join("; ")
+            ),
+            many => format!("{subject}: {} rules{of} are {kind}", many.len()),
         }
     });
     told.collect()

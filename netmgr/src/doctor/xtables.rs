@@ -84,7 +84,11 @@ fn rule(number: usize, text: &str) -> Rule {
             }),
             "--dport" | "--dports" => Some(ports(&value()).map_or(Test::Unknown, Test::Port)),
             "--ctstate" | "--state" => Some(Test::State(
-                value().to_lowercase().split(',').map(str::to_owned).collect(),
+                value()
+                    .to_lowercase()
+                    .split(',')
+                    .map(str::to_owned)
+                    .collect(),
             )),
             // The tests of these follow, or they test nothing.
             "-m" => match value().as_str() {
@@ -131,9 +135,27 @@ fn rule(number: usize, text: &str) -> Rule {
 fn is_passing(target: &str) -> bool {
     matches!(
         target,
-        "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "TRACE" | "CT" | "SET" | "CLASSIFY"
-            | "DSCP" | "TOS" | "TTL" | "HL" | "AUDIT" | "CHECKSUM" | "NOTRACK" | "MASQUERADE"
-            | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP"
+        "LOG"
+            | "NFLOG"
+            | "MARK"
+            | "CONNMARK"
+            | "TCPMSS"
+            | "TRACE"
+            | "CT"
+            | "SET"
+            | "CLASSIFY"
+            | "DSCP"
+            | "TOS"
+            | "TTL"
+            | "HL"
+            | "AUDIT"
+            | "CHECKSUM"
+            | "NOTRACK"
+            | "MASQUERADE"
+            | "SNAT"
+            | "DNAT"
+            | "REDIRECT"
+            | "NETMAP"
     )
 }
 

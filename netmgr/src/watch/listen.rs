@@ -41,7 +41,9 @@ pub(super) enum Woken {
     /// Nothing was announced for as long as was to be waited.
     Quiet,
     /// Programs that wrote rules, as far as the kernel says.
-    Changed { by: Vec<String> },
+    Changed {
+        by: Vec<String>,
+    },
 }
 
 pub(super) struct Listener {

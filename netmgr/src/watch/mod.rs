@@ -23,8 +23,8 @@ use crate::session::Session;
 use crate::store;
 use listen::{Listener, Woken};
 use patience::Patience;
-pub(crate) use unannounced::is_legacy;
 use unannounced::Unannounced;
+pub(crate) use unannounced::is_legacy;
 
 mod listen;
 mod patience;
@@ -68,7 +68,12 @@ impl fmt::Display for Event {
     /// One line, with its time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.replace_nanosecond(0).unwrap_or(self.at);
-        write!(f, "{} {}", at.format(&Rfc3339).unwrap_or_default(), self.what)
+        write!(
+            f,
+            "{} {}",
+            at.format(&Rfc3339).unwrap_or_default(),
+            self.what
+        )
     }
 }
 

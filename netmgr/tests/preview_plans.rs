@@ -73,7 +73,9 @@ fn a_new_network_is_told_and_not_made() {
         });
         let text = preview.to_string();
         assert!(
-            text.starts_with("create bridge cr-net 10.77.0.1/24 mtu of the default route\nrules (iptables):\n"),
+            text.starts_with(
+                "create bridge cr-net 10.77.0.1/24 mtu of the default route\nrules (iptables):\n"
+            ),
             "{text}"
         );
         assert!(text.contains("  + nat: -A POSTROUTING -s 10.77.0.0/24 ! -o cr-net -m comment --comment \"coracle: network net"));
@@ -158,7 +160,10 @@ fn the_first_run_on_a_fresh_host_tells_all_of_it() {
         assert_eq!(lines.next(), Some("turn IPv4 forwarding on"));
         assert!(lines.next().unwrap().starts_with("create bridge coracle0 "));
         assert!(lines.next().unwrap().starts_with("create veth cv"));
-        assert!(text.contains("  + filter: chain CORACLE-USER, empty at first"), "{text}");
+        assert!(
+            text.contains("  + filter: chain CORACLE-USER, empty at first"),
+            "{text}"
+        );
     });
 }
 
@@ -176,10 +181,17 @@ fn a_reload_tells_what_it_would_mend() {
             preview::reload(&host.settings, &host.conn).unwrap()
         });
         let text = preview.to_string();
-        assert!(text.contains("  + filter: -A CORACLE-ISOLATION-STAGE-1 -i coracle0"), "{text}");
+        assert!(
+            text.contains("  + filter: -A CORACLE-ISOLATION-STAGE-1 -i coracle0"),
+            "{text}"
+        );
         assert!(text.ends_with("set coracle0 up\n"), "{text}");
         host.reload();
-        assert!(preview::reload(&host.settings, &host.conn).unwrap().is_empty());
+        assert!(
+            preview::reload(&host.settings, &host.conn)
+                .unwrap()
+                .is_empty()
+        );
         // Without a firewall no rule is told, but those that go.
         host.settings.firewall = Firewall::None;
         let preview = unchanged(&mut host, |host| {

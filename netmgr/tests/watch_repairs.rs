@@ -115,7 +115,7 @@ fn each_damage_is_repaired() {
                     let rules = host_path("reload.nft");
                     fs::write(
                         &rules,
-                        "flush ruleset\ntable inet other { chain input { type filter hook input priority 10; policy accept; } }\n",
+                        "flush ruleset\ntable inet other {\n chain input {\n type filter hook input priority 10; policy accept;\n }\n}\n",
                     )
                     .unwrap();
                     command("nft", &["-f", rules.to_str().unwrap()]);

@@ -33,6 +33,9 @@ mod unannounced;
 /// How often that is looked at which the kernel does not announce.
 const EACH: Duration = Duration::from_secs(1);
 
+/// As the kernel names them: with the first 15 bytes.
+const OUR_TOOLS: [&str; 2] = ["iptables-restor", "ip6tables-resto"];
+
 /// Something that the watch did, and when.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -127,6 +130,7 @@ pub fn run(
     tell(What::Started);
     let mut patience = Patience::default();
     let mut last = None;
+    let mut wrote = false;
     // What happened before we listened is looked at first.
     let mut woken = Woken::Changed { by: Vec::new() };
     loop {
@@ -137,27 +141,36 @@ pub fn run(
             Woken::Stop => return Ok(()),
             _ if pause.is_some() => {}
             Woken::Quiet if now == last && !patience.owes() => {}
-            Woken::Quiet => compare(settings, &open, Vec::new(), &mut patience, &mut tell),
-            Woken::Changed { by } => compare(settings, &open, by, &mut patience, &mut tell),
+            Woken::Quiet => {
+                wrote = compare(settings, &open, Vec::new(), &mut patience, &mut tell);
+            }
+            Woken::Changed { mut by } => {
+                // What we wrote last is announced by now too, under the name of the command that wrote it for us.
+                if wrote {
+                    by.retain(|author| !OUR_TOOLS.iter().any(|tool| author.starts_with(tool)));
+                }
+                wrote = compare(settings, &open, by, &mut patience, &mut tell);
+            }
         }
         last = now;
         woken = listener.wait(pause.unwrap_or(EACH).min(EACH))?;
     }
 }
 
-/// Once under the lock: compares, and mends what is amiss.
+/// Once under the lock: compares, and mends what is amiss. Returns whether it mended.
 fn compare(
     settings: &Settings,
     open: &impl Fn() -> Result<Connection, Error>,
     by: Vec<String>,
     patience: &mut Patience,
     tell: &mut impl FnMut(What),
-) {
+) -> bool {
     let begun = Instant::now();
     match open().and_then(|conn| mend(settings, &conn)) {
         Ok(did) if did.is_empty() => {
             patience.well();
             tell(What::Compared);
+            false
         }
         Ok(did) => {
             let took = begun.elapsed();
@@ -170,6 +183,7 @@ fn compare(
             if let Some((what, pause)) = too_often {
                 tell(What::BackedOff { what, by, pause });
             }
+            true
         }
         Err(error) => {
             let pause = patience.failed(Instant::now());
@@ -177,6 +191,8 @@ fn compare(
                 error: chain(&error),
                 pause,
             });
+            // It may have written a part.
+            true
         }
     }
 }

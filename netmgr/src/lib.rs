@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod change;
 pub mod dns;
+pub mod doctor;
 pub mod explain;
 pub mod firewall;
 pub mod ipam;
@@ -14,8 +15,10 @@ pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod preview;
 pub mod proxy;
 pub mod store;
+pub mod watch;
 
 mod edit;
 mod journal;

@@ -9,6 +9,7 @@ mod pieces;
 
 pub use between::between;
 pub use found::{Aim, Found, FoundLink, Mending, RulesAim, from_found};
+pub(crate) use pieces::reserved;
 pub use pieces::{VETH_DIGITS, VETH_PREFIX, host_interface};
 
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -3,6 +3,7 @@
 //! Every way of changing the kernel (a change, repair, up, reload, down) ends here, under the lock and with a journal.
 
 mod look;
+mod survey;
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +18,8 @@ use crate::model::{Model, Profile};
 use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
 use crate::stale::stale;
 use crate::{apply, edit, kernel, store};
+
+pub(crate) use look::table;
 
 /// The network namespaces of containers, by their ID.
 pub(crate) type Namespaces = HashMap<String, Netns>;
@@ -102,6 +105,9 @@ impl Session {
         journal: &Journal,
         netns: &Namespaces,
     ) -> Result<Vec<String>, Error> {
+        if goal == Goal::Stand {
+            self.policy_again()?;
+        }
         let mending = self.mending(model, goal, journal, netns)?;
         let run_root = &self.settings.run_root;
         if !mending.ops.is_empty() {
@@ -109,10 +115,14 @@ impl Session {
             self.apply(&mending.ops, netns)?;
         }
         match goal {
-            Goal::Stand => self
-                .live
-                .write(run_root, self.written(model, mending.passage)?)?,
+            Goal::Stand => {
+                kernel::settle::run(&kernel::settle::steps(model)?)?;
+                kernel::reserved::replace(run_root, &plan::reserved(model))?;
+                let written = self.written(model, mending.passage)?;
+                self.live.write(run_root, written)?;
+            }
             Goal::Gone => {
+                kernel::reserved::replace(run_root, &[])?;
                 kernel::host::restore(run_root)?;
                 Live::remove(run_root)?;
             }
@@ -356,7 +366,7 @@ pub(crate) fn decided(firewall: Firewall) -> Firewall {
     }
 }
 
-fn backend(decided: Firewall) -> Backend {
+pub(crate) fn backend(decided: Firewall) -> Backend {
     match decided {
         Firewall::None => Backend::None,
         Firewall::Nftables => Backend::Nftables,

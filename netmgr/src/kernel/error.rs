@@ -79,6 +79,10 @@ pub enum Error {
     },
     #[error("the network namespace of container {container} is not at hand")]
     NetnsUnknown { container: String },
+    #[error("cannot {step}")]
+    Settle { step: String, source: io::Error },
+    #[error("cannot listen to the kernel's notifications")]
+    Listen { source: io::Error },
 
     #[error("cannot list the host's {what}")]
     List {

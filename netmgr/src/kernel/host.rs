@@ -188,6 +188,24 @@ pub fn restore_family(family: Family, run_root: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether FORWARD lost the policy that we gave it together with all of the table `filter` (`nft flush ruleset`), by
+/// which a chain of ours, `chain`, has gone too: then nobody has decided on another policy, and a host that forwards
+/// only because of us lies open.
+pub(crate) fn policy_is_lost(family: Family, run_root: &Path, chain: &str) -> Result<bool, Error> {
+    if recall(&run_root.join(MEMORY))?.policy(family).is_none() {
+        return Ok(false);
+    }
+    let table = commands::save(family, "filter")?;
+    let mut chains = table.lines().filter_map(|line| line.strip_prefix(':'));
+    let is = |line: &str, name: &str| line.split(' ').next() == Some(name);
+    let held = chains.any(|line| is(line, chain) || line.starts_with("FORWARD DROP"));
+    Ok(!held)
+}
+
+pub(crate) fn policy_again(family: Family) -> Result<(), Error> {
+    set_policy(family, "DROP")
+}
+
 impl Memory {
     fn has(&self, family: Family) -> bool {
         match family {

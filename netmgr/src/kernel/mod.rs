@@ -16,6 +16,7 @@ pub(crate) mod conntrack_message;
 pub(crate) mod netlink;
 pub(crate) mod reserved;
 pub(crate) mod routes;
+pub(crate) mod settle;
 pub(crate) mod veth;
 
 pub use error::Error;

@@ -130,7 +130,7 @@ fn links(found: &Found, before: &Model, after: &Model, ops: &mut Vec<Op>) {
     }
 }
 
-/// What the kernel's list holds is not compared: it is written again, which changes nothing where it is right.
+/// What the kernel's list holds is not compared here: `kernel::settle` does that.
 fn reserve(before: &Model, after: &Model, goal: Goal, ops: &mut Vec<Op>) {
     let change = ReservePorts {
         before: reserved(before),
@@ -139,7 +139,7 @@ fn reserve(before: &Model, after: &Model, goal: Goal, ops: &mut Vec<Op>) {
             Goal::Gone => Vec::new(),
         },
     };
-    if !change.before.is_empty() || !change.after.is_empty() {
+    if change.before != change.after {
         ops.push(Op::ReservePorts(change));
     }
 }

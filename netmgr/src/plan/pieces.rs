@@ -100,7 +100,7 @@ pub(super) fn default_hop(model: &Model, container_id: &str) -> Option<Hop> {
 }
 
 /// The runs of host ports that are kept from ephemeral use, in order.
-pub(super) fn reserved(model: &Model) -> Vec<(u16, u16)> {
+pub(crate) fn reserved(model: &Model) -> Vec<(u16, u16)> {
     let maps = model.endpoints.iter().flat_map(|e| &e.ports);
     let mut runs: Vec<(u16, u16)> = maps
         .filter(|map| ports::is_long(map))

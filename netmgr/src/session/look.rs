@@ -105,7 +105,7 @@ fn chains(family: Family) -> Result<Vec<iptables::FoundChain>, Error> {
     Ok(all)
 }
 
-fn table() -> Result<Option<nftables::FoundTable>, Error> {
+pub(crate) fn table() -> Result<Option<nftables::FoundTable>, Error> {
     let Some(json) = commands::list_table()? else {
         return Ok(None);
     };

@@ -359,6 +359,18 @@ fn published_ports_are_reached_and_nothing_else_is() {
             host("10.201.0.1:9999"),
             "this host at its gateway address",
         );
+        serve(None, "[fd00:1::1]:9999", "host");
+        answers(
+            Some("host 2001:db8::2"),
+            ask(lan, "[fd00:1::1]:9999"),
+            "a gateway address is the host's own",
+        );
+        serve(Some(lan), "[::]:53", "lan");
+        answers(
+            Some("lan 2001:db8::1"),
+            ask(&world.containers[0], "[2001:db8::2]:53"),
+            "masqueraded, IPv6",
+        );
         // Gone means gone.
         let mut less = model.clone();
         less.endpoints[0].ports.clear();

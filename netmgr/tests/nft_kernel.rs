@@ -306,6 +306,10 @@ fn the_administrators_rules_survive_repair_and_removal() {
             assert_eq!(theirs(), before, "{what}");
             let gone = mend(found().as_ref(), &model, GUARD, Goal::Gone);
             assert_eq!(gone.notes.len(), 1, "{:?}", gone.notes);
+            let all = listing();
+            nft::apply(&gone.forward).unwrap();
+            nft::apply(&gone.inverse).unwrap();
+            assert_eq!(listing(), all, "{what}, gone and back");
             nft::apply(&gone.forward).unwrap();
             assert_eq!(theirs(), before, "{what}, gone");
             let left = found().unwrap();

@@ -75,12 +75,13 @@ impl World {
         sysctl("ipv4/conf/default/rp_filter", "0");
         let lan = machine("lan0");
         ip("address add 192.0.2.1/24 dev lan0");
-        ip("address add 2001:db8::1/64 dev lan0");
+        ip("address add 2001:db8::1/64 dev lan0 nodad");
+        ip("address add fe80::a/64 dev lan0 nodad");
         inside(
             &lan,
             &[
                 "address add 192.0.2.2/24 dev eth0",
-                "address add 2001:db8::2/64 dev eth0",
+                "address add 2001:db8::2/64 dev eth0 nodad",
                 "route add default via 192.0.2.1",
                 "route add default via 2001:db8::1",
             ],
@@ -103,7 +104,8 @@ impl World {
                 network.gateway
             ));
             if let Some(v6) = network.v6 {
-                ip(&format!("address add {}/64 dev {bridge}", v6.gateway));
+                ip(&format!("address add {}/64 dev {bridge} nodad", v6.gateway));
+                ip(&format!("address add fe80::a/64 dev {bridge} nodad"));
             }
         }
         let containers = model.endpoints.iter().enumerate().map(|(n, endpoint)| {
@@ -115,7 +117,7 @@ impl World {
             let route = format!("route add default via {}", network.gateway);
             inside(&netns, &[&own, &route]);
             if let (Some(v6), Some(address)) = (network.v6, endpoint.address6) {
-                let own = format!("address add {address}/64 dev eth0");
+                let own = format!("address add {address}/64 dev eth0 nodad");
                 let route = format!("route add default via {}", v6.gateway);
                 inside(&netns, &[&own, &route]);
             }
@@ -128,6 +130,14 @@ impl World {
             containers,
         }
     }
+}
+
+/// The host's link-local address as a neighbour by its `eth0` writes it.
+fn link_local(netns: &Netns) -> String {
+    let arguments = ["-o", "link", "show", "eth0"];
+    let text = netns::run_in(netns, || command("ip", &arguments)).unwrap();
+    let (index, _) = text.split_once(':').unwrap();
+    format!("fe80::a%{index}")
 }
 
 /// Answers on a UDP port with its own name and the asker's address, as long as the test runs.
@@ -199,9 +209,22 @@ fn two_networks() -> Model {
     });
     let run = map(None, 7000, 7000, 5, Protocol::Udp);
     let shifted = map(None, 6000, 7100, 5, Protocol::Udp);
-    add_endpoint(&mut m, "front", "web", &[udp(None, 8080, 80), run, shifted]);
+    let at4 = Some("192.0.2.1");
+    let at6 = Some("2001:db8::1");
+    let ports = [
+        udp(None, 8080, 80),
+        run,
+        shifted,
+        udp(at4, 8082, 80),
+        udp(at6, 8082, 80),
+        map(at4, 7100, 7100, 5, Protocol::Udp),
+        map(at6, 7100, 7100, 5, Protocol::Udp),
+    ];
+    add_endpoint(&mut m, "front", "web", &ports);
     m.endpoints[0].address6 = Some("fd00:1::2".parse().unwrap());
     add_endpoint(&mut m, "other", "bridge", &[]);
+    add_endpoint(&mut m, "sibling", "web", &[]);
+    m.endpoints[2].address6 = Some("fd00:1::3".parse().unwrap());
     m
 }
 
@@ -265,9 +288,26 @@ fn published_ports_are_reached_and_nothing_else_is() {
             ("[2001:db8::1]:6004", Some("shifted 2001:db8::2")),
             ("192.0.2.1:81", None),
             ("198.51.100.1:8080", Some("published 192.0.2.2")),
+            ("192.0.2.1:8082", Some("published 192.0.2.2")),
+            ("192.0.2.1:7104", Some("shifted 192.0.2.2")),
+            ("198.51.100.1:8082", None),
+            ("198.51.100.1:7104", None),
+            ("[2001:db8::1]:8082", Some("published 2001:db8::2")),
+            ("[2001:db8::1]:7104", Some("shifted 2001:db8::2")),
         ];
         for (to, what) in published {
             answers(what, ask(lan, to), to);
+        }
+        let to = format!("[{}]:8080", link_local(lan));
+        let got = ask(lan, &to).unwrap();
+        assert!(got.starts_with("proxy fe80::"), "link-local: {got}");
+        let sibling = &world.containers[2];
+        let siblings = [
+            ("10.201.0.2:81", "unpublished 10.201.0.3"),
+            ("[fd00:1::2]:81", "unpublished fd00:1::3"),
+        ];
+        for (to, what) in siblings {
+            answers(Some(what), ask(sibling, to), "within a network");
         }
         answers(
             None,
@@ -312,6 +352,24 @@ fn published_ports_are_reached_and_nothing_else_is() {
             Some("unpublished 10.201.0.1"),
             host("10.201.0.2:81"),
             "this host, directly",
+        );
+        serve(None, "10.201.0.1:9999", "host");
+        answers(
+            Some("host 10.201.0.1"),
+            host("10.201.0.1:9999"),
+            "this host at its gateway address",
+        );
+        serve(None, "[fd00:1::1]:9999", "host");
+        answers(
+            Some("host 2001:db8::2"),
+            ask(lan, "[fd00:1::1]:9999"),
+            "a gateway address is the host's own",
+        );
+        serve(Some(lan), "[::]:53", "lan");
+        answers(
+            Some("lan 2001:db8::1"),
+            ask(&world.containers[0], "[2001:db8::2]:53"),
+            "masqueraded, IPv6",
         );
         // Gone means gone.
         let mut less = model.clone();
@@ -404,20 +462,21 @@ fn forged_sources_are_dropped() {
         let world = World::new(&model);
         // Whoever forges a source gets no answer, so the host counts what arrives.
         let arrives = |netns: &Netns, source: &str, to: &str| {
-            let socket = UdpSocket::bind(if to.starts_with('[') {
-                "[::]:10"
-            } else {
-                "0.0.0.0:10"
-            })
-            .unwrap();
+            let any = if to.contains(':') { "::" } else { "0.0.0.0" };
+            let any: IpAddr = any.parse().unwrap();
+            let socket = UdpSocket::bind((any, 0)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            let sender = netns::run_in(netns, || {
-                UdpSocket::bind((source.parse::<IpAddr>().unwrap(), 0)).unwrap()
-            })
-            .unwrap();
+            let source: IpAddr = source.parse().unwrap();
+            let bind = || UdpSocket::bind((source, 0)).unwrap();
+            let sender = netns::run_in(netns, bind).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            let to = match to.contains(':') {
+                true => format!("[{to}]:{port}"),
+                false => format!("{to}:{port}"),
+            };
             let mut buffer = [0; 8];
             (0..2).any(|_| {
-                let _ = sender.send_to(b"?", to);
+                let _ = sender.send_to(b"?", &to);
                 socket.recv_from(&mut buffer).is_ok()
             })
         };
@@ -425,7 +484,7 @@ fn forged_sources_are_dropped() {
             &world.lan,
             &[
                 "address add 10.201.0.77/32 dev lo",
-                "address add fd00:1::77/128 dev lo",
+                "address add fd00:1::77/128 dev lo nodad",
             ],
         );
         inside(
@@ -433,15 +492,15 @@ fn forged_sources_are_dropped() {
             &[
                 "address add 10.200.0.77/32 dev lo",
                 "address add 203.0.113.5/32 dev lo",
-                "address add 2001:db8:1::5/128 dev lo",
+                "address add 2001:db8:1::5/128 dev lo nodad",
             ],
         );
         let forged = [
-            (&world.lan, "10.201.0.77", "192.0.2.1:10"),
-            (&world.lan, "fd00:1::77", "[2001:db8::1]:10"),
-            (&world.containers[0], "10.200.0.77", "10.201.0.1:10"),
-            (&world.containers[0], "203.0.113.5", "10.201.0.1:10"),
-            (&world.containers[0], "2001:db8:1::5", "[fd00:1::1]:10"),
+            (&world.lan, "10.201.0.77", "192.0.2.1"),
+            (&world.lan, "fd00:1::77", "2001:db8::1"),
+            (&world.containers[0], "10.200.0.77", "10.201.0.1"),
+            (&world.containers[0], "203.0.113.5", "10.201.0.1"),
+            (&world.containers[0], "2001:db8:1::5", "fd00:1::1"),
         ];
         for (who, source, to) in forged {
             assert!(arrives(who, source, to), "{source} without the table");
@@ -451,15 +510,19 @@ fn forged_sources_are_dropped() {
             assert!(!arrives(who, source, to), "{source} to {to}");
         }
         assert!(
-            arrives(&world.containers[0], "10.201.0.2", "10.201.0.1:10"),
+            arrives(&world.containers[0], "10.201.0.2", "10.201.0.1"),
             "its own source"
         );
         assert!(
-            arrives(&world.containers[0], "fd00:1::2", "[fd00:1::1]:10"),
+            arrives(&world.containers[0], "fd00:1::2", "fd00:1::1"),
             "its own source"
         );
+        let front = &world.containers[0];
+        inside(front, &["address add fe80::f/64 dev eth0 nodad"]);
+        let to = link_local(front);
+        assert!(arrives(front, "::", &to), "its link-local source");
         assert!(
-            arrives(&world.lan, "192.0.2.2", "192.0.2.1:10"),
+            arrives(&world.lan, "192.0.2.2", "192.0.2.1"),
             "the neighbour's own source"
         );
     });
@@ -575,7 +638,7 @@ fn an_internal_network_has_no_way_out_or_in() {
         add_endpoint(&mut model, "guest", "vault", &[]);
         let world = World::new(&model);
         serve_two_networks(&world);
-        let (safe, guest) = (&world.containers[2], &world.containers[3]);
+        let (safe, guest) = (&world.containers[3], &world.containers[4]);
         serve(Some(safe), "0.0.0.0:90", "safe");
         inside(&world.far, &["route add 10.202.0.0/24 via 198.51.100.1"]);
         answers(
@@ -583,7 +646,18 @@ fn an_internal_network_has_no_way_out_or_in() {
             ask(safe, "198.51.100.2:53"),
             "without the table",
         );
+        // One way too: a datagram that leaves without an answer is a way out.
+        let bind = |to: &'static str| move || UdpSocket::bind(to).unwrap();
+        let outside = netns::run_in(&world.far, bind("198.51.100.2:54")).unwrap();
+        outside.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = netns::run_in(safe, bind("0.0.0.0:0")).unwrap();
+        let leaves = || {
+            sender.send_to(b"?", "198.51.100.2:54").unwrap();
+            outside.recv_from(&mut [0; 8]).is_ok()
+        };
+        assert!(leaves(), "without the table");
         stand(&model, NO_GUARD);
+        assert!(!leaves(), "one way to the outside");
         answers(None, ask(safe, "198.51.100.2:53"), "the outside");
         answers(None, ask(safe, "10.201.0.2:80"), "another network");
         answers(
@@ -654,13 +728,19 @@ fn local_clients_of_a_run_are_led_to_its_listener() {
         model.endpoints[0].ports = vec![
             run(2_000, None, 40_001),
             run(4_000, Some("127.0.0.1"), 40_002),
+            run(5_500, Some("::1"), 40_004),
         ];
         model.endpoints[1].ports = vec![run(3_000, None, 40_003)];
         let world = World::new(&model);
         listen(Some(&world.containers[0]), "0.0.0.0:2500", "container");
         listen(Some(&world.containers[0]), "[::]:2501", "container");
         listen(Some(&world.containers[1]), "0.0.0.0:3500", "container");
-        for (port, name) in [(40_001, "first"), (40_002, "second"), (40_003, "third")] {
+        for (port, name) in [
+            (40_001, "first"),
+            (40_002, "second"),
+            (40_003, "third"),
+            (40_004, "fourth"),
+        ] {
             listen(None, &format!("0.0.0.0:{port}"), name);
             listen(None, &format!("[::]:{port}"), name);
         }
@@ -669,6 +749,8 @@ fn local_clients_of_a_run_are_led_to_its_listener() {
             (None, "127.0.0.1:2500", Some("first")),
             (None, "[::1]:2501", Some("first")),
             (None, "127.0.0.1:4500", Some("second")),
+            (None, "[::1]:5600", Some("fourth")),
+            (None, "127.0.0.1:5600", None),
             (None, "127.0.0.2:4500", None),
             (None, "127.0.0.1:5001", None),
             (None, "192.0.2.1:2500", Some("container")),

@@ -1,6 +1,6 @@
 //! The nftables backend: one table of our own, whose chains and rules never change.
 //!
-//! Everything that depends on the model is an element of a set or map ([`layout`] has the rules, [`elements`] decides which
+//! Everything that depends on the model is an element of a set or map ([`chains`] has the rules, [`elements`] decides which
 //! elements there are), so a change is a few element adds and deletes in one transaction: its cost is that of the change,
 //! and a packet costs the same however many ports, containers and networks there are. Pure: `kernel::commands` runs `nft`.
 //!
@@ -12,6 +12,7 @@
 //!   differ from the host's becomes one element a port; a run of equal ports is one element, whatever its length.
 //! - Unpublished ports are dropped by our own last word in `into-network`, not by the policy of FORWARD.
 
+mod chains;
 mod compare;
 mod decompile;
 mod delta;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chains::CHAINS;
 use super::elements::{Guard, elements};
 use super::found::{Administrators, FoundChain, FoundElement, FoundRule, FoundSet, FoundTable};
-use super::layout::{CHAINS, FAMILY, SETS, TABLE, USER_CHAIN};
+use super::layout::{FAMILY, SETS, TABLE, USER_CHAIN};
 use crate::model::Model;
 
 /// The table that must be.

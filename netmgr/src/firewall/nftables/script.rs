@@ -1,8 +1,9 @@
 //! Writes the input of `nft -f -`. Decides nothing.
 
+use super::chains::CHAINS;
 use super::elements::Elements;
 use super::found::{FoundChain, FoundRule, FoundSet};
-use super::layout::{CHAINS, ChainDef, FAMILY, Hook, RuleDef, SETS, SetDef, TABLE, USER_CHAIN};
+use super::layout::{ChainDef, FAMILY, Hook, RuleDef, SETS, SetDef, TABLE, USER_CHAIN};
 use crate::firewall::policy::COMMENT_TAG;
 
 /// Lines for one transaction.

@@ -29,7 +29,11 @@ fn healthy(model: &Model) -> Facts {
         up: true,
         mtu: 1500,
         master: None,
-        addresses: vec![format!("{}/{}", n.gateway, n.subnet.prefix_len()).parse().unwrap()],
+        addresses: vec![
+            format!("{}/{}", n.gateway, n.subnet.prefix_len())
+                .parse()
+                .unwrap(),
+        ],
     });
     let veths = model.endpoints.iter().map(|e| Interface {
         name: e.host_interface.clone(),
@@ -76,7 +80,10 @@ fn a_healthy_host_has_no_complaint_and_says_what_is_exposed() {
     let facts = healthy(&model);
     assert_eq!(complaints(&model, &facts), []);
     let found = judge(&model, Backend::Iptables, &facts);
-    named(&found, "port 8080/tcp of container web is reachable from anywhere");
+    named(
+        &found,
+        "port 8080/tcp of container web is reachable from anywhere",
+    );
 }
 
 #[test]
@@ -91,7 +98,10 @@ fn doubled_rules_are_named() {
         .to_owned();
     *text = text.replace(&rule, &format!("{rule}\n{rule}"));
     let found = complaints(&model, &facts);
-    let finding = named(&found, "chain FORWARD: a rule of network net is there more than once");
+    let finding = named(
+        &found,
+        "chain FORWARD: a rule of network net is there more than once",
+    );
     assert!(finding.fixable);
 }
 
@@ -118,10 +128,16 @@ fn firewalld_is_named_with_its_zone() {
             {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}]}}"#,
     );
     let found = complaints(&model, &facts);
-    let finding = named(&found, "table inet firewalld, chain filter_FORWARD: rule with handle 8 drops");
+    let finding = named(
+        &found,
+        "table inet firewalld, chain filter_FORWARD: rule with handle 8 drops",
+    );
     assert_eq!(finding.severity, Severity::Error);
     assert!(finding.what.contains("reach the outside"), "{finding}");
-    assert!(finding.advice.contains("--zone=trusted --add-interface="), "{finding}");
+    assert!(
+        finding.advice.contains("--zone=trusted --add-interface="),
+        "{finding}"
+    );
     named(&found, "firewalld is running");
     // Published ports and answers pass: nothing else is complained of.
     assert_eq!(found.len(), 2, "{found:#?}");
@@ -137,13 +153,18 @@ fn a_drop_behind_a_rule_that_is_not_understood_is_doubtful() {
         {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 7}}, {"accept": null}]}}"#;
     facts.nft = nft(chain);
     let found = complaints(&model, &facts);
-    assert_eq!(named(&found, "table ip g, chain f: policy drop").severity, Severity::Error);
+    assert_eq!(
+        named(&found, "table ip g, chain f: policy drop").severity,
+        Severity::Error
+    );
     facts.nft = nft(&format!("{chain},{unknown}"));
     let found = complaints(&model, &facts);
     let finding = named(&found, "table ip g, chain f: policy drop may drop");
     assert_eq!(finding.severity, Severity::Warning);
     // A drop under a test that is not understood is no finding: half the firewalls of the world have one.
-    facts.nft = nft(&format!("{chain},{unknown}").replace("policy\": \"drop", "policy\": \"accept").replace("accept\": null", "drop\": null"));
+    facts.nft = nft(&format!("{chain},{unknown}")
+        .replace("policy\": \"drop", "policy\": \"accept")
+        .replace("accept\": null", "drop\": null"));
     assert_eq!(complaints(&model, &facts), []);
 }
 
@@ -159,8 +180,14 @@ fn ufw_both_iptables_and_other_engines_are_told() {
     });
     let found = judge(&model, Backend::Iptables, &facts);
     assert_eq!(named(&found, "ufw is enabled").severity, Severity::Warning);
-    named(&found, "legacy iptables (tables filter) and nftables are both in use");
-    assert_eq!(named(&found, "chains of Docker (DOCKER)").severity, Severity::Note);
+    named(
+        &found,
+        "legacy iptables (tables filter) and nftables are both in use",
+    );
+    assert_eq!(
+        named(&found, "chains of Docker (DOCKER)").severity,
+        Severity::Note
+    );
 }
 
 /// With nftables our accept cannot override the policy of iptables' FORWARD.
@@ -168,11 +195,18 @@ fn ufw_both_iptables_and_other_engines_are_told() {
 fn the_policy_of_forward_counts_where_our_rules_are_elsewhere() {
     let model = web();
     let mut facts = healthy(&model);
-    facts.saves[0].text = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n".into();
+    facts.saves[0].text =
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n".into();
     facts.own_table = vec!["map dnat4: element 8080 of container web is missing".into()];
     let found = judge(&model, Backend::Nftables, &facts);
-    let finding = named(&found, "iptables table filter, chain FORWARD: policy drop drops");
-    assert!(finding.advice.starts_with("iptables -t filter -I FORWARD "), "{finding}");
+    let finding = named(
+        &found,
+        "iptables table filter, chain FORWARD: policy drop drops",
+    );
+    assert!(
+        finding.advice.starts_with("iptables -t filter -I FORWARD "),
+        "{finding}"
+    );
     assert!(named(&found, "element 8080 of container web is missing").fixable);
 }
 
@@ -195,5 +229,8 @@ fn a_port_of_ours_that_is_held_by_us_is_no_finding() {
         ..held
     }];
     let found = complaints(&model, &facts);
-    named(&found, "port 8080/tcp of container web is held by nginx (pid 11)");
+    named(
+        &found,
+        "port 8080/tcp of container web is held by nginx (pid 11)",
+    );
 }

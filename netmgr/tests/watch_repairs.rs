@@ -97,6 +97,7 @@ fn each_damage_is_repaired() {
                 found() == wanted
                     && bridge_of(&veth) == "cr-net"
                     && command("ip", &["-o", "address"]).contains("10.77.0.1/24")
+                    && command("ip", &["-o", "link", "show", "cr-net"]).contains(",UP")
                     && fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap() == "1\n"
             };
             let damages = [

@@ -219,7 +219,7 @@ fn mend(settings: &Settings, conn: &Connection) -> Result<Vec<String>, Error> {
     }
     did.extend(survey.ops.iter().filter(|op| !dying(op)).map(in_short));
     did.extend(survey.settle.iter().map(ToString::to_string));
-    // A bridge that was remade gets its ports only then: see `settle::steps`.
+    // The ports of a bridge that was missing are no step of the survey yet: see `settle::steps`.
     let joined: Vec<&str> = model
         .endpoints
         .iter()
@@ -236,8 +236,9 @@ fn remade(ops: &[Op], model: &crate::model::Model, endpoint: &crate::model::Endp
     let Some(network) = model.network(&endpoint.network_id) else {
         return false;
     };
-    ops.iter()
-        .any(|op| matches!(op, Op::CreateBridge(bridge) if bridge.name == network.bridge))
+    let is_told = |op: &Op| matches!(op, Op::JoinBridge(veth) if veth.endpoint.id == endpoint.id);
+    let makes = |op: &Op| matches!(op, Op::CreateBridge(new) if new.name == network.bridge);
+    ops.iter().any(makes) && !ops.iter().any(is_told)
 }
 
 /// Without the rules themselves: `system reload --dry-run` prints those.

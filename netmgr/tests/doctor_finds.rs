@@ -184,6 +184,19 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
         );
         nft("delete table ip early");
 
+        nft("add table inet guard");
+        nft("add chain inet guard out { type filter hook output priority 0 ; policy drop ; }");
+        let found = patient.complaints();
+        let finding = named(
+            &found,
+            &[
+                "table inet guard, chain out: policy drop",
+                "port 18080/tcp of container web is reached from this host itself",
+            ],
+        );
+        assert_eq!(finding.severity, Severity::Warning);
+        nft("delete table inet guard");
+
         iptables("-I FORWARD 3 -i cr-net -j REJECT");
         let found = patient.complaints();
         let finding = named(
@@ -192,6 +205,13 @@ fn foreign_rules_that_drop_our_traffic_are_named_with_what_to_add() {
         );
         println!("{finding}");
         iptables("-D FORWARD -i cr-net -j REJECT");
+        iptables("-t mangle -P FORWARD DROP");
+        let found = patient.complaints();
+        named(
+            &found,
+            &["iptables table mangle, chain FORWARD: policy drop drops"],
+        );
+        iptables("-t mangle -P FORWARD ACCEPT");
         // Below ours it harms nobody.
         iptables("-A FORWARD -j DROP");
         assert_eq!(patient.complaints(), []);

@@ -16,15 +16,25 @@ fn state(host: &Host) -> String {
     let mut out = String::new();
     for arguments in [
         &["-o", "-d", "link"][..],
-        &["-o", "address"],
-        &["route", "show", "table", "all"],
+        &["-o", "-4", "address"],
+        &["-4", "route", "show", "table", "all"],
     ] {
-        let text = command("ip", arguments);
-        // Timers of a bridge run on.
-        let steady = text
-            .split(' ')
-            .filter(|word| !word.contains('.') || word.contains('/'));
-        out.push_str(&steady.collect::<Vec<_>>().join(" "));
+        for line in command("ip", arguments).lines() {
+            // Timers of a bridge run on, and a carrier goes in its own time: neither is configuration.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let steady = words.iter().enumerate().filter(|(at, word)| {
+                let is_running = word.starts_with('<')
+                    || **word == "linkdown"
+                    || (word.contains('.') && !word.contains('/'))
+                    || (*at > 0 && words[at - 1] == "state");
+                !is_running
+            });
+            for (_, word) in steady {
+                out.push_str(word);
+                out.push(' ');
+            }
+            out.push('\n');
+        }
     }
     out.push_str(&common::saved(&["raw", "filter", "nat"]));
     out.push_str(&command("nft", &["list", "ruleset"]));
@@ -51,7 +61,12 @@ fn state(host: &Host) -> String {
 fn unchanged<T>(host: &mut Host, act: impl FnOnce(&mut Host) -> T) -> T {
     let before = state(host);
     let value = act(host);
-    assert!(before == state(host), "{before}\nand then\n{}", state(host));
+    let after = state(host);
+    let differing = before
+        .lines()
+        .zip(after.lines())
+        .find(|(old, new)| old != new);
+    assert!(before == after, "{differing:#?}");
     value
 }
 
@@ -78,7 +93,7 @@ fn a_new_network_is_told_and_not_made() {
             ),
             "{text}"
         );
-        assert!(text.contains("  + nat: -A POSTROUTING -s 10.77.0.0/24 ! -o cr-net -m comment --comment \"coracle: network net"));
+        assert!(text.contains("  + nat: -I POSTROUTING -s 10.77.0.0/24 ! -o cr-net -m comment --comment \"coracle: network net"));
         // What comes is what was told.
         host.create("net", "10.77.0.0/24", &[("name", "cr-net")]);
         let rules = preview.ops.iter().find_map(|op| match op {
@@ -86,8 +101,25 @@ fn a_new_network_is_told_and_not_made() {
             _ => None,
         });
         let saved = common::saved(&["raw", "filter", "nat"]);
-        for line in rules.unwrap().lines().filter(|l| l.starts_with("-A")) {
-            assert!(saved.contains(line), "{line}");
+        let rules = rules.unwrap();
+        let added: Vec<String> = rules
+            .lines()
+            .filter(|line| line.starts_with("-A ") || line.starts_with("-I "))
+            .map(|line| {
+                let words = line.split(' ').skip(1);
+                let is_position = |word: &str| word.parse::<usize>().is_ok();
+                let (chain, rest): (Vec<&str>, Vec<&str>) =
+                    (words.clone().take(1).collect(), words.skip(1).collect());
+                let rest = match is_position(rest[0]) {
+                    true => &rest[1..],
+                    false => &rest[..],
+                };
+                format!("-A {} {}", chain[0], rest.join(" "))
+            })
+            .collect();
+        assert!(added.len() >= 6, "{rules}");
+        for line in added {
+            assert!(saved.contains(&line), "{line}");
         }
         let preview = unchanged(&mut host, |host| {
             change(host, |edit| edit.remove_network("net"))

@@ -80,7 +80,10 @@ fn word(
         return None;
     };
     // Where our own rules stand, they come before the policy; if they are missing, that is what is told.
-    let our_home = backend == Backend::Iptables && table.title.starts_with("iptables table ");
+    let homes = ["iptables table filter", "ip6tables table filter"];
+    let our_home = backend == Backend::Iptables
+        && packet.hook == "forward"
+        && homes.contains(&table.title.as_str());
     if ours || (policy && our_home) {
         return None;
     }
@@ -93,6 +96,8 @@ fn word(
         return Some((place, Finding::new(Severity::Note, what, "")));
     }
     let (severity, drops) = match certain {
+        // Who confines his own host's programs means it, most of the time.
+        true if packet.hook == "output" => (Severity::Warning, "drops"),
         true => (Severity::Error, "drops"),
         false => (Severity::Warning, "may drop"),
     };
@@ -226,7 +231,14 @@ fn packets_of(model: &Model, network: &Network, family: Family, uplink: &str) ->
                 states: &["new"],
                 ..forwarded.clone()
             };
-            all.extend([forwarded, arriving]);
+            let local = Packet {
+                what: format!("{} from this host itself", forwarded.what),
+                hook: "output",
+                input: None,
+                source: host,
+                ..forwarded.clone()
+            };
+            all.extend([forwarded, arriving, local]);
         }
     }
     all

@@ -85,14 +85,12 @@ fn sysctls(model: &Model) -> BTreeMap<String, String> {
     let mut names: Vec<String> = [
         "net/ipv4/ip_forward",
         "net/ipv6/conf/all/forwarding",
-        "net/ipv4/conf/all/rp_filter",
         "net/bridge/bridge-nf-call-iptables",
     ]
     .map(str::to_owned)
     .into();
     for network in &model.networks {
         let bridge = &network.bridge;
-        names.push(format!("net/ipv4/conf/{bridge}/rp_filter"));
         names.push(format!("net/ipv6/conf/{bridge}/accept_ra"));
         names.push(format!("net/ipv6/conf/{bridge}/accept_redirects"));
     }

@@ -22,20 +22,6 @@ pub(super) fn sysctls(model: &Model, facts: &Facts) -> Vec<Finding> {
             network.name
         )));
     }
-    for network in &model.networks {
-        // The larger of `all` and the interface's own counts (ip-sysctl: rp_filter).
-        let own = format!("net/ipv4/conf/{}/rp_filter", network.bridge);
-        let value = |name: &str| facts.sysctl(name).and_then(|v| v.parse::<u8>().ok());
-        let effective = value("net/ipv4/conf/all/rp_filter").max(value(&own));
-        if effective == Some(1) && facts.uplink.is_none() && facts.interfaces.len() > 2 {
-            let what = format!(
-                "rp_filter is strict on bridge {} and this host has no default route: answers from networks without a route are dropped",
-                network.bridge
-            );
-            let advice = format!("sysctl -w net.ipv4.conf.{}.rp_filter=2", network.bridge);
-            out.push(Finding::new(Severity::Note, what, advice));
-        }
-    }
     if facts.sysctl("net/bridge/bridge-nf-call-iptables") == Some("1") {
         let what = "bridge-nf-call-iptables is 1: packets between containers of one network pass this host's rules as well";
         let advice =

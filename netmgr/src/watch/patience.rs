@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many mendings in so short a time are a fight.
+/// To mend the same so many times in so short a time is a fight.
 const ROUNDS: usize = 6;
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -61,7 +61,8 @@ impl Patience {
         {
             self.mendings.pop_front();
         }
-        if self.mendings.len() < ROUNDS {
+        let what = fought_over(&self.mendings);
+        if what.is_empty() {
             return None;
         }
         let pause = match self.last_pause {
@@ -73,7 +74,6 @@ impl Patience {
         self.last_pause = Some((now + pause, pause));
         self.until = Some(now + pause);
         self.owes = true;
-        let what = most_common(&self.mendings);
         self.mendings.clear();
         Some((what, pause))
     }
@@ -87,19 +87,25 @@ impl Patience {
     }
 }
 
-/// What was done in at least half of the mendings; else what was done in the last one.
-fn most_common(mendings: &VecDeque<(Instant, Vec<String>)>) -> Vec<String> {
+/// What was done now and so often before that it is a fight.
+fn fought_over(mendings: &VecDeque<(Instant, Vec<String>)>) -> Vec<String> {
     let last = mendings.back().map(|(_, did)| did.as_slice());
-    let often = |line: &&String| {
-        let times = mendings.iter().filter(|(_, did)| did.contains(*line));
-        times.count() * 2 >= mendings.len()
+    let times = |line: &String| {
+        let same = |did: &&Vec<String>| did.iter().any(|other| kind(other) == kind(line));
+        mendings.iter().map(|(_, did)| did).filter(same).count()
     };
-    let all = last.unwrap_or_default();
-    let common: Vec<String> = all.iter().filter(often).cloned().collect();
-    match common.is_empty() {
-        true => all.to_vec(),
-        false => common,
-    }
+    let lines = last.unwrap_or_default().iter();
+    lines
+        .filter(|line| times(line) >= ROUNDS)
+        .cloned()
+        .collect()
+}
+
+/// The same thing done to more or fewer rules is the same thing.
+fn kind(line: &str) -> String {
+    let is_number = |word: &&str| word.bytes().all(|b| b.is_ascii_digit());
+    let words = line.split(' ').filter(|word| !is_number(word));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -119,6 +125,20 @@ mod tests {
             assert_eq!(patience.mended(at, &did("rules")), None);
             assert_eq!(patience.pause(at), None);
         }
+    }
+
+    #[test]
+    fn different_damages_are_no_fight_and_different_counts_are() {
+        let mut patience = Patience::default();
+        let now = Instant::now();
+        for n in 0..20 {
+            assert_eq!(patience.mended(now, &did(&format!("set cr-{n} up"))), None);
+        }
+        let paused: Vec<bool> = (0..ROUNDS)
+            .map(|n| did(&format!("rules (iptables) {n} lines")))
+            .map(|did| patience.mended(now, &did).is_some())
+            .collect();
+        assert_eq!(paused, [false, false, false, false, false, true]);
     }
 
     #[test]

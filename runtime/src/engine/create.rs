@@ -2,10 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::Engine;
+use super::{Engine, network_options};
 use crate::error::Error;
 use crate::names;
-use crate::record::{Container, Resolved, ResolvedMount, State};
+use crate::record::{self, Container, Resolved, ResolvedMount, State};
 use crate::request::{ContainerRequest, Mount, MountKind, NetworkMode};
 use crate::store;
 use crate::volume;
@@ -37,6 +37,12 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
         attachments: Vec::new(),
     };
     container.resolved.mounts = mounts(&tx, &root, request, &image.config)?;
+    for connection in &mut container.resolved.connections {
+        // An ID is kept as the name, by which people will disconnect it; what is not there yet may be at the start.
+        if let Ok(network) = netmgr::store::find_network(&tx, &connection.network) {
+            connection.network = network.name;
+        }
+    }
     store::insert(&tx, &container)?;
     tx.commit()?;
     Ok(container)
@@ -88,13 +94,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
     if let Some(signal) = &request.stop_signal {
         super::end::signal_number(signal)?;
     }
-    match request.network {
-        NetworkMode::None if !request.ports.is_empty() => {
-            return Err(Error::PortsNeedNetwork("none"));
-        }
-        // As in Docker, published ports mean nothing with the host's own network.
-        _ => {}
-    }
+    network_options::check(request)?;
     Ok(Resolved {
         entrypoint,
         command,
@@ -112,7 +112,8 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             (None, _) => id[..12].to_owned(),
         },
         labels: merge_labels(config.labels().clone().unwrap_or_default(), &request.labels),
-        exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request),
+        exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request)?,
+        connections: network_options::connections(request),
         stop_signal: request
             .stop_signal
             .clone()
@@ -160,7 +161,14 @@ fn merge_labels(
     labels.into_iter().collect()
 }
 
-fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Vec<String> {
+fn exposed(
+    mut exposed: Vec<String>,
+    request: &ContainerRequest,
+) -> Result<Vec<String>, Error> {
+    for port in &request.expose {
+        record::parse_port(port).ok_or_else(|| Error::ExposedPort(port.clone()))?;
+        exposed.push(port.clone());
+    }
     for port in exposed.iter_mut().filter(|p| !p.contains('/')) {
         port.push_str("/tcp");
     }
@@ -175,7 +183,7 @@ fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Vec<String> 
     }
     exposed.sort_unstable();
     exposed.dedup();
-    exposed
+    Ok(exposed)
 }
 
 /// The mounts of the request, and the image's VOLUMEs that none of them covers.

@@ -4,7 +4,10 @@ pub mod finish;
 
 mod create;
 mod end;
+mod etc_files;
 mod exec;
+mod network;
+mod network_options;
 mod repair;
 mod start;
 
@@ -17,7 +20,7 @@ use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
 use crate::logs;
 use crate::record::{Container, State};
-use crate::request::{ContainerRequest, ExecRequest};
+use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
 use crate::store;
 
 /// Where state lives. Built once by the front end.
@@ -278,6 +281,42 @@ impl Engine {
         netmgr::change(&self.settings.network, &mut self.conn, |edit| {
             Ok(edit.remove_network(name)?)
         })
+    }
+
+    /// `network connect`: a running container is on the network when this returns, a stopped one from its next start on.
+    pub fn connect_network(
+        &mut self,
+        container: &str,
+        connection: &NetworkConnection,
+    ) -> Result<(), Error> {
+        network::connect(self, container, connection)
+    }
+
+    /// `network disconnect`, likewise.
+    pub fn disconnect_network(
+        &mut self,
+        container: &str,
+        network: &str,
+        force: bool,
+    ) -> Result<(), Error> {
+        network::disconnect(self, container, network, force)
+    }
+
+    /// `network prune`: removes the user networks without running containers that `wanted` names, and returns them.
+    pub fn prune_networks(
+        &mut self,
+        wanted: impl Fn(&netmgr::Network) -> bool,
+    ) -> Result<Vec<netmgr::Network>, Error> {
+        network::prune(self, wanted)
+    }
+
+    /// `network reload`: compares the kernel with what should be there and mends every difference. All networks share
+    /// their rules, so a name only has to be one.
+    pub fn reload_networks(&mut self, name: Option<&str>) -> Result<(), Error> {
+        if let Some(name) = name {
+            self.find_network(name)?;
+        }
+        self.system_reload()
     }
 
     /// The network of this name, ID or unique prefix of an ID, and who is attached to it.

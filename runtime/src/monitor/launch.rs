@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -173,11 +173,7 @@ fn launch_descriptors(
         .iter()
         .map(|f| (f.protocol, f.target))
         .collect();
-    let text = rustix::fs::memfd_create("launch", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = File::from(text);
-    file.write_all(&serde_json::to_vec(launch)?)?;
-    file.rewind()?;
-    let mut fds = VecDeque::from([OwnedFd::from(file)]);
+    let mut fds = VecDeque::from([wire::in_memory("launch", launch)?]);
     fds.extend(descriptors.netns);
     fds.extend(descriptors.client);
     fds.extend(descriptors.forwards.into_iter().map(|f| f.listener));
@@ -187,12 +183,7 @@ fn launch_descriptors(
 impl Handle {
     fn send_launch(&self, fds: &VecDeque<OwnedFd>) -> io::Result<()> {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-        let mut chunks = borrowed.chunks(wire::FDS_PER_MESSAGE).peekable();
-        while let Some(chunk) = chunks.next() {
-            let last = [u8::from(chunks.peek().is_none())];
-            wire::send_with_fds(self.control(), Kind::Launch, &last, chunk)?;
-        }
-        Ok(())
+        wire::send_all_fds(self.control(), Kind::Launch, &borrowed)
     }
 
     fn control(&self) -> BorrowedFd<'_> {

@@ -7,9 +7,11 @@
 mod container;
 pub mod exec;
 mod launch;
+mod networks;
 mod relay;
 mod streams;
 
+pub use networks::tell_of_networks;
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
 
 use std::os::fd::{AsFd, OwnedFd};

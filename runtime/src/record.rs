@@ -45,14 +45,17 @@ impl Container {
             .map(|(port, protocol)| (protocol, port))
             .collect();
         rest.sort_unstable();
-        ports.extend(rest.into_iter().map(|(protocol, container_port)| PortRequest {
-            protocol,
-            host_ip: None,
-            host_port: None,
-            host_port_last: None,
-            container_port,
-            count: 1,
-        }));
+        ports.extend(
+            rest.into_iter()
+                .map(|(protocol, container_port)| PortRequest {
+                    protocol,
+                    host_ip: self.request.publish_at,
+                    host_port: None,
+                    host_port_last: None,
+                    container_port,
+                    count: 1,
+                }),
+        );
         ports
     }
 }
@@ -157,7 +160,9 @@ mod tests {
                 ..ContainerRequest::default()
             },
             resolved: Resolved {
-                exposed_ports: ["80/tcp", "81/tcp", "81/udp", "9"].map(str::to_owned).into(),
+                exposed_ports: ["80/tcp", "81/tcp", "81/udp", "9"]
+                    .map(str::to_owned)
+                    .into(),
                 ..Resolved::default()
             },
             image_id: String::new(),
@@ -173,10 +178,7 @@ mod tests {
             .collect();
         assert_eq!(
             added,
-            [
-                (Protocol::Tcp, None, 9, 1),
-                (Protocol::Udp, None, 81, 1)
-            ]
+            [(Protocol::Tcp, None, 9, 1), (Protocol::Udp, None, 81, 1)]
         );
     }
 }

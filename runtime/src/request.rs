@@ -1,6 +1,6 @@
 //! What a front end asks for: plain data, validated where it is used.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use netmgr::PortRequest;
@@ -39,6 +39,9 @@ pub struct ContainerRequest {
     /// `-P`: every exposed port gets a free port of the host.
     #[serde(default)]
     pub publish_all: bool,
+    /// Where `-P` publishes; `None`: at every address of the host.
+    #[serde(default)]
+    pub publish_at: Option<IpAddr>,
     /// `--expose`: `80/tcp`, beside the image's own.
     #[serde(default)]
     pub expose: Vec<String>,

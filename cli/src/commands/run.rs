@@ -27,7 +27,7 @@ pub struct Run {
 }
 
 pub fn run(context: &Context, options: Run) -> Answer {
-    let mut request = options.container.request()?;
+    let mut request = options.container.request(context.config.ip)?;
     let policy = options.container.pull_policy()?;
     request.tty_size = streams::terminal_size(request.tty);
     if !options.detach {
@@ -63,11 +63,13 @@ pub fn warn_of_ports_without_effect(request: &mut ContainerRequest) {
     let mode = match request.network {
         NetworkMode::Host => "host",
         NetworkMode::None => "none",
-        NetworkMode::Bridge | NetworkMode::Named(_) => return,
+        // The engine refuses them for another container's network.
+        NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Container(_) => return,
     };
-    if !request.ports.is_empty() {
+    if !request.ports.is_empty() || request.publish_all {
         eprintln!("WARNING: Published ports are discarded when using {mode} network mode");
         request.ports.clear();
+        request.publish_all = false;
     }
 }
 

@@ -161,10 +161,7 @@ fn merge_labels(
     labels.into_iter().collect()
 }
 
-fn exposed(
-    mut exposed: Vec<String>,
-    request: &ContainerRequest,
-) -> Result<Vec<String>, Error> {
+fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Result<Vec<String>, Error> {
     for port in &request.expose {
         record::parse_port(port).ok_or_else(|| Error::ExposedPort(port.clone()))?;
         exposed.push(port.clone());

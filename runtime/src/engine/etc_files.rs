@@ -47,10 +47,7 @@ pub(super) fn write(
         true => bundle::Resolver::SameAsHost,
         false => resolver(attached),
     };
-    fs::write(
-        storage.join(RESOLV_CONF),
-        resolv_conf(container, resolver)?,
-    )
+    fs::write(storage.join(RESOLV_CONF), resolv_conf(container, resolver)?)
 }
 
 /// The files of a container that joins another one: the same files, by a second name. They outlive the other's removal.
@@ -106,16 +103,18 @@ fn edit(path: &Path, change: impl FnOnce(String) -> String) -> io::Result<()> {
 }
 
 fn addresses(attached: &[(Network, Endpoint)]) -> Vec<IpAddr> {
-    let both = |(_, endpoint): &(Network, Endpoint)| {
-        Family::ALL.map(|family| endpoint.address_of(family))
-    };
+    let both =
+        |(_, endpoint): &(Network, Endpoint)| Family::ALL.map(|family| endpoint.address_of(family));
     attached.iter().flat_map(both).flatten().collect()
 }
 
 /// Of the network that has the default route.
 fn gateway(container: &Container, attached: &[(Network, Endpoint)]) -> Option<Ipv4Addr> {
     let model = Model {
-        networks: attached.iter().map(|(network, _)| network.clone()).collect(),
+        networks: attached
+            .iter()
+            .map(|(network, _)| network.clone())
+            .collect(),
         endpoints: attached.iter().map(|(_, end)| end.clone()).collect(),
         ..Model::default()
     };

@@ -170,11 +170,7 @@ pub(super) fn connect(engine: &mut Engine, name: &str, wish: &Connection) -> Res
     Ok(())
 }
 
-fn connect_one(
-    edit: &mut Edit<'_>,
-    stored: Stored,
-    wish: &Connection,
-) -> Result<Changed, Error> {
+fn connect_one(edit: &mut Edit<'_>, stored: Stored, wish: &Connection) -> Result<Changed, Error> {
     let mut container = stored.container;
     edit.default_network()?;
     let mut wish = wish.clone();
@@ -250,11 +246,7 @@ pub(super) fn disconnect(
     Ok(())
 }
 
-fn disconnect_one(
-    edit: &mut Edit<'_>,
-    stored: Stored,
-    network: &str,
-) -> Result<Changed, Error> {
+fn disconnect_one(edit: &mut Edit<'_>, stored: Stored, network: &str) -> Result<Changed, Error> {
     let mut container = stored.container;
     if container.request.network == NetworkMode::Host {
         return Err(Error::HostNetwork);

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use netmgr::proxy::Forward;
-use netmgr::{PortRequest, VethRemoval};
+use netmgr::proxy::{Forward, Targets};
+use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish};
 use crate::error::Error;
@@ -64,7 +64,7 @@ impl Engine {
             if let (true, Some(init)) = (started, stored.init.filter(|init| init.is_alive()))
                 && !stored.container.request.tty
             {
-                let forwards = held_again(edit.transaction(), id)?;
+                let forwards = held_again(edit.transaction(), id, settings.network.firewall)?;
                 let launch = Launch::new(
                     &settings,
                     stored.container.clone(),
@@ -158,24 +158,17 @@ fn names_in(directory: &Path) -> Vec<String> {
 }
 
 /// Listens again on the ports of a container whose monitor, with its sockets, has gone.
-fn held_again(conn: &rusqlite::Connection, id: &str) -> Result<Vec<Forward>, Error> {
+fn held_again(
+    conn: &rusqlite::Connection,
+    id: &str,
+    firewall: Firewall,
+) -> Result<Vec<Forward>, Error> {
     let mut forwards = Vec::new();
     for endpoint in netmgr::store::endpoints_of(conn, id)? {
+        let targets = Targets::of(&endpoint);
         for map in &endpoint.ports {
-            let request = PortRequest {
-                host_port_last: None,
-                protocol: map.protocol,
-                host_ip: map.host_ip,
-                host_port: Some(map.host_port),
-                container_port: map.container_port,
-                count: map.count,
-            };
-            let (_, held) = netmgr::ports::hold(&request).map_err(netmgr::Error::from)?;
-            forwards.extend(held.into_iter().map(|held| Forward {
-                protocol: held.protocol,
-                target: (endpoint.address, held.container_port).into(),
-                listener: held.socket,
-            }));
+            let held = netmgr::ports::hold_again(map, firewall != Firewall::None)?;
+            forwards.extend(held.into_iter().map(|held| held.forward(targets)));
         }
     }
     Ok(forwards)

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netmgr::{Endpoint, Netns, Network};
 use netmgr::proxy::Forward;
+use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
 use super::{Engine, StartMode, end, etc_files, finish, network};
@@ -215,7 +215,11 @@ impl Place {
         }
     }
 
-    fn attach(&self, edit: &mut netmgr::Edit<'_>, container: &Container) -> Result<Attached, Error> {
+    fn attach(
+        &self,
+        edit: &mut netmgr::Edit<'_>,
+        container: &Container,
+    ) -> Result<Attached, Error> {
         let Place::Own(netns) = self else {
             return Ok((Vec::new(), Vec::new()));
         };

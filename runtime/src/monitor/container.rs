@@ -1,14 +1,15 @@
 //! The life of one container, from its mounts to the last trace of it.
 
-use std::io;
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::rc::Rc;
 
-use netmgr::proxy::{self, Forward};
+use netmgr::proxy::Forward;
 use nix::sched::CloneFlags;
 
 use super::launch::{self, Descriptors, Launch};
+use super::networks::Publishing;
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
@@ -24,9 +25,6 @@ use crate::store::End;
 use crate::user;
 use crate::volume;
 use crate::wire::{self, Kind};
-
-/// The small stack of the proxy's thread: it keeps its buffers on the heap, and only while they are used.
-const PROXY_STACK: usize = 128 * 1024;
 
 /// The monitor of a container that is to be created.
 pub(super) fn run_new(
@@ -294,7 +292,9 @@ fn watch(
         Ok(listener) => relay.listener = Some(listener),
         Err(e) => eprintln!("cannot listen for clients: {e}"),
     }
-    let proxy = start_proxy(forwards);
+    let publishing = Rc::new(RefCell::new(Publishing::start(forwards)));
+    let follower = Rc::clone(&publishing);
+    relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
     let code = match open(init, waiter) {
         Some(ended) => {
             if let Err(e) = relay.run(&ended) {
@@ -308,30 +308,15 @@ fn watch(
         code,
         ..End::default()
     };
-    if let Some((thread, stop)) = proxy {
-        drop(stop);
-        let _ = thread.join();
-    }
+    // Who would change the networks now, has no container left to change.
+    relay.follower = None;
+    publishing.take().stop();
     drop(netns);
     // Should this be killed from here on, repair finds the exit code.
     let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());
     clean_up(&launch, Some(&end));
     relay.say_goodbye(end.code);
     0
-}
-
-fn start_proxy(forwards: Vec<Forward>) -> Option<(JoinHandle<()>, OwnedFd)> {
-    if forwards.is_empty() {
-        return None;
-    }
-    let (stop, stopper) = io::pipe().ok()?;
-    let thread = std::thread::Builder::new()
-        .name("proxy".into())
-        .stack_size(PROXY_STACK)
-        .spawn(move || proxy::serve(forwards, stop.into()))
-        .inspect_err(|e| eprintln!("cannot start the loopback proxy: {e}"))
-        .ok()?;
-    Some((thread, stopper.into()))
 }
 
 /// Cgroups and directories always; with an end, the network and the record too.

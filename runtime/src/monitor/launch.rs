@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use netmgr::Protocol;
-use netmgr::proxy::Forward;
+use netmgr::proxy::{Forward, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Launch {
     /// Which descriptors follow, in this order: network namespace, client, listeners.
     pub has_netns: bool,
     pub has_client: bool,
-    pub forwards: Vec<(Protocol, SocketAddr)>,
+    pub forwards: Vec<(Protocol, SocketAddr, Option<Run>)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ fn launch_descriptors(
     launch.forwards = descriptors
         .forwards
         .iter()
-        .map(|f| (f.protocol, f.target))
+        .map(|f| (f.protocol, f.target, f.run))
         .collect();
     let mut fds = VecDeque::from([wire::in_memory("launch", launch)?]);
     fds.extend(descriptors.netns);
@@ -333,12 +333,13 @@ pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(Launch, Descripto
     let forwards = launch
         .forwards
         .iter()
-        .map(|(protocol, target)| {
+        .map(|(protocol, target, run)| {
             let listener = fds.pop_front().ok_or_else(missing)?;
             Ok(Forward {
                 protocol: *protocol,
                 listener,
                 target: *target,
+                run: *run,
             })
         })
         .collect::<io::Result<Vec<_>>>()?;

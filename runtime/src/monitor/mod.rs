@@ -11,8 +11,8 @@ mod networks;
 mod relay;
 mod streams;
 
-pub use networks::tell_of_networks;
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
+pub use networks::tell_of_networks;
 
 use std::os::fd::{AsFd, OwnedFd};
 

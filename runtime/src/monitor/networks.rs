@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use netmgr::proxy::{self, Forward};
+use netmgr::proxy::{Control, Forward, Proxy, Run, Targets};
 use netmgr::{Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ const STACK: usize = 128 * 1024;
 struct News {
     endpoints: Vec<Endpoint>,
     /// Of the descriptors that follow.
-    forwards: Vec<(Protocol, SocketAddr)>,
+    forwards: Vec<(Protocol, SocketAddr, Option<Run>)>,
 }
 
 /// Tells the monitor that listens on `socket` of its container's endpoints, and hands it the listeners of ports that are
@@ -35,7 +35,10 @@ pub fn tell_of_networks(
 ) -> io::Result<()> {
     let news = News {
         endpoints,
-        forwards: forwards.iter().map(|f| (f.protocol, f.target)).collect(),
+        forwards: forwards
+            .iter()
+            .map(|f| (f.protocol, f.target, f.run))
+            .collect(),
     };
     let text = wire::in_memory("networks", &news)?;
     let mut fds: Vec<BorrowedFd<'_>> = vec![text.as_fd()];
@@ -47,6 +50,71 @@ pub fn tell_of_networks(
             Some(message) if message.kind == Kind::Networks => return Ok(()),
             Some(_) => {}
             None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        }
+    }
+}
+
+/// The proxy of a container's published ports, on a thread of its own from the first port on.
+#[derive(Debug, Default)]
+pub(super) struct Publishing {
+    proxy: Option<(JoinHandle<()>, Control)>,
+}
+
+impl Publishing {
+    /// What cannot be served is said in the log: the container runs all the same.
+    pub(super) fn start(forwards: Vec<Forward>) -> Publishing {
+        let mut publishing = Publishing::default();
+        if let Err(e) = publishing.add(forwards) {
+            eprintln!("cannot start the loopback proxy: {e}");
+        }
+        publishing
+    }
+
+    fn add(&mut self, forwards: Vec<Forward>) -> io::Result<()> {
+        if forwards.is_empty() {
+            return Ok(());
+        }
+        if let Some((_, control)) = &self.proxy {
+            control.add(forwards);
+            return Ok(());
+        }
+        let (proxy, control) = Proxy::new(forwards)?;
+        let thread = std::thread::Builder::new()
+            .name("proxy".into())
+            .stack_size(STACK)
+            .spawn(move || proxy.serve())?;
+        self.proxy = Some((thread, control));
+        Ok(())
+    }
+
+    /// What a message of [`tell_of_networks`] says.
+    pub(super) fn follow(&mut self, handed: Vec<OwnedFd>) -> io::Result<()> {
+        let mut fds = VecDeque::from(handed);
+        let missing = || io::Error::other("a descriptor of the message is missing");
+        let news: News = serde_json::from_reader(File::from(fds.pop_front().ok_or_else(missing)?))?;
+        let forwards = news.forwards.into_iter().map(|(protocol, target, run)| {
+            Ok(Forward {
+                protocol,
+                target,
+                run,
+                listener: fds.pop_front().ok_or_else(missing)?,
+            })
+        });
+        let forwards = forwards.collect::<io::Result<Vec<_>>>()?;
+        if let Some((_, control)) = &self.proxy {
+            // One endpoint publishes all of a container's ports, or none does: then they are let go.
+            match news.endpoints.iter().find(|e| !e.ports.is_empty()) {
+                Some(endpoint) => control.replace_targets(Targets::of(endpoint)),
+                None => control.remove_all(),
+            }
+        }
+        self.add(forwards)
+    }
+
+    pub(super) fn stop(self) {
+        if let Some((thread, control)) = self.proxy {
+            control.stop();
+            let _ = thread.join();
         }
     }
 }

@@ -3,19 +3,22 @@
 //! Writes to the tables and holds host ports; the kernel's links and rules follow afterwards, from the difference.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use rusqlite::Transaction;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::change::{AttachRequest, Attachment, Netns, NetworkRequest, Settings, VethRemoval};
+use crate::change::{
+    AttachRequest, Attachment, Firewall, Netns, NetworkRequest, Settings, VethRemoval,
+};
 use crate::error::Error;
 use crate::model::{
     self, Endpoint, Network, OPTION_BRIDGE, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU, PortMap,
     PortRequest,
 };
-use crate::proxy::Forward;
+use crate::ports::Holding;
+use crate::proxy::{Forward, Targets};
 use crate::{ipam, kernel, plan, ports, store};
 
 /// Networks that Docker has from the start. We keep only the first in the tables; the others have no bridge.
@@ -225,7 +228,13 @@ impl<'a> Edit<'a> {
                     id: network.id.clone(),
                 }
             })?;
-        let (maps, forwards) = self.hold_ports(&request.ports, address)?;
+        let (maps, forwards) = self.hold_ports(
+            &request.ports,
+            Targets {
+                v4: address,
+                v6: None,
+            },
+        )?;
         let id = random_id();
         let endpoint = Endpoint {
             host_interface: plan::host_interface(&id),
@@ -261,43 +270,29 @@ impl<'a> Edit<'a> {
         Ok(name.unwrap_or_default())
     }
 
-    /// The tables are asked first: a socket alone does not know that a port is published when its holder was killed.
     fn hold_ports(
         &self,
         requests: &[PortRequest],
-        target: Ipv4Addr,
+        targets: Targets,
     ) -> Result<(Vec<PortMap>, Vec<Forward>), Error> {
         let mut maps: Vec<PortMap> = Vec::new();
         let mut forwards = Vec::new();
         for request in requests {
             check_range(request)?;
-            if let Some(host_port) = request.host_port {
-                self.refuse_allocated(&port_map(request, host_port), &maps)?;
-            }
-            let (map, held) = ports::hold(request)?;
-            self.refuse_allocated(&map, &maps)?;
+            let (map, held) = ports::hold(
+                request,
+                Holding {
+                    redirects: self.settings.firewall != Firewall::None,
+                    allocated: &|map| match store::clash(map, &maps) {
+                        Some(port) => Ok(Some(port)),
+                        None => store::allocated_port(self.tx, map),
+                    },
+                },
+            )?;
             maps.push(map);
-            forwards.extend(held.into_iter().map(|held| Forward {
-                protocol: held.protocol,
-                listener: held.socket,
-                target: SocketAddr::new(target.into(), held.container_port),
-            }));
+            forwards.extend(held.into_iter().map(|held| held.forward(targets)));
         }
         Ok((maps, forwards))
-    }
-
-    fn refuse_allocated(&self, map: &PortMap, earlier: &[PortMap]) -> Result<(), Error> {
-        let taken = match store::clash(map, earlier) {
-            Some(port) => Some(port),
-            None => store::allocated_port(self.tx, map)?,
-        };
-        match taken {
-            None => Ok(()),
-            Some(port) => Err(Error::PortAllocated {
-                ip: map.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                port,
-            }),
-        }
     }
 
     /// Takes all endpoints of a container out of the model. A container without endpoints is no error.
@@ -317,24 +312,17 @@ fn check_range(request: &PortRequest) -> Result<(), Error> {
         let end = u32::from(first) + u32::from(request.count);
         first > 0 && request.count > 0 && end <= 65536
     };
-    let firsts = [Some(request.container_port), request.host_port];
+    let firsts = [
+        Some(request.container_port),
+        request.host_port,
+        request.host_port_last,
+    ];
     match firsts.into_iter().flatten().find(|first| !fits(*first)) {
         None => Ok(()),
         Some(first) => Err(Error::PortRange {
             first,
             count: request.count,
         }),
-    }
-}
-
-fn port_map(request: &PortRequest, host_port: u16) -> PortMap {
-    PortMap {
-        protocol: request.protocol,
-        host_ip: request.host_ip,
-        host_port,
-        container_port: request.container_port,
-        count: request.count,
-        listener: None,
     }
 }
 

@@ -5,10 +5,10 @@ mod kernel_support;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
-use kernel_support::on_a_host;
-use netmgr::kernel::Error;
-use netmgr::ports::{Held, hold};
-use netmgr::{ErrorKind, PortRequest, Protocol};
+use kernel_support::{HOLDING, hold, on_a_host};
+use netmgr::kernel;
+use netmgr::ports::{self, Held, Holding};
+use netmgr::{Error, ErrorKind, PortRequest, Protocol};
 
 fn request(protocol: Protocol, host_port: Option<u16>) -> PortRequest {
     PortRequest {
@@ -90,7 +90,10 @@ fn port_of_another_program_is_refused_and_nothing_stays_held() {
         };
         let error = hold(&range).unwrap_err();
         assert!(
-            matches!(error, Error::PortTaken { port: 8081, .. }),
+            matches!(
+                error,
+                Error::Kernel(kernel::Error::PortTaken { port: 8081, .. })
+            ),
             "{error}"
         );
         TcpListener::bind("0.0.0.0:8080").unwrap();
@@ -185,7 +188,10 @@ fn has_time_wait() -> bool {
 fn foreign_address_and_impossible_range_are_invalid() {
     on_a_host(|| {
         let error = hold(&on("192.0.2.77", request(Protocol::Tcp, Some(80)))).unwrap_err();
-        assert!(matches!(error, Error::AddressNotOnHost { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Kernel(kernel::Error::AddressNotOnHost { .. })),
+            "{error}"
+        );
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let beyond = PortRequest {
             count: 10,
@@ -204,5 +210,71 @@ fn sctp_ports_conflict_where_the_kernel_knows_sctp() {
             let error = hold(&request(Protocol::Sctp, Some(8080))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict);
         }
+    });
+}
+
+fn one_of(first: u16, last: u16) -> PortRequest {
+    PortRequest {
+        host_port_last: Some(last),
+        ..request(Protocol::Tcp, Some(first))
+    }
+}
+
+#[test]
+fn several_share_a_range_one_after_the_other() {
+    on_a_host(|| {
+        // Of other programs: the first port for IPv4, the third for IPv6 only.
+        let _v4 = TcpListener::bind("127.0.0.1:8000").unwrap();
+        let _v6 = TcpListener::bind("[::1]:8002").unwrap();
+        let range = one_of(8000, 8004);
+        let holders: Vec<_> = (0..3).map(|_| hold(&range).unwrap()).collect();
+        let chosen: Vec<u16> = holders.iter().map(|(map, _)| map.host_port).collect();
+        assert_eq!(chosen, [8001, 8003, 8004]);
+        let error = hold(&range).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Bind for 0.0.0.0:8000-8004 failed: all ports are allocated"
+        );
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        // What is taken for IPv6 only is free for an address of IPv4.
+        let (map, _held) = hold(&on("127.0.0.1", range)).unwrap();
+        assert_eq!(map.host_port, 8002);
+        let error = hold(&on("127.0.0.1", range)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Bind for 127.0.0.1:8000-8004 failed: all ports are allocated"
+        );
+        drop(holders);
+        assert_eq!(hold(&range).unwrap().0.host_port, 8001);
+    });
+}
+
+#[test]
+fn ports_that_only_the_tables_know_are_not_taken() {
+    on_a_host(|| {
+        let holding = Holding {
+            allocated: &|map| {
+                Ok((8000..8003)
+                    .contains(&map.host_port)
+                    .then_some(map.host_port))
+            },
+            ..HOLDING
+        };
+        let (map, _held) = ports::hold(&one_of(8000, 8004), holding).unwrap();
+        assert_eq!(map.host_port, 8003);
+        let error = ports::hold(&request(Protocol::Tcp, Some(8001)), holding).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Bind for 0.0.0.0:8001 failed: port is already allocated"
+        );
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "8000 8003").unwrap();
+        let error = ports::hold(&request(Protocol::Tcp, None), holding).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+        let broken = Holding {
+            allocated: &|_| Err(Error::PoolExhausted),
+            ..HOLDING
+        };
+        let error = ports::hold(&one_of(8000, 8004), broken).unwrap_err();
+        assert!(matches!(error, Error::PoolExhausted), "{error}");
     });
 }

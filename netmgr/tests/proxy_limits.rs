@@ -2,14 +2,13 @@
 
 mod kernel_support;
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_support::on_a_host;
-use netmgr::ports::hold;
-use netmgr::proxy::{Forward, serve};
+use kernel_support::{hold, on_a_host};
+use netmgr::proxy::{Forward, Proxy};
 use netmgr::{PortRequest, Protocol};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -36,11 +35,12 @@ fn out_of_descriptors_it_rests_and_serves_again_later() {
             protocol: Protocol::Tcp,
             listener: held.socket,
             target: address,
+            run: None,
         });
         let forwards: Vec<Forward> = forwards.collect();
-        let (stop, stopper) = io::pipe().unwrap();
+        let (proxy, control) = Proxy::new(forwards).unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| serve(forwards, stop.into()));
+            scope.spawn(|| proxy.serve());
             // More than it can accept; each takes two of its descriptors.
             let clients: Vec<TcpStream> = (0..40)
                 .map(|_| TcpStream::connect("127.0.0.1:8080").unwrap())
@@ -80,7 +80,7 @@ fn out_of_descriptors_it_rests_and_serves_again_later() {
                 client.read(&mut [0; 1]).is_ok_and(|length| length == 1)
             });
             assert!(served, "never served again");
-            drop(stopper);
+            control.stop();
         });
     });
 }

@@ -10,9 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_support::on_a_host;
-use netmgr::ports::hold;
-use netmgr::proxy::{Forward, serve};
+use kernel_support::{hold, on_a_host};
+use netmgr::proxy::{Forward, Proxy};
 use netmgr::{PortRequest, Protocol};
 use rustix::thread::Pid;
 
@@ -40,21 +39,22 @@ fn published_by(protocol: Protocol, target: SocketAddr, test: impl FnOnce(Pid)) 
             protocol,
             listener: held.socket,
             target,
+            run: None,
         })
         .collect();
-    let (stop, stopper) = io::pipe().unwrap();
+    let (proxy, control) = Proxy::new(forwards).unwrap();
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         let serving = thread::Builder::new()
             .stack_size(64 << 10)
             .spawn_scoped(scope, move || {
                 tell.send(rustix::thread::gettid()).unwrap();
-                serve(forwards, stop.into());
+                proxy.serve();
             })
             .unwrap();
         test(told.recv().unwrap());
         assert!(!serving.is_finished(), "the proxy gave up");
-        drop(stopper);
+        control.stop();
     });
 }
 

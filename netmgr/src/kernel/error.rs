@@ -60,6 +60,9 @@ pub enum Error {
         source: io::Error,
     },
 
+    #[error("cannot list the sockets in {}", path.display())]
+    ListSockets { path: PathBuf, source: io::Error },
+
     #[error("cannot read {}", path.display())]
     ReadSysctl { path: PathBuf, source: io::Error },
     #[error("cannot set {} to {value}", path.display())]
@@ -104,6 +107,13 @@ pub enum Error {
     PortBeyondRange { first: u16, count: u16 },
     #[error("no run of {count} free {protocol} ports on this host")]
     NoFreePorts { protocol: &'static str, count: u16 },
+    /// The last four words are Docker's.
+    #[error("Bind for {ip}:{first}-{last} failed: all ports are allocated")]
+    AllPortsTaken { ip: IpAddr, first: u16, last: u16 },
+    #[error(
+        "cannot publish {count} ports without a firewall: each needs a socket, and the limit of open files leaves room for {most}. Publish fewer ports, or use a firewall, which needs one socket for all"
+    )]
+    RunTooLong { count: u16, most: u64 },
 
     /// `cause` failed, and then so did part of taking back what had been done before it.
     #[error(
@@ -124,9 +134,9 @@ impl Error {
     /// What sort of failure it is, for the exit code.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::PortTaken { .. } => ErrorKind::Conflict,
+            Error::PortTaken { .. } | Error::AllPortsTaken { .. } => ErrorKind::Conflict,
             Error::AddressNotOnHost { .. } | Error::PortBeyondRange { .. } => ErrorKind::Invalid,
-            Error::NoFreePorts { .. } => ErrorKind::Exhausted,
+            Error::NoFreePorts { .. } | Error::RunTooLong { .. } => ErrorKind::Exhausted,
             Error::RollBack { cause, .. } => cause.kind(),
             Error::CreateBridge { source, .. }
             | Error::CreateVeth { source, .. }

@@ -8,6 +8,7 @@ pub mod error;
 pub mod host;
 pub mod links;
 pub mod netns;
+pub mod sockets;
 
 pub(crate) mod bridge;
 pub(crate) mod netlink;

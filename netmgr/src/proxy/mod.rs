@@ -3,33 +3,29 @@
 //! Runs on one thread of a container's monitor and serves all of its ports. It has no queue of its own: what cannot be
 //! sent yet stays in the kernel's socket buffers, which is also what slows a fast sender down.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::model::Protocol;
 
+mod control;
+mod forward;
 mod poller;
 mod slab;
-mod tcp;
+mod stream;
 mod udp;
 
+pub use control::Control;
+pub use forward::{Forward, Run, Targets};
+
+use control::{Order, Orders};
 use poller::{Events, Poller, Source};
 use slab::Slab;
-use tcp::Relay;
+use stream::Relay;
 use udp::Flows;
-
-/// A bound (and, for TCP, listening) socket on the host and where its traffic goes.
-#[derive(Debug)]
-pub struct Forward {
-    pub protocol: Protocol,
-    pub listener: OwnedFd,
-    pub target: SocketAddr,
-}
 
 /// The largest UDP datagram fits.
 const SCRATCH: usize = 64 << 10;
@@ -58,29 +54,9 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `stop` becomes readable or its other end is closed. Never returns early: a failing connection is
-/// dropped and the others go on.
-///
-/// SCTP is not relayed; its sockets are kept open, which keeps their ports.
-pub fn serve(forwards: Vec<Forward>, stop: OwnedFd) {
-    serve_within(forwards, stop, Limits::default());
-}
-
-fn serve_within(forwards: Vec<Forward>, stop: OwnedFd, limits: Limits) {
-    let poller = loop {
-        match Poller::new(&stop) {
-            Ok(poller) => break poller,
-            // Out of descriptors or memory: later there may be some.
-            Err(error) => tracing::warn!(%error, "loopback proxy cannot start yet"),
-        }
-        if stopped_within(&stop, Duration::from_secs(1)) {
-            return;
-        }
-    };
-    Proxy::new(poller, forwards, limits).run(&stop);
-}
-
-struct Proxy {
+/// A proxy that is ready to serve. Its sockets are open from the start.
+pub struct Proxy {
+    orders: Orders,
     poller: Poller,
     forwards: Vec<Forward>,
     relays: Slab<Relay>,
@@ -92,25 +68,28 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn new(poller: Poller, forwards: Vec<Forward>, limits: Limits) -> Proxy {
+    /// Without forwards it has nothing to do until [`Control::add`] brings some.
+    pub fn new(forwards: Vec<Forward>) -> io::Result<(Proxy, Control)> {
+        Proxy::within(forwards, Limits::default())
+    }
+
+    fn within(forwards: Vec<Forward>, limits: Limits) -> io::Result<(Proxy, Control)> {
+        let (control, orders) = control::channel()?;
         let mut proxy = Proxy {
-            poller,
-            forwards,
+            poller: Poller::new(&orders)?,
+            orders,
+            forwards: Vec::new(),
             relays: Slab::new(),
             flows: Flows::new(limits),
             scratch: Vec::new(),
             resume_at: None,
         };
-        for forward in &proxy.forwards {
-            if let Err(error) = prepare(forward) {
-                tracing::warn!(%error, target = %forward.target, "published port is not relayed");
-            }
-        }
-        proxy.resume();
-        proxy
+        proxy.add(forwards);
+        Ok((proxy, control))
     }
 
-    fn run(&mut self, stop: &OwnedFd) {
+    /// Serves until its [`Control`] is dropped. Never returns early: a failing connection is dropped and the others go on.
+    pub fn serve(mut self) {
         let mut events = Events::new();
         loop {
             match self.poller.wait(&mut events, self.timeout()) {
@@ -118,18 +97,77 @@ impl Proxy {
                 // No such error is known; were there one, it must not make this loop spin.
                 Err(error) => {
                     tracing::warn!(%error, "loopback proxy cannot wait");
-                    if stopped_within(stop, BREATHER) {
+                    std::thread::sleep(BREATHER);
+                    if self.obey().is_break() {
                         return;
                     }
                 }
             }
             for (source, flags) in events.drain() {
-                if source == Source::Stop {
-                    return;
+                if source == Source::Orders {
+                    if self.obey().is_break() {
+                        return;
+                    }
+                } else {
+                    self.handle(source, flags);
                 }
-                self.handle(source, flags);
             }
             self.tidy();
+        }
+    }
+
+    fn obey(&mut self) -> std::ops::ControlFlow<()> {
+        self.orders.drain();
+        while let Some((order, done)) = self.orders.next() {
+            match order {
+                Order::Add(forwards) => self.add(forwards),
+                Order::ReplaceTargets(targets) => self.replace_targets(targets),
+                Order::RemoveAll => {
+                    self.relays.clear();
+                    self.flows.clear();
+                    // Closing a socket takes it from the poller.
+                    self.forwards.clear();
+                }
+                Order::Stop => return std::ops::ControlFlow::Break(()),
+            }
+            // Who gave the order may have gone.
+            let _ = done.send(());
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn add(&mut self, forwards: Vec<Forward>) {
+        let first = self.forwards.len();
+        for forward in &forwards {
+            if let Err(error) = prepare(forward) {
+                tracing::warn!(%error, target = %forward.target, "published port is not relayed");
+            }
+        }
+        self.forwards.extend(forwards);
+        // Of a proxy that rests none is polled.
+        if self.resume_at.is_none() {
+            self.listen_from(first);
+        }
+    }
+
+    fn replace_targets(&mut self, targets: Targets) {
+        let mut changes = false;
+        for forward in &mut self.forwards {
+            changes |= forward.replace_target(targets);
+        }
+        if !changes {
+            return;
+        }
+        // The next datagram of each client makes a flow to the new target.
+        self.flows.clear();
+        for key in self.relays.keys() {
+            let moved = self
+                .relays
+                .get_mut(key)
+                .is_some_and(|relay| relay.replace_target(&self.poller, key, targets));
+            if !moved {
+                self.relays.remove(key);
+            }
         }
     }
 
@@ -138,11 +176,11 @@ impl Proxy {
             self.scratch = vec![0; SCRATCH];
         }
         match source {
-            Source::Stop => {}
+            Source::Orders => {}
             Source::Listener(index) => {
                 let index = index as usize;
                 match self.forwards.get(index).map(|forward| forward.protocol) {
-                    Some(Protocol::Tcp) => self.accept(index),
+                    Some(Protocol::Tcp | Protocol::Sctp) => self.accept(index),
                     Some(Protocol::Udp) => {
                         let forward = &self.forwards[index];
                         let taken = self.flows.take_questions(
@@ -155,7 +193,7 @@ impl Proxy {
                             self.pause();
                         }
                     }
-                    Some(Protocol::Sctp) | None => {}
+                    None => {}
                 }
             }
             Source::Relay(key, end) => {
@@ -175,7 +213,7 @@ impl Proxy {
     fn accept(&mut self, index: usize) {
         let forward = &self.forwards[index];
         for _ in 0..ACCEPTS_A_TURN {
-            let client = match tcp::accept(&forward.listener) {
+            let client = match stream::accept(&forward.listener) {
                 Ok(client) => client,
                 Err(Errno::AGAIN) => return,
                 // The client has gone away again (`accept(2)`, error handling).
@@ -185,7 +223,12 @@ impl Proxy {
                     return self.pause();
                 }
             };
-            match Relay::start(client, forward.target) {
+            let Some(target) = forward.target_for(&client) else {
+                // A call of the listener's own port, which nobody has published.
+                stream::reset(&client);
+                continue;
+            };
+            match Relay::start(client, forward.protocol, target) {
                 Ok(relay) => {
                     let key = self.relays.insert(relay);
                     let registered = self
@@ -200,7 +243,7 @@ impl Proxy {
                     return self.pause();
                 }
                 Err(error) => {
-                    tracing::debug!(%error, target = %forward.target, "connection not relayed");
+                    tracing::debug!(%error, %target, "connection not relayed");
                 }
             }
         }
@@ -218,10 +261,11 @@ impl Proxy {
 
     fn resume(&mut self) {
         self.resume_at = None;
-        for (index, forward) in self.forwards.iter().enumerate() {
-            if forward.protocol == Protocol::Sctp {
-                continue;
-            }
+        self.listen_from(0);
+    }
+
+    fn listen_from(&self, first: usize) {
+        for (index, forward) in self.forwards.iter().enumerate().skip(first) {
             let source = Source::Listener(index as u32);
             if let Err(error) = self.poller.watch(&forward.listener, source, EventFlags::IN) {
                 tracing::warn!(%error, target = %forward.target, "published port is not relayed");
@@ -255,15 +299,6 @@ fn prepare(forward: &Forward) -> Result<(), Errno> {
         Protocol::Udp => udp::prepare(&forward.listener),
         Protocol::Tcp | Protocol::Sctp => Ok(()),
     }
-}
-
-fn stopped_within(stop: &OwnedFd, time: Duration) -> bool {
-    let mut polled = [PollFd::new(stop, PollFlags::IN)];
-    let time = Timespec {
-        tv_sec: time.as_secs() as i64,
-        tv_nsec: i64::from(time.subsec_nanos()),
-    };
-    rustix::event::poll(&mut polled, Some(&time)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
 use super::slab::Key;
-use super::tcp::End;
+use super::stream::End;
 
 /// Events read at a time.
 const BATCH: usize = 64;
@@ -17,7 +17,7 @@ const BATCH: usize = 64;
 /// Whom an event is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    Stop,
+    Orders,
     /// By its place among the forwards.
     Listener(u32),
     Relay(Key, End),
@@ -25,7 +25,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    const STOP: u64 = 0;
+    const ORDERS: u64 = 0;
     const LISTENER: u64 = 1;
     const CLIENT: u64 = 2;
     const TARGET: u64 = 3;
@@ -34,7 +34,7 @@ impl Source {
     /// The kind in the highest byte, then a key's generation and index.
     fn encode(self) -> EventData {
         let (kind, rest) = match self {
-            Source::Stop => (Source::STOP, 0),
+            Source::Orders => (Source::ORDERS, 0),
             Source::Listener(index) => (Source::LISTENER, u64::from(index)),
             Source::Relay(key, End::Client) => (Source::CLIENT, key.to_bits()),
             Source::Relay(key, End::Target) => (Source::TARGET, key.to_bits()),
@@ -51,7 +51,7 @@ impl Source {
             Source::CLIENT => Source::Relay(Key::from_bits(rest), End::Client),
             Source::TARGET => Source::Relay(Key::from_bits(rest), End::Target),
             Source::FLOW => Source::Flow(Key::from_bits(rest)),
-            _ => Source::Stop,
+            _ => Source::Orders,
         }
     }
 }
@@ -61,11 +61,11 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    /// Watches `stop` from the start.
-    pub(super) fn new(stop: &OwnedFd) -> Result<Poller, Errno> {
+    /// Watches for orders from the start.
+    pub(super) fn new(orders: impl AsFd) -> Result<Poller, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let poller = Poller { epoll };
-        poller.watch(stop, Source::Stop, EventFlags::IN)?;
+        poller.watch(orders, Source::Orders, EventFlags::IN)?;
         Ok(poller)
     }
 
@@ -118,7 +118,7 @@ impl Events {
     pub(super) fn new() -> Events {
         Events {
             buffer: [MaybeUninit::uninit(); BATCH],
-            ready: [(Source::Stop, EventFlags::empty()); BATCH],
+            ready: [(Source::Orders, EventFlags::empty()); BATCH],
             length: 0,
         }
     }

@@ -77,10 +77,19 @@ impl<T> Slab<T> {
         self.free.push(key.index);
         if self.is_empty() {
             // A busy hour must not be paid for in memory for ever.
-            self.entries = Vec::new();
-            self.free = Vec::new();
+            self.clear();
         }
         Some(value)
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Keys given out before name nothing afterwards.
+    pub(super) fn clear(&mut self) {
+        self.entries = Vec::new();
+        self.free = Vec::new();
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {

@@ -1,6 +1,5 @@
 //! What only shows with other limits than the real ones; the rest is tested from the outside, in `tests/proxy_*.rs`.
 
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -19,12 +18,13 @@ fn with_udp(limits: Limits, test: impl FnOnce(SocketAddr, &UdpSocket)) {
         protocol: Protocol::Udp,
         listener: listener.into(),
         target: target.local_addr().unwrap(),
+        run: None,
     };
-    let (stop, stopper) = io::pipe().unwrap();
+    let (proxy, control) = Proxy::within(vec![forward], limits).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| serve_within(vec![forward], stop.into(), limits));
+        scope.spawn(|| proxy.serve());
         test(address, &target);
-        drop(stopper);
+        control.stop();
     });
 }
 

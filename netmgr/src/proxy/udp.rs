@@ -88,6 +88,13 @@ impl Flows {
         self.flows.is_empty()
     }
 
+    /// Ends all flows; the next datagram of a client makes a new one.
+    pub(super) fn clear(&mut self) {
+        self.flows.clear();
+        self.by_caller = HashMap::new();
+        self.check_at = None;
+    }
+
     /// Passes on what clients have sent. An error means that the listener cannot be read: it should rest.
     pub(super) fn take_questions(
         &mut self,
@@ -249,8 +256,7 @@ impl Flows {
             self.by_caller.remove(&flow.caller);
         }
         if self.flows.is_empty() {
-            self.by_caller = HashMap::new();
-            self.check_at = None;
+            self.clear();
         }
     }
 }

@@ -9,7 +9,8 @@ use std::thread;
 use ipnet::Ipv4Net;
 use netmgr::kernel::netns;
 use netmgr::plan::{Bridge, Veth};
-use netmgr::{Endpoint, Firewall, Netns, Profile, Settings};
+use netmgr::ports::{self, Held, Holding};
+use netmgr::{Endpoint, Error, Firewall, Netns, PortMap, PortRequest, Profile, Settings};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` as the one thread of a new host: `lo` up, no forwarding, no rules.
@@ -30,6 +31,16 @@ pub fn on_a_host<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// What holds ports of its own knows of no other's.
+pub const HOLDING: Holding<'static> = Holding {
+    redirects: true,
+    allocated: &|_| Ok(None),
+};
+
+pub fn hold(request: &PortRequest) -> Result<(PortMap, Vec<Held>), Error> {
+    ports::hold(request, HOLDING)
 }
 
 pub struct Output {

@@ -1,4 +1,4 @@
-//! One relayed TCP connection: bytes both ways, half-close both ways, and no buffer of its own.
+//! One relayed connection, of TCP or one-to-one SCTP: bytes both ways, half-close both ways, and no buffer of its own.
 //!
 //! Data is peeked, sent on, and only what was sent is then discarded at its source (`tcp(7)`, MSG_TRUNC). So nothing is
 //! ever in our hands that could not be delivered, and a slow reader costs no memory here.
@@ -13,8 +13,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
 };
 
+use super::forward::{Targets, any_of_family};
 use super::poller::{Poller, Source};
 use super::slab::Key;
+use crate::model::Protocol;
 
 /// Chunks moved for one connection and direction before the others have their turn.
 const CHUNKS_A_TURN: usize = 8;
@@ -53,9 +55,11 @@ struct Side {
 }
 
 pub(super) struct Relay {
+    protocol: Protocol,
     client: Side,
     target: Side,
-    connecting: bool,
+    /// Who has not answered yet.
+    connecting: Option<SocketAddr>,
 }
 
 /// Accepts one connection, non-blocking.
@@ -65,15 +69,20 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
 
 impl Relay {
     /// Begins to connect to the target. On an error the client is told by a reset.
-    pub(super) fn start(client: OwnedFd, target: SocketAddr) -> Result<Relay, Errno> {
-        match connect(target) {
+    pub(super) fn start(
+        client: OwnedFd,
+        protocol: Protocol,
+        target: SocketAddr,
+    ) -> Result<Relay, Errno> {
+        match connect(protocol, target) {
             Ok(socket) => {
                 tune(&client);
                 tune(&socket);
                 Ok(Relay {
+                    protocol,
                     client: Side::new(client),
                     target: Side::new(socket),
-                    connecting: true,
+                    connecting: Some(target),
                 })
             }
             Err(error) => {
@@ -88,6 +97,33 @@ impl Relay {
         self.watch(poller, key).is_ok()
     }
 
+    /// Calls another endpoint if the one that was called has not answered yet; `false` when that is impossible. An
+    /// established connection stays as it is.
+    pub(super) fn replace_target(&mut self, poller: &Poller, key: Key, targets: Targets) -> bool {
+        let Some(called) = self.connecting else {
+            return true;
+        };
+        let address = targets.reached_by(any_of_family(&self.client.socket));
+        if address == called.ip() {
+            return true;
+        }
+        let target = SocketAddr::new(address, called.port());
+        match connect(self.protocol, target) {
+            Ok(socket) => {
+                tune(&socket);
+                // Closing the old one takes it from the poller.
+                self.target = Side::new(socket);
+                self.connecting = Some(target);
+                self.watch(poller, key).is_ok()
+            }
+            Err(error) => {
+                tracing::debug!(%error, %target, "connection not relayed");
+                reset(&self.client.socket);
+                false
+            }
+        }
+    }
+
     /// Serves an event of one end; `false` when the connection is over.
     pub(super) fn handle(
         &mut self,
@@ -97,12 +133,12 @@ impl Relay {
         flags: EventFlags,
         scratch: &mut [u8],
     ) -> bool {
-        if self.connecting {
+        if self.connecting.is_some() {
             if end == End::Client {
                 return true;
             }
             match sockopt::socket_error(&self.target.socket) {
-                Ok(Ok(())) => self.connecting = false,
+                Ok(Ok(())) => self.connecting = None,
                 Ok(Err(error)) | Err(error) => {
                     tracing::debug!(%error, "target of a published port refuses");
                     reset(&self.client.socket);
@@ -132,7 +168,7 @@ impl Relay {
             End::Target => (&mut self.target, &self.client),
         };
         for _ in 0..CHUNKS_A_TURN {
-            source.flow = match move_chunk(&source.socket, &sink.socket, scratch) {
+            source.flow = match move_chunk(self.protocol, &source.socket, &sink.socket, scratch) {
                 Moved::Some => continue,
                 Moved::NoneYet => Flow::Reading,
                 Moved::SinkFull => Flow::Blocked,
@@ -159,7 +195,7 @@ impl Relay {
     }
 
     fn watch(&mut self, poller: &Poller, key: Key) -> Result<(), Errno> {
-        let (client, target) = match self.connecting {
+        let (client, target) = match self.connecting.is_some() {
             true => (EventFlags::empty(), EventFlags::OUT),
             false => (
                 interest(self.client.flow, self.target.flow),
@@ -217,7 +253,7 @@ enum Moved {
     SinkGone,
 }
 
-fn move_chunk(source: &OwnedFd, sink: &OwnedFd, scratch: &mut [u8]) -> Moved {
+fn move_chunk(protocol: Protocol, source: &OwnedFd, sink: &OwnedFd, scratch: &mut [u8]) -> Moved {
     let peeked = match rustix::net::recv(source, &mut *scratch, RecvFlags::PEEK) {
         Ok((0, _)) => return Moved::End,
         Ok((peeked, _)) => peeked,
@@ -231,19 +267,23 @@ fn move_chunk(source: &OwnedFd, sink: &OwnedFd, scratch: &mut [u8]) -> Moved {
         Err(Errno::AGAIN) => return Moved::SinkFull,
         Err(_) => return Moved::SinkGone,
     };
-    match discard(source, &mut scratch[..sent]) {
+    match discard(protocol, source, &mut scratch[..sent]) {
         Ok(()) if sent < peeked => Moved::SinkFull,
         Ok(()) => Moved::Some,
         Err(_) => Moved::SourceGone,
     }
 }
 
-/// Drops as many bytes as `room` has from the queue, without copying them. They are there: they were peeked, and no one
-/// else reads this socket.
-fn discard(source: &OwnedFd, room: &mut [u8]) -> Result<(), Errno> {
+/// Drops as many bytes as `room` has from the queue, for TCP without copying them. They are there: they were peeked, and
+/// no one else reads this socket.
+fn discard(protocol: Protocol, source: &OwnedFd, room: &mut [u8]) -> Result<(), Errno> {
+    let flags = match protocol {
+        Protocol::Tcp => RecvFlags::TRUNC,
+        Protocol::Udp | Protocol::Sctp => RecvFlags::empty(),
+    };
     let mut left = room.len();
     while left > 0 {
-        match rustix::net::recv(source, &mut room[..left], RecvFlags::TRUNC) {
+        match rustix::net::recv(source, &mut room[..left], flags) {
             Ok((_, 0)) => return Err(Errno::CONNRESET),
             Ok((_, dropped)) => left = left.saturating_sub(dropped),
             Err(Errno::INTR) => {}
@@ -253,13 +293,17 @@ fn discard(source: &OwnedFd, room: &mut [u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
+fn connect(protocol: Protocol, target: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = match target {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    let number = match protocol {
+        Protocol::Sctp => ipproto::SCTP,
+        Protocol::Tcp | Protocol::Udp => ipproto::TCP,
+    };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(number))?;
     match rustix::net::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
         Err(error) => Err(error),
@@ -273,6 +317,6 @@ fn tune(socket: &OwnedFd) {
 }
 
 /// Closing the socket then sends a reset (`socket(7)`, SO_LINGER with no time): what a closed port would have sent.
-fn reset(socket: &OwnedFd) {
+pub(super) fn reset(socket: &OwnedFd) {
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }

@@ -3,12 +3,13 @@
 //! Where Docker's own text is what people script against, the text is Docker's.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::kernel;
+use crate::model::Family;
 
 /// What sort of failure it is: the caller maps it to an exit code or an HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,26 +45,65 @@ pub enum Error {
     #[error("error while removing network: network {name} id {id} has active endpoints")]
     ActiveEndpoints { name: String, id: String },
 
-    #[error("Pool overlaps with other one on this address space")]
-    SubnetOverlaps,
+    /// Docker's words come first: scripts look for them.
+    #[error("Pool overlaps with other one on this address space: network {network} has {subnet}")]
+    SubnetOverlaps { network: String, subnet: IpNet },
+    #[error(
+        "Pool overlaps with other one on this address space: {subnet} is in use on this host, on {interface}"
+    )]
+    SubnetOnHost { subnet: IpNet, interface: String },
     #[error("invalid subnet {subnet}: it should be {canonical}")]
-    SubnetHasHostBits { subnet: Ipv4Net, canonical: Ipv4Net },
+    SubnetHasHostBits { subnet: IpNet, canonical: IpNet },
     #[error("invalid subnet {0}: it has no room for a gateway and a container")]
-    SubnetTooSmall(Ipv4Net),
+    SubnetTooSmall(IpNet),
     #[error("invalid subnet {0}: it is not for hosts' own addresses")]
-    SubnetReserved(Ipv4Net),
+    SubnetReserved(IpNet),
     #[error("every ip-range or gateway must have a corresponding subnet")]
     GatewayWithoutSubnet,
+    #[error("an IPv6 subnet, gateway or ip-range needs --ipv6")]
+    Ipv6Off,
+    #[error("invalid ip-range {range}: it should be {canonical}")]
+    RangeHasHostBits { range: IpNet, canonical: IpNet },
+    #[error("no matching subnet for range {0}")]
+    RangeOutsideSubnet(IpNet),
+    #[error("invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}")]
+    RangeBeyondSubnet { range: IpNet, subnet: IpNet },
+    #[error("no matching subnet for aux-address {0}")]
+    AuxOutsideSubnet(IpAddr),
     #[error("no matching subnet for gateway {0}")]
-    GatewayOutsideSubnet(Ipv4Addr),
+    GatewayOutsideSubnet(IpAddr),
     #[error("gateway {gateway} is not an address that a host of {subnet} can have")]
-    GatewayNotHost { gateway: Ipv4Addr, subnet: Ipv4Net },
+    GatewayNotHost { gateway: IpAddr, subnet: IpNet },
     #[error(
-        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: \
+         remove networks that are not in use (network prune), add to default-address-pools, or give a --subnet"
     )]
     PoolExhausted,
-    #[error("no available IPv4 addresses on this network's address pools: {name} ({id})")]
-    AddressesExhausted { name: String, id: String },
+    #[error("could not find an available IPv6 subnet in {0} to assign to the network: give a --subnet")]
+    UniqueLocalExhausted(Ipv6Net),
+    #[error("invalid address pool {base}: it cannot be cut into subnets of prefix length {size}")]
+    Pool { base: Ipv4Net, size: u8 },
+    #[error("no available {} addresses on this network's address pools: {name} ({id})", .family.as_str())]
+    AddressesExhausted {
+        family: Family,
+        name: String,
+        id: String,
+    },
+    /// Docker's whole text; which address it is the user has just typed.
+    #[error("Address already in use")]
+    AddressInUse(IpAddr),
+    #[error("Invalid address {0}: It does not belong to any of this network's subnets")]
+    AddressOutsideSubnets(IpAddr),
+    #[error("Invalid address {address}: no host of {subnet} can have it")]
+    AddressNotHost { address: IpAddr, subnet: IpNet },
+    #[error("user specified IP address is supported on user defined networks only")]
+    AddressOnDefault,
+    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    AliasOnDefault,
+    #[error("invalid MAC address {}: an interface's own is neither zero nor a group's", text_of(*.0))]
+    Mac([u8; 6]),
+    #[error("MAC address {} is already in use in network {network}", text_of(*.mac))]
+    MacInUse { mac: [u8; 6], network: String },
 
     #[error("invalid bridge name {0}: at most 15 of [a-zA-Z0-9_.-]")]
     BridgeName(String),
@@ -78,6 +118,8 @@ pub enum Error {
 
     #[error("endpoint with name {container} already exists in network {network}")]
     AlreadyAttached { container: String, network: String },
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected { container: String, network: String },
     /// A Linux bridge has at most 1,023 ports (`net/bridge/br_private.h`, `BR_MAX_PORTS`).
     #[error("network {0} is full: a bridge joins at most 1023 containers")]
     NetworkFull(String),
@@ -88,6 +130,9 @@ pub enum Error {
     /// Docker's own text; see also `kernel::Error::PortTaken`, when another program has the port.
     #[error("Bind for {ip}:{port} failed: port is already allocated")]
     PortAllocated { ip: IpAddr, port: u16 },
+    /// None of a choice of host ports is free.
+    #[error("Bind for {ip}:{first}-{last} failed: all ports are allocated")]
+    PortsAllocated { ip: IpAddr, first: u16, last: u16 },
 
     #[error("containers are attached to {networks}: stop them first")]
     StillAttached { networks: String },
@@ -128,6 +173,17 @@ impl Error {
             | Error::SubnetTooSmall(_)
             | Error::SubnetReserved(_)
             | Error::GatewayWithoutSubnet
+            | Error::Ipv6Off
+            | Error::RangeHasHostBits { .. }
+            | Error::RangeOutsideSubnet(_)
+            | Error::RangeBeyondSubnet { .. }
+            | Error::AuxOutsideSubnet(_)
+            | Error::Pool { .. }
+            | Error::AddressOutsideSubnets(_)
+            | Error::AddressNotHost { .. }
+            | Error::AddressOnDefault
+            | Error::AliasOnDefault
+            | Error::Mac(_)
             | Error::GatewayOutsideSubnet(_)
             | Error::GatewayNotHost { .. }
             | Error::BridgeName(_)
@@ -136,17 +192,23 @@ impl Error {
             | Error::PortRange { .. } => ErrorKind::Invalid,
             Error::NetworkExists(_)
             | Error::ActiveEndpoints { .. }
-            | Error::SubnetOverlaps
+            | Error::SubnetOverlaps { .. }
+            | Error::SubnetOnHost { .. }
+            | Error::AddressInUse(_)
+            | Error::MacInUse { .. }
+            | Error::NotConnected { .. }
             | Error::BridgeTaken { .. }
             | Error::InterfaceExists { .. }
             | Error::AlreadyAttached { .. }
             | Error::PortAllocated { .. }
+            | Error::PortsAllocated { .. }
             | Error::StillAttached { .. }
             | Error::OtherEngine { .. } => ErrorKind::Conflict,
             Error::CreatePredefined(_) | Error::RemovePredefined(_) => ErrorKind::Forbidden,
-            Error::PoolExhausted | Error::AddressesExhausted { .. } | Error::NetworkFull(_) => {
-                ErrorKind::Exhausted
-            }
+            Error::PoolExhausted
+            | Error::UniqueLocalExhausted(_)
+            | Error::AddressesExhausted { .. }
+            | Error::NetworkFull(_) => ErrorKind::Exhausted,
             Error::State { .. } | Error::Database { .. } | Error::Malformed { .. } => {
                 ErrorKind::Internal
             }
@@ -154,4 +216,8 @@ impl Error {
             Error::RepairFailed { cause, .. } => cause.kind(),
         }
     }
+}
+
+fn text_of(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

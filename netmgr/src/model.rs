@@ -99,6 +99,13 @@ pub enum Family {
 
 impl Family {
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
 }
 
 /// How containers of a network are reached from outside (`com.docker.network.bridge.gateway_mode_ipv4`, `..._ipv6`).
@@ -156,6 +163,17 @@ impl Network {
         names.split(':').filter(|name| !name.is_empty())
     }
 
+    /// The host address of ports that are published without one (`com.docker.network.bridge.host_binding_ipv4`).
+    pub fn host_binding(&self) -> Option<IpAddr> {
+        let address: Ipv4Addr = self.option(OPTION_HOST_BINDING)?.parse().ok()?;
+        (!address.is_unspecified()).then_some(address.into())
+    }
+
+    /// What the names of interfaces inside containers start with; a number follows.
+    pub fn interface_prefix(&self) -> &str {
+        self.option(OPTION_INTERFACE_PREFIX).unwrap_or("eth")
+    }
+
     pub fn subnet_of(&self, family: Family) -> Option<IpNet> {
         match family {
             Family::V4 => Some(self.subnet.into()),
@@ -201,6 +219,8 @@ pub const OPTION_GATEWAY_MODE_V4: &str = "com.docker.network.bridge.gateway_mode
 pub const OPTION_GATEWAY_MODE_V6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 /// Names separated by colons.
 pub const OPTION_TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
+pub const OPTION_HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+pub const OPTION_INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 
 /// The last value given for a key wins.
 pub fn option<'a>(options: &'a [(String, String)], key: &str) -> Option<&'a str> {

@@ -449,7 +449,7 @@ fn requests_that_conflict_are_refused_in_dockers_words() {
         assert_eq!(
             create("other", "172.18.5.0/24"),
             is(
-                "Pool overlaps with other one on this address space",
+                "Pool overlaps with other one on this address space: network web has 172.18.0.0/16",
                 Conflict
             )
         );

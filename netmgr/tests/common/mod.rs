@@ -300,13 +300,12 @@ pub fn add_network<'a>(
 
 pub fn add_endpoint(model: &mut Model, name: &str, network: &str, ports: &[PortMap]) {
     let network = model.networks.iter().find(|n| n.name == network).unwrap();
-    let used = model
+    let there = model
         .endpoints
         .iter()
-        .filter(|e| e.network_id == network.id)
-        .map(|e| e.address)
-        .collect();
-    let address = netmgr::ipam::lowest_free(network.subnet, network.gateway, &used).unwrap();
+        .filter(|e| e.network_id == network.id);
+    let taken = there.map(|e| e.address).chain([network.gateway]).collect();
+    let address = netmgr::ipam::lowest_free(network.subnet, network.ip_range, &taken).unwrap();
     let id = container_id(&format!("{name}@{}", network.name));
     model.endpoints.push(Endpoint {
         address6: None,

@@ -206,11 +206,10 @@ fn connect_one(edit: &mut Edit<'_>, stored: Stored, wish: &Connection) -> Result
     };
     let netns = live_namespace(&container, init)?;
     edit.known_netns(&container.id, netns.clone());
-    let endpoints = netmgr::store::endpoints_of(edit.transaction(), &container.id)?;
-    // Ports are published once, by whichever network comes first; those that are, follow it.
-    let ports = match endpoints.iter().any(|e| !e.ports.is_empty()) {
-        true => Vec::new(),
-        false => container.ports(),
+    // Ports are published once in a run; those that are, follow the container.
+    let ports = match netmgr::store::ports_of(edit.transaction(), &container.id)?.is_empty() {
+        true => container.ports(),
+        false => Vec::new(),
     };
     let attachment = edit.attach(&attach_request(&container, &wish, &netns, ports))?;
     Ok(Changed::Running(Box::new(Live {

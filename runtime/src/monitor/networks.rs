@@ -102,10 +102,9 @@ impl Publishing {
         });
         let forwards = forwards.collect::<io::Result<Vec<_>>>()?;
         if let Some((_, control)) = &self.proxy {
-            // One endpoint publishes all of a container's ports, or none does: then they are let go.
-            match news.endpoints.iter().find(|e| !e.ports.is_empty()) {
-                Some(endpoint) => control.replace_targets(Targets::of(endpoint)),
-                None => control.remove_all(),
+            // One endpoint has all of a container's ports. Where none has, they wait for one, and stay ours.
+            if let Some(endpoint) = news.endpoints.iter().find(|e| !e.ports.is_empty()) {
+                control.replace_targets(Targets::of(endpoint));
             }
         }
         self.add(forwards)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::change::{Netns, Settings};
 use crate::kernel::netlink::Channel;
 use crate::kernel::{self, bridge, commands, host, reserved, routes, veth};
-use crate::plan::{Batch, Op, Veth};
+use crate::plan::{Batch, Op, Tool, Veth};
 
 /// Runs `ops` in order. When one fails, those before it are taken back, last first, and the kernel is as it was.
 ///
@@ -39,10 +39,14 @@ pub fn run(
 /// Takes back all of `ops`, last first, however many of them were run before the command was killed: what is not there
 /// any more, or is there again, counts as taken back. Goes on after a failure and returns all of them.
 ///
-/// A removed veth is not made anew: its namespace is not at hand, and its container lost its link with it.
-pub fn roll_back(settings: &Settings, ops: &[Op]) -> Result<(), kernel::Error> {
-    let none = HashMap::new();
-    let mut run = Run::start(settings, &none)?;
+/// What is in a container's namespace comes back only where `netns` holds that namespace: without it a removed veth is
+/// not made anew, and default routes stay as they are.
+pub fn roll_back(
+    settings: &Settings,
+    ops: &[Op],
+    netns: &HashMap<String, Netns>,
+) -> Result<(), kernel::Error> {
+    let mut run = Run::start(settings, netns)?;
     run.tolerant = true;
     let mut errors = run.undo_all(ops.iter().rev());
     match errors.len() {
@@ -130,11 +134,20 @@ impl<'a> Run<'a> {
                 tracing::debug!(container = change.container_name, "default route moved");
             }
             Op::ReservePorts(change) => {
-                reserved::replace(&change.before, &change.after)?;
+                reserved::replace(&self.settings.run_root, &change.after)?;
+                tracing::debug!(runs = ?change.after, "ports reserved");
             }
             Op::Rules(batch) => {
-                commands::restore(&batch.forward).inspect_err(|_| undo_tables(batch))?;
-                tracing::debug!(lines = batch.forward.lines().count(), "rules applied");
+                commands::write(batch.tool, &batch.forward).inspect_err(|_| match batch.tool {
+                    Tool::Iptables | Tool::Ip6tables => undo_batch(batch),
+                    // Refused as a whole, and the inverse would take what somebody else has put there.
+                    Tool::Nft => {}
+                })?;
+                tracing::debug!(
+                    tool = ?batch.tool,
+                    lines = batch.forward.lines().count(),
+                    "rules applied"
+                );
             }
         }
         Ok(Effect::Done)
@@ -156,14 +169,13 @@ impl<'a> Run<'a> {
             Op::EnableForwarding(family) => host::restore_family(*family, &self.settings.run_root),
             // A port of a bridge that is remade: it goes with that bridge.
             Op::JoinBridge(_) => Ok(()),
-            // Nobody holds the namespace of a change that was killed; the container's own repair sets its routes.
-            Op::DefaultRoute(_) if self.tolerant => Ok(()),
+            Op::DefaultRoute(change) if self.is_out_of_reach(&change.container_id) => Ok(()),
             Op::DefaultRoute(change) => {
                 let netns =
                     self.netns_of_container(&change.container_id, &change.container_name)?;
                 routes::set_default(netns, change.to.as_ref(), change.from.as_ref())
             }
-            Op::ReservePorts(change) => reserved::replace(&change.after, &change.before),
+            Op::ReservePorts(change) => reserved::replace(&self.settings.run_root, &change.before),
             Op::CreateBridge(bridge) => bridge::remove(&mut self.channel, bridge),
             Op::CreateVeth(veth) => veth::remove(&mut self.channel, veth),
             Op::RemoveBridge(bridge) => match bridge::create(&mut self.channel, bridge) {
@@ -174,17 +186,29 @@ impl<'a> Run<'a> {
                 }
                 result => result,
             },
-            Op::RemoveVeth(_) if self.tolerant => Ok(()),
+            Op::RemoveVeth(veth) if self.is_out_of_reach(&veth.endpoint.container_id) => Ok(()),
             Op::RemoveVeth(veth) => {
                 let netns = self.netns_of(veth)?;
-                veth::create(&mut self.channel, veth, netns)
+                match veth::create(&mut self.channel, veth, netns) {
+                    Err(kernel::Error::CreateVeth { source, .. })
+                        if self.tolerant && source.raw_os_error() == Some(libc::EEXIST) =>
+                    {
+                        Ok(())
+                    }
+                    result => result,
+                }
             }
             Op::Rules(batch) if self.tolerant => {
-                undo_tables(batch);
+                undo_batch(batch);
                 Ok(())
             }
-            Op::Rules(batch) => commands::restore(&batch.inverse),
+            Op::Rules(batch) => commands::write(batch.tool, &batch.inverse),
         }
+    }
+
+    /// Nobody holds the namespace of a change that was killed: it is nothing that can be taken back here.
+    fn is_out_of_reach(&self, container_id: &str) -> bool {
+        self.tolerant && !self.netns.contains_key(container_id)
     }
 
     fn netns_of(&self, veth: &Veth) -> Result<&'a Netns, kernel::Error> {
@@ -201,10 +225,15 @@ impl<'a> Run<'a> {
 
 /// Takes back a batch of which some tables were committed and some were not: each table by itself, as the command
 /// commits them. An inverse that fails belongs to a table that was not committed: within one table it is all or nothing.
-fn undo_tables(batch: &Batch) {
-    for table in tables(&batch.inverse) {
-        if let Err(error) = commands::restore(&table) {
-            tracing::debug!(%error, "table needed no taking back");
+/// So it is for the whole of a batch for nft.
+fn undo_batch(batch: &Batch) {
+    let parts = match batch.tool {
+        Tool::Iptables | Tool::Ip6tables => tables(&batch.inverse),
+        Tool::Nft => vec![batch.inverse.clone()],
+    };
+    for part in parts {
+        if let Err(error) = commands::write(batch.tool, &part) {
+            tracing::debug!(%error, "nothing to take back");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::firewall::iptables;
 use crate::firewall::mend::{Goal, Known};
 use crate::firewall::ruleset::Table;
 use crate::journal::{Journal, Live, Lock, State};
-use crate::model::{Model, Profile};
+use crate::model::{Family, Model, Profile};
 use crate::plan::{self, Aim, Found, FoundLink, Op};
 use crate::{apply, edit, kernel, store};
 
@@ -26,6 +26,7 @@ pub(crate) struct Step {
 /// What was applied, until the transaction has committed.
 pub(crate) struct Done {
     ops: Vec<Op>,
+    netns: HashMap<String, Netns>,
     went_live: bool,
 }
 
@@ -146,6 +147,7 @@ impl<'a> Session<'a> {
         if ops.is_empty() {
             return Ok(Done {
                 ops,
+                netns: step.effects.netns.clone(),
                 went_live: false,
             });
         }
@@ -154,6 +156,7 @@ impl<'a> Session<'a> {
         match self.apply(&ops, &step.effects.netns) {
             Ok(()) => Ok(Done {
                 ops,
+                netns: step.effects.netns.clone(),
                 went_live: false,
             }),
             Err(error) if state == State::Up => {
@@ -184,6 +187,7 @@ impl<'a> Session<'a> {
         match run() {
             Ok(()) => Ok(Done {
                 ops,
+                netns: step.effects.netns.clone(),
                 went_live: true,
             }),
             Err(error) => Err(self.give_up(step, &journal, error)),
@@ -216,7 +220,7 @@ impl<'a> Session<'a> {
         }
         let undo = || -> Result<(), Error> {
             let _passed_on = self.lock.pass_on()?;
-            apply::roll_back(self.settings, &done.ops)?;
+            apply::roll_back(self.settings, &done.ops, &done.netns)?;
             if done.went_live {
                 Live::remove(&self.settings.run_root)?;
             }
@@ -260,7 +264,7 @@ impl<'a> Session<'a> {
             }
         };
         Ok(Found {
-            forwarding: kernel::host::forwarding_enabled()?,
+            forwarding: kernel::host::forwarding_enabled(Family::V4)?,
             links: links
                 .into_iter()
                 .map(|link| FoundLink {

@@ -83,7 +83,7 @@ fn containers_of_one_bridge_reach_each_other_and_the_gateway() {
             "the host end has an IPv6 address: {v6}"
         );
 
-        apply::roll_back(&settings, &ops).unwrap();
+        apply::roll_back(&settings, &ops, &HashMap::new()).unwrap();
         assert_eq!(names(), ["lo"]);
     });
 }
@@ -309,7 +309,7 @@ fn roll_back_takes_back_whatever_a_killed_change_had_done() {
         for k in 0..=ops.len() {
             let inside = namespaces(&[2, 3]);
             apply::run(&settings, &ops[..k], &inside).unwrap();
-            apply::roll_back(&settings, &ops).unwrap();
+            apply::roll_back(&settings, &ops, &HashMap::new()).unwrap();
             assert_eq!(state(), before, "killed after {k} ops");
         }
     });

@@ -23,9 +23,9 @@ fn forwarding_comes_with_policy_drop_and_both_go_back() {
         // Not there yet, as after a boot.
         let run_root = root.path().join("run/coracle");
         run("iptables -A FORWARD -s 192.0.2.1 -j ACCEPT");
-        assert!(!host::forwarding_enabled().unwrap());
+        assert!(!host::forwarding_enabled(Family::V4).unwrap());
         assert!(host::enable_forwarding(Family::V4, &run_root, Firewall::Iptables).unwrap());
-        assert!(host::forwarding_enabled().unwrap());
+        assert!(host::forwarding_enabled(Family::V4).unwrap());
         assert_eq!(policy(), "DROP");
         run("iptables -C FORWARD -s 192.0.2.1 -j ACCEPT");
 
@@ -34,7 +34,7 @@ fn forwarding_comes_with_policy_drop_and_both_go_back() {
             "changed twice"
         );
         host::restore(&run_root).unwrap();
-        assert!(!host::forwarding_enabled().unwrap());
+        assert!(!host::forwarding_enabled(Family::V4).unwrap());
         assert_eq!(policy(), "ACCEPT");
         run("iptables -C FORWARD -s 192.0.2.1 -j ACCEPT");
         assert_eq!(fs::read_dir(&run_root).unwrap().count(), 0);
@@ -50,7 +50,7 @@ fn host_that_forwards_already_keeps_its_settings() {
         assert!(!host::enable_forwarding(Family::V4, root.path(), Firewall::Iptables).unwrap());
         assert_eq!(policy(), "ACCEPT");
         host::restore(root.path()).unwrap();
-        assert!(host::forwarding_enabled().unwrap());
+        assert!(host::forwarding_enabled(Family::V4).unwrap());
     });
 }
 
@@ -59,11 +59,11 @@ fn without_a_firewall_only_forwarding_changes() {
     on_a_host(|| {
         let root = tempfile::tempdir().unwrap();
         host::enable_forwarding(Family::V4, root.path(), Firewall::None).unwrap();
-        assert!(host::forwarding_enabled().unwrap());
+        assert!(host::forwarding_enabled(Family::V4).unwrap());
         assert_eq!(run("iptables-save"), "");
         run("iptables -P FORWARD DROP");
         host::restore(root.path()).unwrap();
-        assert!(!host::forwarding_enabled().unwrap());
+        assert!(!host::forwarding_enabled(Family::V4).unwrap());
         assert_eq!(policy(), "DROP", "not ours to put back");
     });
 }
@@ -96,7 +96,7 @@ fn change_cut_short_is_finished_and_still_goes_back() {
         assert_eq!(policy(), "DROP");
         host::restore(root.path()).unwrap();
         assert_eq!(policy(), "ACCEPT");
-        assert!(!host::forwarding_enabled().unwrap());
+        assert!(!host::forwarding_enabled(Family::V4).unwrap());
     });
 }
 

@@ -1,18 +1,19 @@
-//! Makes and removes a network's bridge.
+//! Makes and removes a network's bridge, and brings a port back to it.
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::BridgeStpState;
-use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkUnspec};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec};
 
 use crate::kernel::Error;
 use crate::kernel::links;
 use crate::kernel::netlink::Channel;
-use crate::plan::Bridge;
+use crate::plan::{Bridge, Veth};
 
 /// A new bridge's MTU follows the smallest of its ports' until somebody sets it.
 const FOLLOWS_PORTS: u32 = 1500;
@@ -62,13 +63,27 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
             .change(RouteNetlinkMessage::SetLink(message))
             .map_err(failed)?;
     }
-    add_address(channel, index, bridge.gateway, bridge.subnet.prefix_len()).map_err(|source| {
-        Error::AddressBridge {
-            name: bridge.name.clone(),
-            gateway: bridge.gateway,
+    let refused = |gateway| {
+        let name = bridge.name.clone();
+        move |source| Error::AddressBridge {
+            name,
+            gateway,
             source,
         }
-    })
+    };
+    add_address(channel, index, bridge.gateway, bridge.subnet.prefix_len())
+        .map_err(refused(bridge.gateway.into()))?;
+    if let Some((gateway, prefix)) = bridge.gateway6 {
+        add_address6(channel, index, gateway, prefix).map_err(|source| match is_off(&source) {
+            true => Error::Ipv6Off {
+                name: bridge.name.clone(),
+                address: gateway,
+                source,
+            },
+            false => refused(gateway.into())(source),
+        })?;
+    }
+    Ok(())
 }
 
 /// Turns off what lets a container rearrange the host's own IPv6 routes: with CAP_NET_RAW it can send router
@@ -94,6 +109,54 @@ pub(crate) fn remove(channel: &mut Channel, bridge: &Bridge) -> Result<(), Error
     links::remove_on(channel, &bridge.name)
 }
 
+/// Makes the host's end of a veth a port of its bridge again, with its settings, up and forwarding. One that is a port
+/// of it already stays so.
+pub(crate) fn join(channel: &mut Channel, veth: &Veth) -> Result<(), Error> {
+    let endpoint = &veth.endpoint;
+    let host = &endpoint.host_interface;
+    let container = &endpoint.container_name;
+    let index = channel.index(host).map_err(|source| Error::FindVeth {
+        name: host.clone(),
+        container: container.clone(),
+        source,
+    })?;
+    let bridge = channel
+        .index(&veth.bridge)
+        .map_err(|source| Error::FindBridge {
+            bridge: veth.bridge.clone(),
+            container: container.clone(),
+            source,
+        })?;
+    let failed = |step| {
+        move |source| Error::ConfigureVeth {
+            name: host.clone(),
+            container: container.clone(),
+            step,
+            source,
+        }
+    };
+    let port = LinkUnspec::new_with_index(index).controller(bridge).up();
+    channel
+        .change(RouteNetlinkMessage::SetLink(port.build()))
+        .map_err(failed("join the bridge"))?;
+    isolate(channel, index, veth.isolated)
+        .map_err(failed("set the isolation of the bridge port"))?;
+    for name in [host, &veth.bridge] {
+        // What asking is good for: `Channel::link`.
+        channel
+            .link(name)
+            .map_err(failed("wait for the bridge port"))?;
+    }
+    Ok(())
+}
+
+/// The bridge does not forward between isolated ports, and needs no br_netfilter for it (`bridge(8)`, isolated).
+pub(crate) fn isolate(channel: &mut Channel, index: u32, isolated: bool) -> io::Result<()> {
+    // NEWLINK on an existing link: SETLINK leaves a port's own settings aside.
+    let message = LinkBridgePort::new(index).isolated(isolated).build();
+    channel.change(RouteNetlinkMessage::NewLink(message))
+}
+
 /// `ip address add ADDRESS/PREFIX broadcast + dev INDEX`.
 pub(crate) fn add_address(
     channel: &mut Channel,
@@ -108,14 +171,35 @@ pub(crate) fn add_address(
     channel.create(RouteNetlinkMessage::NewAddress(message))
 }
 
+/// `ip address add ADDRESS/PREFIX dev INDEX nodad`: we give out the addresses, and detection of duplicates would keep
+/// this one from being used for a second.
+pub(crate) fn add_address6(
+    channel: &mut Channel,
+    index: u32,
+    address: Ipv6Addr,
+    prefix: u8,
+) -> io::Result<()> {
+    let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+        .index(index)
+        .address(address, prefix)
+        .build();
+    let flags = AddressFlags::Nodad;
+    message.attributes.push(AddressAttribute::Flags(flags));
+    channel.create(RouteNetlinkMessage::NewAddress(message))
+}
+
+/// Whether an IPv6 address was refused because IPv6 is off: on that interface (`inet6_addr_add`: EACCES, with
+/// `disable_ipv6`), or in this kernel (`ipv6.disable=1`).
+pub(crate) fn is_off(source: &io::Error) -> bool {
+    matches!(
+        source.raw_os_error(),
+        Some(libc::EACCES | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
+    )
+}
+
 /// `02:42` and the four bytes of the address, as Docker makes a container's: locally administered and never twice on
 /// one bridge, because the address is not.
 fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
-}
-
-/// Makes the host's end of a veth a port of its bridge again.
-pub(crate) fn join(_channel: &mut Channel, _veth: &crate::plan::Veth) -> Result<(), Error> {
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Runs `iptables-restore` and `iptables-save`, in the network namespace of the calling thread.
+//! Runs `iptables-restore`, `iptables-save`, the same of ip6tables, and `nft`, in the network namespace of the calling
+//! thread.
 //!
 //! The exit code decides; what they write is context for people.
 
@@ -12,6 +13,8 @@ use std::process::{Command, Output, Stdio};
 use rustix::fs::MemfdFlags;
 
 use crate::kernel::Error;
+use crate::model::Family;
+use crate::plan::Tool;
 
 /// Root's own PATH need not hold them, as under cron or sudo.
 const FURTHER_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
@@ -26,11 +29,15 @@ pub fn path(name: &str) -> Option<PathBuf> {
         .find(|file| is_executable(file))
 }
 
-/// `iptables-restore --noflush -w`: applies a batch. Tables are committed one after the other: a batch of several
-/// tables that fails can have changed the first of them.
-pub fn restore(batch: &str) -> Result<(), Error> {
-    const NAME: &str = "iptables-restore";
-    let path = path(NAME).ok_or(Error::MissingCommand { name: NAME })?;
+/// Applies a batch. `iptables-restore` commits one table after the other: a batch of several tables that fails can have
+/// changed the first of them. `nft` takes all of it or nothing.
+pub fn write(tool: Tool, batch: &str) -> Result<(), Error> {
+    let (name, args): (_, &[&str]) = match tool {
+        Tool::Iptables => ("iptables-restore", &["--noflush", "-w"]),
+        Tool::Ip6tables => ("ip6tables-restore", &["--noflush", "-w"]),
+        Tool::Nft => ("nft", &["-f", "-"]),
+    };
+    let path = path(name).ok_or(Error::MissingCommand { name })?;
     let failed_run = |source| Error::RunCommand {
         path: path.clone(),
         source,
@@ -38,7 +45,7 @@ pub fn restore(batch: &str) -> Result<(), Error> {
     // A file and not a pipe: nothing to be fed while the command runs, so no second thread and no deadlock.
     let input = in_memory(batch).map_err(failed_run)?;
     let output = command(&path)
-        .args(["--noflush", "-w"])
+        .args(args)
         .stdin(input)
         .stdout(Stdio::null())
         .output()
@@ -48,17 +55,30 @@ pub fn restore(batch: &str) -> Result<(), Error> {
     }
     let stderr = text(&output.stderr);
     Err(Error::CommandFailed {
-        name: NAME,
+        name,
         status: output.status.to_string(),
         line: complained_line(&stderr, batch),
         stderr,
     })
 }
 
+/// [`write`] by `iptables-restore --noflush -w`.
+pub fn restore(batch: &str) -> Result<(), Error> {
+    write(Tool::Iptables, batch)
+}
+
 /// `iptables-save -t TABLE`. A table that is not in use gives an empty text.
 pub fn save(table: &str) -> Result<String, Error> {
-    const NAME: &str = "iptables-save";
-    let path = path(NAME).ok_or(Error::MissingCommand { name: NAME })?;
+    save_of(Family::V4, table)
+}
+
+/// [`save`], or the same by `ip6tables-save`.
+pub fn save_of(family: Family, table: &str) -> Result<String, Error> {
+    let name = match family {
+        Family::V4 => "iptables-save",
+        Family::V6 => "ip6tables-save",
+    };
+    let path = path(name).ok_or(Error::MissingCommand { name })?;
     let Output {
         status,
         stdout,
@@ -75,7 +95,7 @@ pub fn save(table: &str) -> Result<String, Error> {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     Err(Error::CommandFailed {
-        name: NAME,
+        name,
         status: status.to_string(),
         line: None,
         stderr: text(&stderr),
@@ -94,10 +114,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 fn in_memory(text: &str) -> std::io::Result<File> {
-    let mut file = File::from(rustix::fs::memfd_create(
-        "iptables-restore",
-        MemfdFlags::CLOEXEC,
-    )?);
+    let mut file = File::from(rustix::fs::memfd_create("rules", MemfdFlags::CLOEXEC)?);
     file.write_all(text.as_bytes())?;
     file.rewind()?;
     Ok(file)

@@ -1,7 +1,7 @@
 //! What can fail between this crate and the kernel, by operation and object.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -25,7 +25,15 @@ pub enum Error {
     #[error("cannot give bridge {name} the address {gateway}")]
     AddressBridge {
         name: String,
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
+        source: io::Error,
+    },
+    #[error(
+        "interface {name} cannot have the address {address}, because IPv6 is switched off (net.ipv6.conf.*.disable_ipv6): switch it on, or use a network without --ipv6"
+    )]
+    Ipv6Off {
+        name: String,
+        address: Ipv6Addr,
         source: io::Error,
     },
     #[error("cannot remove interface {name}")]
@@ -33,6 +41,12 @@ pub enum Error {
     #[error("cannot find bridge {bridge} for container {container}")]
     FindBridge {
         bridge: String,
+        container: String,
+        source: io::Error,
+    },
+    #[error("cannot find the veth {name} of container {container}")]
+    FindVeth {
+        name: String,
         container: String,
         source: io::Error,
     },
@@ -48,6 +62,14 @@ pub enum Error {
         container: String,
         /// `set the address`, `set the default route` and so on.
         step: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot {action} the default route of interface {interface} over {gateway}")]
+    DefaultRoute {
+        /// `set` or `remove`.
+        action: &'static str,
+        interface: String,
+        gateway: IpAddr,
         source: io::Error,
     },
     #[error("the network namespace of container {container} is not at hand")]
@@ -71,13 +93,16 @@ pub enum Error {
         value: &'static str,
         source: io::Error,
     },
+    #[error("cannot reserve ports in {}", path.display())]
+    ReservePorts { path: PathBuf, source: io::Error },
     #[error("cannot note the host's own settings in {}", path.display())]
     RememberHost { path: PathBuf, source: io::Error },
     #[error("cannot read the host's own settings back from {}", path.display())]
     RecallHost { path: PathBuf, source: io::Error },
 
     #[error(
-        "{name} is neither in PATH nor in /usr/sbin or /sbin: install the package iptables, or run with --iptables=false"
+        "{name} is neither in PATH nor in /usr/sbin or /sbin: install the package {}, or run with --iptables=false",
+        if *name == "nft" { "nftables" } else { "iptables" }
     )]
     MissingCommand { name: &'static str },
     #[error("cannot run {}", path.display())]
@@ -137,6 +162,8 @@ impl Error {
             Error::PortTaken { .. } | Error::AllPortsTaken { .. } => ErrorKind::Conflict,
             Error::AddressNotOnHost { .. } | Error::PortBeyondRange { .. } => ErrorKind::Invalid,
             Error::NoFreePorts { .. } | Error::RunTooLong { .. } => ErrorKind::Exhausted,
+            Error::Ipv6Off { .. } => ErrorKind::Invalid,
+            Error::FindVeth { .. } => ErrorKind::NotFound,
             Error::RollBack { cause, .. } => cause.kind(),
             Error::CreateBridge { source, .. }
             | Error::CreateVeth { source, .. }

@@ -1,25 +1,32 @@
 //! Joins a container's namespace to a bridge by a veth pair, and removes the pair.
 
+use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoVeth,
     LinkAttribute, LinkMessage,
 };
-use rtnetlink::{LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::change::Netns;
 use crate::kernel::Error;
-use crate::kernel::bridge::add_address;
-use crate::kernel::links;
+use crate::kernel::bridge::{add_address, add_address6, is_off, isolate};
 use crate::kernel::netlink::Channel;
+use crate::kernel::{links, netns, routes};
 use crate::plan::Veth;
 
 /// `lo` is the first interface of every namespace (`net/core/net_namespace.c`, LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
+
+/// The kernel makes the route in a work queue, behind whoever holds its big network lock.
+const LOCAL_ROUTE_WITHIN: Duration = Duration::from_secs(5);
+const LOCAL_ROUTE_POLL: Duration = Duration::from_micros(50);
 
 /// Creates the pair and makes the container's end ready to use; leaves nothing behind when a step fails.
 ///
@@ -95,10 +102,18 @@ fn configure(channel: &mut Channel, veth: &Veth, netns: &Netns) -> Result<(), Er
     };
     quieten_host_end(channel, &endpoint.host_interface);
     if veth.isolated {
-        isolate(channel, &endpoint.host_interface).map_err(failed("isolate the bridge port"))?;
+        channel
+            .index(&endpoint.host_interface)
+            .and_then(|index| isolate(channel, index, true))
+            .map_err(failed("isolate the bridge port"))?;
     }
 
-    let mut inside = Channel::open_in(netns)?;
+    let (inside, notify) = netns::run_in(netns, || {
+        // Before the interface is up: what is announced when it comes up or changes is what counts.
+        let notify = endpoint.address6.map(|_| ndisc_notify(&endpoint.interface));
+        (Channel::open(), notify.unwrap_or(Ok(())))
+    })?;
+    let mut inside = inside?;
     let index = inside
         .index(&endpoint.interface)
         .map_err(failed("find the interface"))?;
@@ -112,8 +127,26 @@ fn configure(channel: &mut Channel, veth: &Veth, netns: &Netns) -> Result<(), Er
             .append_extra_attribute(arp_notify()),
     )
     .map_err(failed("set the interface up"))?;
-    if let Some(gateway) = veth.gateway {
+    if let Some(address) = endpoint.address6 {
+        add_address6(&mut inside, index, address, veth.prefix6).map_err(|source| {
+            match is_off(&source) {
+                true => Error::Ipv6Off {
+                    name: endpoint.interface.clone(),
+                    address,
+                    source,
+                },
+                false => failed("set the IPv6 address")(source),
+            }
+        })?;
+        notify?;
+    }
+    let gateway6 = veth.gateway6.filter(|_| endpoint.address6.is_some());
+    let gateways = [veth.gateway.map(IpAddr::V4), gateway6.map(IpAddr::V6)];
+    for gateway in gateways.into_iter().flatten() {
         default_route(&mut inside, index, gateway).map_err(failed("set the default route"))?;
+    }
+    if let Some(address) = endpoint.address6 {
+        await_local(&mut inside, address).map_err(failed("wait for the IPv6 address"))?;
     }
 
     // Asking makes the kernel finish its deferred work (see `Channel::link`): the port forwards, and the bridge, for
@@ -137,14 +170,6 @@ fn quieten_host_end(channel: &mut Channel, host: &str) {
     }
 }
 
-/// The bridge does not forward between isolated ports, and needs no br_netfilter for it (`bridge(8)`, isolated).
-fn isolate(channel: &mut Channel, host: &str) -> io::Result<()> {
-    let index = channel.index(host)?;
-    // NEWLINK on an existing link: SETLINK leaves a port's own settings aside.
-    let message = LinkBridgePort::new(index).isolated(true).build();
-    channel.change(RouteNetlinkMessage::NewLink(message))
-}
-
 /// Makes the kernel send a gratuitous ARP whenever the interface comes up or gets its hardware address
 /// (`ip-sysctl: arp_notify`). By netlink, so that no /proc of that namespace is needed.
 fn arp_notify() -> LinkAttribute {
@@ -155,8 +180,23 @@ fn arp_notify() -> LinkAttribute {
     )])])
 }
 
-/// Sets the hardware address that the interface has already: the kernel then sends the gratuitous ARP. The one that
-/// it would send when the interface comes up is lost, because the bridge port is not forwarding yet.
+/// The same for IPv6: unsolicited neighbour advertisements (`ip-sysctl: ndisc_notify`), which netlink cannot ask for. The
+/// caller is in the container's namespace. A kernel without IPv6 refuses the address, not this.
+fn ndisc_notify(interface: &str) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/ndisc_notify");
+    match fs::write(&path, "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|source| Error::WriteSysctl {
+            path: path.into(),
+            value: "1",
+            source,
+        }),
+    }
+}
+
+/// Sets the hardware address that the interface has already: the kernel then sends the gratuitous ARP, and the
+/// neighbour advertisement of every IPv6 address that is not being tested for duplicates. Those that it would send when
+/// the interface comes up are lost, because the bridge port is not forwarding yet.
 fn announce(inside: &mut Channel, index: u32, mac: [u8; 6]) -> io::Result<()> {
     set(
         inside,
@@ -164,12 +204,22 @@ fn announce(inside: &mut Channel, index: u32, mac: [u8; 6]) -> io::Result<()> {
     )
 }
 
-/// The first network's gateway is the default one: with more networks, the others' are left out.
-fn default_route(inside: &mut Channel, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(gateway)
-        .output_interface(index)
-        .build();
+/// Waits for the local route of a new IPv6 address (see [`Channel::is_local`]), as a rule for less than a tenth of a
+/// millisecond.
+fn await_local(inside: &mut Channel, address: Ipv6Addr) -> io::Result<()> {
+    let deadline = Instant::now() + LOCAL_ROUTE_WITHIN;
+    while !inside.is_local(address)? {
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(LOCAL_ROUTE_POLL);
+    }
+    Ok(())
+}
+
+/// A default route that is there already stays: a container has one for each family, over its primary network.
+fn default_route(inside: &mut Channel, index: u32, gateway: IpAddr) -> io::Result<()> {
+    let message = routes::default_route(index, gateway);
     match inside.create(RouteNetlinkMessage::NewRoute(message)) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         result => result,

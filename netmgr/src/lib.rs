@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod dns;
 pub mod explain;
 pub mod firewall;
 pub mod ipam;

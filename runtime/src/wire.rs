@@ -25,7 +25,8 @@ pub const FDS_PER_MESSAGE: usize = 200;
 pub enum Kind {
     /// Command to monitor: the launch (as JSON in the first descriptor) and its descriptors; several in a row if need be.
     Launch = b'L',
-    /// Command to monitor: the network stands and the record is written: run the program.
+    /// Command to monitor: the network stands and the record is written: run the program. With the two sockets of the
+    /// container's DNS responder, if it has one.
     Go = b'G',
     /// Command to monitor, instead: undo what you made; the record and the network are mine to restore.
     Abort = b'A',

@@ -17,6 +17,11 @@ pub enum Error {
     CreateNetns { source: io::Error },
     #[error("cannot set lo up in the container's network namespace")]
     LoopbackUp { source: io::Error },
+    #[error("cannot listen for DNS queries on {address} in the container's network namespace")]
+    ListenDns {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot enter a network namespace")]
     EnterNetns { source: io::Error },
 

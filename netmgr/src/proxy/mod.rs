@@ -14,7 +14,7 @@ use crate::model::Protocol;
 mod control;
 mod forward;
 mod poller;
-mod slab;
+pub(crate) mod slab;
 mod stream;
 mod udp;
 

@@ -3,21 +3,21 @@
 /// An index and the generation of what was put there: an event that was read before its connection was closed does
 /// not reach the next one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     index: u32,
     generation: u32,
 }
 
 impl Key {
     /// How many bits [`Key::to_bits`] uses.
-    pub(super) const BITS: u32 = 56;
+    pub(crate) const BITS: u32 = 56;
     const GENERATION: u32 = (1 << 24) - 1;
 
-    pub(super) fn to_bits(self) -> u64 {
+    pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    pub(super) fn from_bits(bits: u64) -> Key {
+    pub(crate) fn from_bits(bits: u64) -> Key {
         Key {
             index: bits as u32,
             generation: (bits >> 32) as u32 & Key::GENERATION,
@@ -25,14 +25,14 @@ impl Key {
     }
 }
 
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     entries: Vec<Option<(u32, T)>>,
     free: Vec<u32>,
     next_generation: u32,
 }
 
 impl<T> Slab<T> {
-    pub(super) fn new() -> Slab<T> {
+    pub(crate) fn new() -> Slab<T> {
         Slab {
             entries: Vec::new(),
             free: Vec::new(),
@@ -40,15 +40,15 @@ impl<T> Slab<T> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub(super) fn insert(&mut self, value: T) -> Key {
+    pub(crate) fn insert(&mut self, value: T) -> Key {
         let generation = self.next_generation;
         self.next_generation = (generation + 1) & Key::GENERATION;
         let index = match self.free.pop() {
@@ -64,14 +64,14 @@ impl<T> Slab<T> {
         Key { index, generation }
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.index as usize) {
             Some(Some((generation, value))) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         self.get_mut(key)?;
         let (_, value) = self.entries[key.index as usize].take()?;
         self.free.push(key.index);
@@ -82,17 +82,17 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()
     }
 
     /// Keys given out before name nothing afterwards.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries = Vec::new();
         self.free = Vec::new();
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.entries
             .iter()
             .enumerate()

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netmgr::dns::{self, Listening};
+use netmgr::plan::Tool;
 use netmgr::{AttachRequest, Attachment, Edit, Endpoint, Netns, Network, PortRequest, VethRemoval};
 use rusqlite::Connection as Database;
 use rustix::fs::{Mode, OFlags, fstat};
@@ -152,7 +154,7 @@ enum Changed {
 struct Live {
     container: Container,
     place: (Network, Endpoint),
-    forwards: Vec<netmgr::proxy::Forward>,
+    served: monitor::Served,
 }
 
 /// `network connect`. What `wish` says of the network is the name that was typed.
@@ -212,11 +214,62 @@ fn connect_one(edit: &mut Edit<'_>, stored: Stored, wish: &Connection) -> Result
         false => Vec::new(),
     };
     let attachment = edit.attach(&attach_request(&container, &wish, &netns, ports))?;
+    let is_first = !endpoints_have_names(edit.transaction(), &container.id, &attachment)?;
+    let responder = match is_first && is_user_network(&attachment.network.name) {
+        true => Some(responder(&netns)?),
+        false => None,
+    };
     Ok(Changed::Running(Box::new(Live {
         container,
         place: (attachment.network, attachment.endpoint),
-        forwards: attachment.forwards,
+        served: monitor::Served {
+            forwards: attachment.forwards,
+            responder,
+        },
     })))
+}
+
+/// Whether the container was on a user network before it was attached to this one, and has its responder.
+fn endpoints_have_names(
+    conn: &Database,
+    container: &str,
+    attached: &Attachment,
+) -> Result<bool, Error> {
+    for endpoint in netmgr::store::endpoints_of(conn, container)? {
+        let network = netmgr::store::find_network(conn, &endpoint.network_id)?;
+        if endpoint.id != attached.endpoint.id && is_user_network(&network.name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The sockets of a container's DNS responder, in its namespace.
+pub(super) fn responder(netns: &Netns) -> Result<Listening, Error> {
+    // Sockets of 127.0.0.11 need it; on a first network it goes up with the veth only later.
+    netmgr::kernel::netns::loopback_up(netns).map_err(netmgr::Error::from)?;
+    let tool = [(Tool::Iptables, "iptables-restore"), (Tool::Nft, "nft")]
+        .into_iter()
+        .find(|(_, name)| netmgr::kernel::commands::path(name).is_some())
+        .map(|(tool, _)| tool);
+    Ok(dns::listen(netns, tool).map_err(netmgr::Error::from)?)
+}
+
+/// Likewise for a container whose monitor has gone, if it is on a user network.
+pub(super) fn responder_again(
+    conn: &Database,
+    stored: &Stored,
+) -> Result<Option<Listening>, Error> {
+    let on_user_network = real(&stored.container.resolved.connections)
+        .any(|connection| is_user_network(&connection.network));
+    let (true, Some(init)) = (on_user_network, stored.init) else {
+        return Ok(None);
+    };
+    if netmgr::store::endpoints_of(conn, &stored.container.id)?.is_empty() {
+        return Ok(None);
+    }
+    let netns = live_namespace(&stored.container, init)?;
+    responder(&netns).map(Some)
 }
 
 /// `network disconnect`. With `force`, what is not there is named as an endpoint, as in Docker.
@@ -279,7 +332,7 @@ fn disconnect_one(edit: &mut Edit<'_>, stored: Stored, network: &str) -> Result<
     Ok(Changed::Running(Box::new(Live {
         container,
         place: (network, endpoint),
-        forwards: Vec::new(),
+        served: monitor::Served::default(),
     })))
 }
 
@@ -344,7 +397,7 @@ fn tell_monitor(engine: &Engine, live: Live) {
         .map_err(Error::from)
         .and_then(|endpoints| {
             let directory = monitor::directory(&engine.settings.run_root, id);
-            monitor::tell_of_networks(&directory.join(finish::SOCKET), endpoints, live.forwards)
+            monitor::tell_of_networks(&directory.join(finish::SOCKET), endpoints, &live.served)
                 .map_err(|source| Error::Io {
                     step: "tell the monitor of its networks",
                     container: id.clone(),

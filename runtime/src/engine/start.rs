@@ -11,7 +11,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, etc_files, finish, network};
+use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
 use crate::attach::Session;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
@@ -157,10 +157,22 @@ fn run(
         store::hand_over(edit.transaction(), &id, &owner)?;
         Ok::<_, Error>(running)
     })?;
+    // While the monitor still prepares the container.
+    let responder = match &place {
+        Place::Own(netns) if wants_names(&container) => Some(network::responder(netns)),
+        _ => None,
+    };
+    let responder = match responder.transpose() {
+        Ok(responder) => responder,
+        Err(error) => {
+            drop(running);
+            return Err(error);
+        }
+    };
     drop(place);
     let begun = running.monitor.created().and_then(|init| {
         store::set_running(&engine.conn, &id, init, OffsetDateTime::now_utc())?;
-        running.monitor.go()?;
+        running.monitor.go(responder.as_ref())?;
         Ok(init)
     });
     match begun {
@@ -171,6 +183,14 @@ fn run(
             Err(error)
         }
     }
+}
+
+/// On a user network containers know each other by name.
+fn wants_names(container: &Container) -> bool {
+    let connections = container.resolved.connections.iter();
+    connections
+        .map(|connection| connection.network.as_str())
+        .any(network_options::is_user_network)
 }
 
 impl Running {

@@ -5,11 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use netmgr::proxy::Forward;
+use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
 
 use super::launch::{self, Descriptors, Launch};
-use super::networks::Publishing;
+use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
@@ -68,19 +68,17 @@ pub(super) fn run_new(
         }
     }
     answer(&control, &init);
-    let word = wire::receive(&control)
-        .ok()
-        .flatten()
-        .map(|message| message.kind);
-    if word != Some(Kind::Go) {
+    let word = wire::receive(&control).ok().flatten();
+    let heard = word.is_some();
+    let Some(responder) = go(word) else {
         kill_and_reap(init);
         clean_up(&launch, None);
-        if word.is_none() {
+        if !heard {
             // The command was killed: nobody else is there to leave the container as it was before the start.
             finish::abandon(&launch.settings(), &id);
         }
         return 1;
-    }
+    };
     if let Err(failure) = created.start() {
         kill_and_reap(init);
         return failed(&failure);
@@ -93,11 +91,20 @@ pub(super) fn run_new(
         launch,
         relay,
         descriptors.client,
-        descriptors.forwards,
+        Served {
+            forwards: descriptors.forwards,
+            responder,
+        },
         descriptors.netns,
         init,
         Waiter::Parent,
     )
+}
+
+/// The word to go on, and the sockets that come with it; `None` for any other word, or none.
+fn go(word: Option<wire::Message>) -> Option<Option<Listening>> {
+    let message = word.filter(|message| message.kind == Kind::Go)?;
+    Some(networks::listening(&mut message.fds.into()))
 }
 
 /// Takes the place of a monitor that was killed. The container's network namespace lives by its processes.
@@ -110,16 +117,19 @@ pub(super) fn adopt(
     let directory = launch::directory(&launch.run_root, &launch.container.id);
     let relay = Relay::new(streams::reopen(&directory));
     answer(&control, &init);
-    if !matches!(wire::receive(&control), Ok(Some(m)) if m.kind == Kind::Go) {
+    let Some(responder) = go(wire::receive(&control).ok().flatten()) else {
         return 1;
-    }
+    };
     let _ = wire::send(&control, Kind::Started, &[]);
     drop(control);
     watch(
         launch,
         relay,
         None,
-        descriptors.forwards,
+        Served {
+            forwards: descriptors.forwards,
+            responder,
+        },
         None,
         init,
         Waiter::Stranger,
@@ -269,7 +279,7 @@ fn watch(
     launch: Launch,
     mut relay: Relay,
     client: Option<OwnedFd>,
-    forwards: Vec<Forward>,
+    served: Served,
     netns: Option<OwnedFd>,
     init: Identity,
     waiter: Waiter,
@@ -292,8 +302,9 @@ fn watch(
         Ok(listener) => relay.listener = Some(listener),
         Err(e) => eprintln!("cannot listen for clients: {e}"),
     }
-    let publishing = Rc::new(RefCell::new(Publishing::start(forwards)));
-    let follower = Rc::clone(&publishing);
+    let services = Rc::new(RefCell::new(Services::of(&launch)));
+    services.borrow_mut().start(served);
+    let follower = Rc::clone(&services);
     relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
     let code = match open(init, waiter) {
         Some(ended) => {
@@ -310,7 +321,7 @@ fn watch(
     };
     // Who would change the networks now, has no container left to change.
     relay.follower = None;
-    publishing.take().stop();
+    services.borrow_mut().stop();
     drop(netns);
     // Should this be killed from here on, repair finds the exit code.
     let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use netmgr::Protocol;
+use netmgr::dns::Listening;
 use netmgr::proxy::{Forward, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use super::networks::responder_fds;
 use crate::bundle;
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind};
@@ -202,9 +204,11 @@ impl Handle {
         })
     }
 
-    /// Lets the program run; returns once it does.
-    pub fn go(&self) -> Result<(), Error> {
-        wire::send(self.control(), Kind::Go, &[]).map_err(|source| Error::Io {
+    /// Lets the program run; returns once it does. Its names are served at these sockets, if it is on a user network.
+    pub fn go(&self, responder: Option<&Listening>) -> Result<(), Error> {
+        let fds: Vec<BorrowedFd<'_>> = responder.iter().flat_map(|l| responder_fds(l)).collect();
+        let sent = wire::send_with_fds(self.control(), Kind::Go, &[], &fds);
+        sent.map_err(|source| Error::Io {
             step: "let the program run",
             container: self.container.clone(),
             source,

@@ -1,18 +1,20 @@
-//! What a monitor serves for its container's places in networks: published ports for local clients. It is told when they
-//! change, by the command that changes them.
+//! What a monitor serves for its container's places in networks: published ports for local clients, and names. It is told
+//! when they change, by the command that changes them.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use netmgr::dns::{self, Listening, Reach, Upstreams};
 use netmgr::proxy::{Control, Forward, Proxy, Run, Targets};
 use netmgr::{Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
+use super::launch::Launch;
 use crate::wire::{self, Kind};
 
 /// The small stack of a serving thread: it keeps its buffers on the heap, and only while they are used.
@@ -22,19 +24,30 @@ const STACK: usize = 128 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 struct News {
     endpoints: Vec<Endpoint>,
-    /// Of the descriptors that follow.
+    /// Of the descriptors that follow: the responder's two first, if there are any.
+    has_responder: bool,
     forwards: Vec<(Protocol, SocketAddr, Option<Run>)>,
 }
 
-/// Tells the monitor that listens on `socket` of its container's endpoints, and hands it the listeners of ports that are
-/// new. Returns when it has followed.
+/// What a monitor is given to serve.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Ports that are new.
+    pub forwards: Vec<Forward>,
+    /// The container has come to a user network, its first.
+    pub responder: Option<Listening>,
+}
+
+/// Tells the monitor that listens on `socket` of its container's endpoints. Returns when it has followed.
 pub fn tell_of_networks(
     socket: &Path,
     endpoints: Vec<Endpoint>,
-    forwards: Vec<Forward>,
+    served: &Served,
 ) -> io::Result<()> {
+    let forwards = &served.forwards;
     let news = News {
         endpoints,
+        has_responder: served.responder.is_some(),
         forwards: forwards
             .iter()
             .map(|f| (f.protocol, f.target, f.run))
@@ -42,6 +55,7 @@ pub fn tell_of_networks(
     };
     let text = wire::in_memory("networks", &news)?;
     let mut fds: Vec<BorrowedFd<'_>> = vec![text.as_fd()];
+    fds.extend(served.responder.iter().flat_map(responder_fds));
     fds.extend(forwards.iter().map(|f| f.listener.as_fd()));
     let socket = wire::connect(socket)?;
     wire::send_all_fds(&socket, Kind::Networks, &fds)?;
@@ -54,23 +68,63 @@ pub fn tell_of_networks(
     }
 }
 
-/// The proxy of a container's published ports, on a thread of its own from the first port on.
-#[derive(Debug, Default)]
-pub(super) struct Publishing {
-    proxy: Option<(JoinHandle<()>, Control)>,
+/// The order in which [`listening`] takes them.
+pub(super) fn responder_fds(listening: &Listening) -> [BorrowedFd<'_>; 2] {
+    [listening.udp.as_fd(), listening.tcp.as_fd()]
 }
 
-impl Publishing {
-    /// What cannot be served is said in the log: the container runs all the same.
-    pub(super) fn start(forwards: Vec<Forward>) -> Publishing {
-        let mut publishing = Publishing::default();
-        if let Err(e) = publishing.add(forwards) {
-            eprintln!("cannot start the loopback proxy: {e}");
+/// The responder's sockets out of a message, if they are in it.
+pub(super) fn listening(fds: &mut VecDeque<OwnedFd>) -> Option<Listening> {
+    Some(Listening {
+        udp: fds.pop_front()?,
+        tcp: fds.pop_front()?,
+        // Told in the log of who made them; serving is the same.
+        reach: Reach::Redirected,
+    })
+}
+
+/// The threads that serve a container, each from the first thing on that it has to do.
+#[derive(Debug)]
+pub(super) struct Services {
+    root: PathBuf,
+    container: String,
+    upstreams: Upstreams,
+    proxy: Option<(JoinHandle<()>, Control)>,
+    /// Stops when the pipe is closed.
+    responder: Option<(JoinHandle<()>, PipeWriter)>,
+}
+
+impl Services {
+    pub(super) fn of(launch: &Launch) -> Services {
+        let servers = &launch.container.request.dns;
+        Services {
+            root: launch.root.clone(),
+            container: launch.container.id.clone(),
+            upstreams: match servers.is_empty() {
+                true => Upstreams::Host(PathBuf::from("/etc/resolv.conf")),
+                false => {
+                    let servers = servers.iter().filter_map(|s| dns::parse_server(s));
+                    Upstreams::Fixed(servers.collect())
+                }
+            },
+            proxy: None,
+            responder: None,
         }
-        publishing
     }
 
-    fn add(&mut self, forwards: Vec<Forward>) -> io::Result<()> {
+    /// What cannot be served is said in the log: the container runs all the same.
+    pub(super) fn start(&mut self, served: Served) {
+        if let Err(e) = self.publish(served.forwards) {
+            eprintln!("cannot start the loopback proxy: {e}");
+        }
+        if let Some(listening) = served.responder
+            && let Err(e) = self.respond(listening)
+        {
+            eprintln!("cannot start the DNS responder: {e}");
+        }
+    }
+
+    fn publish(&mut self, forwards: Vec<Forward>) -> io::Result<()> {
         if forwards.is_empty() {
             return Ok(());
         }
@@ -79,11 +133,20 @@ impl Publishing {
             return Ok(());
         }
         let (proxy, control) = Proxy::new(forwards)?;
-        let thread = std::thread::Builder::new()
-            .name("proxy".into())
-            .stack_size(STACK)
-            .spawn(move || proxy.serve())?;
-        self.proxy = Some((thread, control));
+        self.proxy = Some((thread("proxy", move || proxy.serve())?, control));
+        Ok(())
+    }
+
+    fn respond(&mut self, listening: Listening) -> io::Result<()> {
+        // New sockets take the place of old ones, which nothing leads to any more.
+        self.stop_responder();
+        let (stop, stopper) = io::pipe()?;
+        let config = dns::Config {
+            upstreams: self.upstreams.clone(),
+        };
+        let names = dns::Database::new(self.root.join("coracle.db"), self.container.clone());
+        let serve = move || dns::serve(listening, config, names, stop.into());
+        self.responder = Some((thread("dns", serve)?, stopper));
         Ok(())
     }
 
@@ -92,6 +155,10 @@ impl Publishing {
         let mut fds = VecDeque::from(handed);
         let missing = || io::Error::other("a descriptor of the message is missing");
         let news: News = serde_json::from_reader(File::from(fds.pop_front().ok_or_else(missing)?))?;
+        let responder = match news.has_responder {
+            true => Some(listening(&mut fds).ok_or_else(missing)?),
+            false => None,
+        };
         let forwards = news.forwards.into_iter().map(|(protocol, target, run)| {
             Ok(Forward {
                 protocol,
@@ -107,13 +174,32 @@ impl Publishing {
                 control.replace_targets(Targets::of(endpoint));
             }
         }
-        self.add(forwards)
+        self.publish(forwards)?;
+        match responder {
+            Some(listening) => self.respond(listening),
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn stop(self) {
-        if let Some((thread, control)) = self.proxy {
+    fn stop_responder(&mut self) {
+        if let Some((thread, stopper)) = self.responder.take() {
+            drop(stopper);
+            let _ = thread.join();
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stop_responder();
+        if let Some((thread, control)) = self.proxy.take() {
             control.stop();
             let _ = thread.join();
         }
     }
+}
+
+fn thread(name: &str, serve: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK)
+        .spawn(serve)
 }

@@ -141,6 +141,7 @@ pub fn network_names(container: &Container) -> Vec<String> {
             names.push(name.clone());
         }
     }
+    names.sort_unstable();
     names
 }
 
@@ -264,8 +265,7 @@ fn network_settings(container: &Container) -> Value {
         let value = place(container, &name);
         (name, value)
     });
-    let mut networks: Map<String, Value> = places.collect();
-    networks.sort_keys();
+    let networks: Map<String, Value> = places.collect();
     // The fields at the top are those of the default network alone, as in Docker.
     let default = networks.get("bridge").cloned();
     let top = |name: &str, otherwise: Value| {
@@ -446,6 +446,7 @@ mod tests {
     fn the_top_address_is_the_default_networks_alone() {
         let mut container = sample::running();
         container.attachments[0].0.name = "n1".into();
+        container.resolved.connections = vec![Connection::to("n1")];
         let settings = &inspect(&container)["NetworkSettings"];
         assert_eq!(settings["IPAddress"], "");
         assert_eq!(settings["Networks"]["n1"]["IPAddress"], "172.18.0.2");
@@ -453,6 +454,35 @@ mod tests {
             settings["Networks"]["n1"]["Aliases"],
             json!(["cccccccccccc"])
         );
+    }
+
+    #[test]
+    fn every_network_shows_what_was_asked_and_what_is() {
+        let mut container = sample::running();
+        let v6 = netmgr::V6 {
+            subnet: "fd00:6::/64".parse().unwrap(),
+            gateway: "fd00:6::1".parse().unwrap(),
+            ip_range: None,
+        };
+        let (network, endpoint) = &mut container.attachments[0];
+        network.name = "web".into();
+        network.v6 = Some(v6);
+        endpoint.address6 = "fd00:6::55".parse().ok();
+        let web = Connection {
+            address6: "fd00:6::55".parse().ok(),
+            aliases: vec!["db".into()],
+            ..Connection::to("web")
+        };
+        container.resolved.connections = vec![web, Connection::to("back")];
+        let networks = &inspect(&container)["NetworkSettings"]["Networks"];
+        let web = &networks["web"];
+        assert_eq!(web["IPAMConfig"], json!({"IPv6Address": "fd00:6::55"}));
+        assert_eq!(web["Aliases"], json!(["db", "cccccccccccc"]));
+        assert_eq!(web["GlobalIPv6Address"], "fd00:6::55");
+        assert_eq!(web["GlobalIPv6PrefixLen"], 64);
+        assert_eq!(web["IPv6Gateway"], "fd00:6::1");
+        assert_eq!(networks["back"]["IPAddress"], "");
+        assert_eq!(networks["back"]["IPAMConfig"], Value::Null);
     }
 
     #[test]

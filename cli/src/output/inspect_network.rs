@@ -238,6 +238,35 @@ mod tests {
     }
 
     #[test]
+    fn both_families_have_their_own_addresses() {
+        let mut both = sample::network();
+        both.ip_range = "172.18.5.0/24".parse().ok();
+        both.v6 = Some(netmgr::V6 {
+            subnet: "fd00:6::/64".parse().unwrap(),
+            gateway: "fd00:6::7".parse().unwrap(),
+            ip_range: None,
+        });
+        both.aux_addresses = vec![("a".into(), "fd00:6::3".parse().unwrap())];
+        let mut endpoint = sample::endpoint();
+        endpoint.address6 = "fd00:6::55".parse().ok();
+        let value = network(&both, &[endpoint]);
+        assert_eq!(value["EnableIPv6"], true);
+        assert_eq!(
+            value["IPAM"]["Config"],
+            json!([
+                {"Subnet": "172.18.0.0/16", "IPRange": "172.18.5.0/24", "Gateway": "172.18.0.1"},
+                {
+                    "Subnet": "fd00:6::/64",
+                    "Gateway": "fd00:6::7",
+                    "AuxiliaryAddresses": {"a": "fd00:6::3"},
+                },
+            ])
+        );
+        let attached = &value["Containers"][sample::id('c')];
+        assert_eq!(attached["IPv6Address"], "fd00:6::55/64");
+    }
+
+    #[test]
     fn networks_without_a_bridge_are_found_by_name_and_by_id() {
         let [host, none] = BRIDGELESS;
         for (name, expected) in [

@@ -59,7 +59,7 @@ fn parse(text: &str) -> anyhow::Result<Config> {
         let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
         anyhow!(
             "line {}: {}",
-            before.lines().count().max(1),
+            before.matches('\n').count() + 1,
             error.message()
         )
     })?;

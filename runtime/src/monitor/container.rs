@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::launch::{self, Descriptors, Launch};
 use super::networks::{self, Served, Services};
@@ -115,6 +117,9 @@ pub(super) fn adopt(
     init: Identity,
 ) -> i32 {
     let directory = launch::directory(&launch.run_root, &launch.container.id);
+    if let Err(e) = name_netns_by(init, &directory) {
+        eprintln!("commands cannot be run in the container: {e}");
+    }
     let relay = Relay::new(streams::reopen(&directory));
     answer(&control, &init);
     let Some(responder) = go(wire::receive(&control).ok().flatten()) else {
@@ -134,6 +139,23 @@ pub(super) fn adopt(
         init,
         Waiter::Stranger,
     )
+}
+
+/// The spec names the network namespace by a descriptor of the monitor that was killed, and libcontainer looks at it before
+/// each exec.
+fn name_netns_by(init: Identity, directory: &Path) -> Result<(), OciSpecError> {
+    let path = directory.join("config.json");
+    let mut spec = Spec::load(&path)?;
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let joined = namespaces.iter_mut().find(|namespace| {
+        namespace.typ() == LinuxNamespaceType::Network && namespace.path().is_some()
+    });
+    let Some(joined) = joined else { return Ok(()) };
+    joined.set_path(Some(format!("/proc/{}/ns/net", init.pid).into()));
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    spec.save(&path)
 }
 
 /// How the exit code is learnt.

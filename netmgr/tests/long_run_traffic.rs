@@ -4,10 +4,12 @@ mod kernel_support;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_support::{hold, on_a_host, run};
+use kernel_support::{await_v6, hold, on_a_host, run, run_inside};
+use netmgr::kernel::netns;
 use netmgr::ports::is_long;
 use netmgr::proxy::{Proxy, Targets};
 use netmgr::{PortMap, PortRequest, Protocol};
@@ -184,4 +186,61 @@ fn sockets() -> u64 {
     let words: Vec<&str> = line.split_whitespace().collect();
     let at = words.iter().position(|word| *word == "inuse").unwrap();
     words[at + 1].parse().unwrap()
+}
+
+#[test]
+fn a_container_that_calls_the_gateway_is_relayed_too() {
+    on_a_host(|| {
+        let container = netns::create().unwrap();
+        let path = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            container.0.as_raw_fd()
+        );
+        run(&format!(
+            "ip link add name veth1 type veth peer name eth0 netns {path}"
+        ));
+        run("ip address add 10.77.0.1/24 dev veth1");
+        run("ip address add fd77::1/64 dev veth1 nodad");
+        run("ip link set veth1 up");
+        run_inside(&container, "ip address add 10.77.0.2/24 dev eth0");
+        run_inside(&container, "ip address add fd77::2/64 dev eth0 nodad");
+        run_inside(&container, "ip link set eth0 up");
+        await_v6("fd77::1");
+        netns::run_in(&container, || await_v6("fd77::2")).unwrap();
+        let (map, held) = hold(&long(Protocol::Tcp, None)).unwrap();
+        let rule = format!(
+            "-t nat -A PREROUTING -i veth1 -p tcp --dport {FIRST}:{} -j REDIRECT --to-ports {}",
+            FIRST + (COUNT - 1),
+            map.listener.unwrap()
+        );
+        run(&format!("iptables {rule}"));
+        run(&format!("ip6tables {rule}"));
+        let targets = Targets {
+            v4: CONTAINER,
+            v6: Some("fd77::2".parse().unwrap()),
+        };
+        let forwards = held.into_iter().map(|held| held.forward(targets)).collect();
+        let (proxy, control) = Proxy::new(forwards).unwrap();
+        // One port for each family alone: it tells which way was taken.
+        netns::run_in(&container, || {
+            answer_on(8080 - FIRST + INSIDE, "10.77.0.2".parse().unwrap());
+            answer_on(9090 - FIRST + INSIDE, "fd77::2".parse().unwrap());
+        })
+        .unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| proxy.serve());
+            let ask_inside = |host: &str, port: u16| {
+                let host: IpAddr = host.parse().unwrap();
+                netns::run_in(&container, || ask((host, port))).unwrap()
+            };
+            assert_eq!(
+                ask_inside("10.77.0.1", 8080).unwrap(),
+                8080 - FIRST + INSIDE
+            );
+            assert_eq!(ask_inside("fd77::1", 9090).unwrap(), 9090 - FIRST + INSIDE);
+            ask_inside("fd77::1", 8080).unwrap_err();
+            control.stop();
+        });
+    });
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_support::{hold, on_a_host, run};
+use kernel_support::{await_v6, hold, on_a_host, run};
 use netmgr::proxy::{Control, Forward, Proxy, Targets};
 use netmgr::{PortRequest, Protocol};
 
@@ -36,6 +36,7 @@ fn on_a_host_with_endpoints(test: impl FnOnce() + Send) {
             run(&format!("ip address add 10.77.0.{last}/32 dev lo"));
         }
         run("ip address add fd00::3/128 dev lo nodad");
+        await_v6("fd00::3");
         test();
     });
 }

@@ -92,3 +92,35 @@ fn a_range_in_one_rule_carries_what_single_rules_carry() {
         in_own_netns(move || assert_eq!(answers(&ports), BTreeMap::from(expected)));
     }
 }
+
+#[test]
+fn containers_share_a_range_of_host_ports_and_a_lost_socket_frees_none() {
+    in_own_netns(|| {
+        let mut host = Host::new(Profile::Coracle);
+        let shared = PortRequest {
+            host_port_last: Some(FIRST + 2),
+            ..publish(None, FIRST, INSIDE, Protocol::Udp)
+        };
+        let port = |attached: &common::Attached| attached.attachment.endpoint.ports[0].host_port;
+        let first = host.attach("c1", "bridge", &[shared]);
+        assert_eq!(port(&first), FIRST);
+        // Its monitor was killed: only the tables know of it.
+        drop(first);
+        let second = host.attach("c2", "bridge", &[shared]);
+        assert_eq!(port(&second), FIRST + 1);
+        // In one request the ports before count as well.
+        let error = host
+            .try_attach("c3", "bridge", &[shared, shared])
+            .map(|_| ())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Bind for 0.0.0.0:8000-8002 failed: all ports are allocated"
+        );
+        host.detach("c1");
+        let third = host.attach("c3", "bridge", &[shared, shared]);
+        let ports = &third.attachment.endpoint.ports;
+        let ports: Vec<u16> = ports.iter().map(|map| map.host_port).collect();
+        assert_eq!(ports, [FIRST, FIRST + 2]);
+    });
+}

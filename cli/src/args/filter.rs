@@ -167,9 +167,9 @@ fn publishes(container: &Container, range: PortRange) -> bool {
 fn exposes(container: &Container, range: PortRange) -> bool {
     let exposed = container.resolved.exposed_ports.iter();
     exposed
-        .filter_map(|text| ports::parse_port(text))
-        .any(|(port, protocol)| {
-            protocol == range.protocol && (range.first..=range.last).contains(&port)
+        .filter_map(|text| ports::parse_run(text))
+        .any(|(first, last, protocol)| {
+            protocol == range.protocol && first <= range.last && range.first <= last
         })
 }
 

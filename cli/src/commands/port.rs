@@ -21,19 +21,11 @@ pub fn run(context: &Context, options: Port) -> Answer {
     let plain = |text: String| Failure::Plain { text, code: 1 };
     let wanted = options.port.as_deref().map(parse).transpose()?;
     let container = context.engine()?.find(&options.container)?;
-    let lines = ports::lines(&ports::published(&container));
+    let published = ports::published(&container);
     let Some((port, protocol)) = wanted else {
-        let text: Vec<String> = lines
-            .iter()
-            .map(|(port, protocol, at)| format!("{port}/{} -> {at}", protocol.as_str()))
-            .collect();
-        return print_listing(&text.join("\n"));
+        return print_listing(&ports::lines(&published).join("\n"));
     };
-    let found: Vec<String> = lines
-        .into_iter()
-        .filter(|(p, q, _)| *p == port && q.as_str() == protocol)
-        .map(|(_, _, at)| at)
-        .collect();
+    let found = ports::places(&published, port, protocol);
     if found.is_empty() {
         return Err(plain(format!(
             "Error: No public port '{}' published for {}",

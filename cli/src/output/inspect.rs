@@ -354,7 +354,9 @@ fn published_ports(container: &Container) -> Value {
         return map.into();
     }
     let exposed = container.resolved.exposed_ports.iter();
-    map.extend(exposed.map(|port| (port.clone(), Value::Null)));
+    // A long run of published ports has one entry there, and is listed port by port below.
+    let single = exposed.filter(|port| ports::parse_port(port).is_some());
+    map.extend(single.map(|port| (port.clone(), Value::Null)));
     for run in ports::published(container) {
         let address = run.address.map(|ip| ip.to_string()).unwrap_or_default();
         for offset in 0..run.count {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netmgr::ports::LONGEST_BOUND;
 use netmgr::{PortMap, Protocol};
 use runtime::Container;
 
@@ -45,25 +46,35 @@ fn by_address(map: &PortMap) -> Vec<Published> {
     addresses.into_iter().map(run).collect()
 }
 
-/// Ports that are exposed and not published: `81/tcp`.
+/// Ports that are exposed and not published: `81/tcp`. A run is taken as a whole: it has an entry of its own where it was
+/// published as one.
 fn exposed(container: &Container, published: &[Published]) -> Vec<Published> {
-    let is_published = |port: u16, protocol| {
+    let is_published = |first: u16, last: u16, protocol| {
         published.iter().any(|run| {
-            run.protocol == protocol && port >= run.container && port - run.container < run.count
+            run.protocol == protocol && first >= run.container && last - run.container < run.count
         })
     };
     let ports = container.resolved.exposed_ports.iter();
     ports
-        .filter_map(|text| parse_port(text))
-        .filter(|(port, protocol)| !is_published(*port, *protocol))
-        .map(|(port, protocol)| Published {
-            container: port,
+        .filter_map(|text| parse_run(text))
+        .filter(|(first, last, protocol)| !is_published(*first, *last, *protocol))
+        .map(|(first, last, protocol)| Published {
+            container: first,
             address: None,
             host: 0,
             protocol,
-            count: 1,
+            count: last - first + 1,
         })
         .collect()
+}
+
+/// As the record has exposed ports: `80/tcp`, or `1024-65000/tcp` for a long run.
+pub fn parse_run(text: &str) -> Option<(u16, u16, Protocol)> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (first, protocol) = parse_port(&format!("{first}/{protocol}"))?;
+    let last = last.parse().ok()?;
+    (0 < first && first <= last).then_some((first, last, protocol))
 }
 
 /// `80` or `80/udp`.
@@ -79,14 +90,20 @@ pub fn parse_port(text: &str) -> Option<(u16, Protocol)> {
 }
 
 /// The PORTS column. Ports that keep their number fold into ranges for each address and protocol and come first, as in
-/// Docker; others come last, and fold only where they were published as a range: Docker lists each, which for a
-/// range of thousands is no listing.
+/// Docker; others come last, each for itself. A run that is too long for a socket each stays one range, where Docker
+/// lists its thousands.
 pub fn column(container: &Container) -> String {
-    let mut runs = published(container);
-    if matches!(container.state, runtime::State::Running { .. }) {
-        runs.extend(exposed(container, &runs));
-    }
-    runs.sort();
+    let runs = published(container);
+    let mut runs: Vec<Published> = match container.state {
+        runtime::State::Running { .. } => runs
+            .iter()
+            .copied()
+            .chain(exposed(container, &runs))
+            .flat_map(singles)
+            .collect(),
+        _ => runs.into_iter().flat_map(singles).collect(),
+    };
+    runs.sort_by_cached_key(docker_order);
     let mut folded: Vec<Published> = Vec::new();
     let mut result = Vec::new();
     let mut moved = Vec::new();
@@ -108,20 +125,48 @@ pub fn column(container: &Container) -> String {
     result.join(", ")
 }
 
+/// Each port of a run, unless it is a long one.
+fn singles(run: Published) -> Vec<Published> {
+    if run.count > LONGEST_BOUND {
+        return vec![run];
+    }
+    (0..run.count)
+        .map(|offset| Published {
+            container: run.container + offset,
+            host: run.host.saturating_add(offset),
+            count: 1,
+            ..run
+        })
+        .collect()
+}
+
+/// Addresses and protocols compare as text.
+fn docker_order(run: &Published) -> (u16, String, u16, &'static str) {
+    let address = run.address.map(|ip| ip.to_string()).unwrap_or_default();
+    (run.container, address, run.host, run.protocol.as_str())
+}
+
 /// The port after the last one.
 fn end(run: &Published) -> u32 {
     u32::from(run.container) + u32::from(run.count)
 }
 
 fn words(run: &Published) -> String {
-    let range = |first: u16| match run.count {
+    let inside = format!(
+        "{}/{}",
+        range(run.container, run.count),
+        run.protocol.as_str()
+    );
+    match run.address {
+        Some(address) => format!("{}->{inside}", join(address, &range(run.host, run.count))),
+        None => inside,
+    }
+}
+
+fn range(first: u16, count: u16) -> String {
+    match count {
         0 | 1 => first.to_string(),
         count => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
-    };
-    let inside = format!("{}/{}", range(run.container), run.protocol.as_str());
-    match run.address {
-        Some(address) => format!("{}->{inside}", join(address, &range(run.host))),
-        None => inside,
     }
 }
 
@@ -133,20 +178,33 @@ pub fn join(address: IpAddr, port: &str) -> String {
     }
 }
 
-/// `docker port`'s lines: container port and where it is published, one port a line.
-pub fn lines(runs: &[Published]) -> Vec<(u16, Protocol, String)> {
-    let mut lines = Vec::new();
-    for run in runs {
-        let Some(address) = run.address else { continue };
-        for offset in 0..run.count {
-            let host = u32::from(run.host) + u32::from(offset);
-            let at = join(address, &host.to_string());
-            lines.push((run.container.saturating_add(offset), run.protocol, at));
-        }
-    }
-    // Stable: the addresses of one port keep their order, 0.0.0.0 first.
-    lines.sort_by_key(|(port, protocol, _)| (*port, *protocol));
-    lines
+/// `docker port`'s lines: container port and where it is published, one port a line; a long run is one line.
+pub fn lines(runs: &[Published]) -> Vec<String> {
+    let mut runs: Vec<Published> = runs.iter().copied().flat_map(singles).collect();
+    runs.sort_by_key(|run| (run.container, run.protocol.as_str(), run.address, run.host));
+    let lines = runs.iter().filter_map(|run| {
+        let at = join(run.address?, &range(run.host, run.count));
+        let inside = range(run.container, run.count);
+        Some(format!("{inside}/{} -> {at}", run.protocol.as_str()))
+    });
+    lines.collect()
+}
+
+/// Where one port of the container is published.
+pub fn places(runs: &[Published], port: u16, protocol: &str) -> Vec<String> {
+    let mut places: Vec<(IpAddr, u16)> = runs
+        .iter()
+        .filter(|run| run.protocol.as_str() == protocol)
+        .filter_map(|run| {
+            let offset = port.checked_sub(run.container)?;
+            (offset < run.count).then_some((run.address?, run.host.checked_add(offset)?))
+        })
+        .collect();
+    places.sort_unstable();
+    let places = places.iter();
+    places
+        .map(|(address, host)| join(*address, &host.to_string()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -185,25 +243,131 @@ mod tests {
         );
     }
 
+    /// Each was run with Docker 20.10 and the client of 28.
     #[test]
     fn the_column_equals_the_one_docker_prints_for_the_same_container() {
         use Protocol::{Tcp, Udp};
-        let maps = vec![
-            map(None, 8080, 80, 1, Tcp),
-            map(None, 8443, 443, 1, Tcp),
-            map(None, 53, 53, 1, Udp),
-            map(None, 7000, 7000, 4, Tcp),
-            map(Some("127.0.0.1"), 9000, 9000, 1, Tcp),
-            map(None, 10000, 5000, 1, Tcp),
-            map(None, 10002, 5001, 1, Tcp),
+        let single = |port, protocol| map(None, port, port, 1, protocol);
+        let expose = [
+            "80/tcp", "81/tcp", "82/tcp", "443/tcp", "8000/tcp", "8001/tcp", "8002/tcp",
+            "8003/tcp", "9000/udp",
         ];
-        assert_eq!(
-            column_of(maps, &["80/tcp", "81/tcp"]),
-            "0.0.0.0:53->53/udp, [::]:53->53/udp, 81/tcp, 0.0.0.0:7000-7003->7000-7003/tcp, \
-             [::]:7000-7003->7000-7003/tcp, 127.0.0.1:9000->9000/tcp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, \
-             0.0.0.0:8443->443/tcp, [::]:8443->443/tcp, 0.0.0.0:10000->5000/tcp, [::]:10000->5000/tcp, \
-             0.0.0.0:10002->5001/tcp, [::]:10002->5001/tcp"
-        );
+        let own = |address, host, container, count, protocol| {
+            map(Some(address), host, container, count, protocol)
+        };
+        type Case<'a> = (Vec<PortMap>, &'a [&'a str], &'a str);
+        let table: Vec<Case> = vec![
+            (
+                vec![],
+                &expose,
+                "80-82/tcp, 443/tcp, 8000-8003/tcp, 9000/udp",
+            ),
+            (
+                vec![single(80, Tcp)],
+                &expose,
+                "81-82/tcp, 443/tcp, 0.0.0.0:80->80/tcp, [::]:80->80/tcp, 8000-8003/tcp, 9000/udp",
+            ),
+            (
+                vec![single(8000, Tcp), single(8002, Tcp)],
+                &expose,
+                "80-82/tcp, 443/tcp, 0.0.0.0:8000->8000/tcp, [::]:8000->8000/tcp, 8001/tcp, 8003/tcp, \
+                 0.0.0.0:8002->8002/tcp, [::]:8002->8002/tcp, 9000/udp",
+            ),
+            (
+                vec![
+                    map(None, 8000, 8000, 2, Tcp),
+                    own("127.0.0.1", 8002, 8002, 2, Tcp),
+                ],
+                &expose,
+                "80-82/tcp, 443/tcp, 0.0.0.0:8000-8001->8000-8001/tcp, [::]:8000-8001->8000-8001/tcp, \
+                 127.0.0.1:8002-8003->8002-8003/tcp, 9000/udp",
+            ),
+            (
+                vec![
+                    own("::1", 8000, 8000, 1, Tcp),
+                    own("127.0.0.1", 8000, 8000, 1, Tcp),
+                ],
+                &expose,
+                "80-82/tcp, 443/tcp, 8001-8003/tcp, 127.0.0.1:8000->8000/tcp, [::1]:8000->8000/tcp, 9000/udp",
+            ),
+            (
+                vec![single(53, Udp), single(53, Tcp), single(54, Udp)],
+                &[],
+                "0.0.0.0:53->53/tcp, 0.0.0.0:53-54->53-54/udp, [::]:53->53/tcp, [::]:53-54->53-54/udp",
+            ),
+            (
+                vec![
+                    single(90, Tcp),
+                    single(80, Tcp),
+                    single(443, Udp),
+                    single(443, Tcp),
+                    map(None, 10, 5000, 1, Tcp),
+                    map(None, 12, 5001, 1, Tcp),
+                    single(7, Udp),
+                ],
+                &[],
+                "0.0.0.0:80->80/tcp, [::]:80->80/tcp, 0.0.0.0:90->90/tcp, 0.0.0.0:7->7/udp, [::]:90->90/tcp, \
+                 [::]:7->7/udp, 0.0.0.0:443->443/udp, [::]:443->443/udp, 0.0.0.0:443->443/tcp, \
+                 [::]:443->443/tcp, 0.0.0.0:10->5000/tcp, [::]:10->5000/tcp, 0.0.0.0:12->5001/tcp, \
+                 [::]:12->5001/tcp",
+            ),
+            (
+                vec![
+                    map(None, 8080, 80, 1, Tcp),
+                    map(None, 8081, 80, 1, Tcp),
+                    single(80, Tcp),
+                ],
+                &[],
+                "0.0.0.0:80->80/tcp, [::]:80->80/tcp, 0.0.0.0:8080->80/tcp, 0.0.0.0:8081->80/tcp, \
+                 [::]:8080->80/tcp, [::]:8081->80/tcp",
+            ),
+            (
+                vec![
+                    own("127.0.0.1", 8080, 80, 1, Tcp),
+                    own("127.0.0.2", 8080, 80, 1, Tcp),
+                    own("::1", 8080, 80, 1, Tcp),
+                ],
+                &[],
+                "127.0.0.1:8080->80/tcp, 127.0.0.2:8080->80/tcp, [::1]:8080->80/tcp",
+            ),
+            (
+                vec![
+                    map(None, 80, 80, 3, Tcp),
+                    map(None, 83, 83, 2, Udp),
+                    map(None, 9000, 8000, 3, Tcp),
+                ],
+                &[],
+                "0.0.0.0:80-82->80-82/tcp, [::]:80-82->80-82/tcp, 0.0.0.0:83-84->83-84/udp, \
+                 [::]:83-84->83-84/udp, 0.0.0.0:9000->8000/tcp, [::]:9000->8000/tcp, 0.0.0.0:9001->8001/tcp, \
+                 [::]:9001->8001/tcp, 0.0.0.0:9002->8002/tcp, [::]:9002->8002/tcp",
+            ),
+            (
+                vec![own("127.0.0.1", 80, 80, 3, Tcp), map(None, 80, 80, 3, Udp)],
+                &["90/tcp", "92/tcp", "93/tcp", "94/tcp", "91/tcp", "7/udp"],
+                "7/udp, 0.0.0.0:80-82->80-82/udp, 127.0.0.1:80-82->80-82/tcp, [::]:80-82->80-82/udp, 90-94/tcp",
+            ),
+            (
+                vec![
+                    own("0.0.0.0", 80, 80, 1, Tcp),
+                    own("::", 80, 80, 1, Tcp),
+                    single(81, Tcp),
+                ],
+                &[],
+                "0.0.0.0:80-81->80-81/tcp, [::]:80-81->80-81/tcp",
+            ),
+            (
+                vec![
+                    own("0.0.0.0", 80, 80, 1, Tcp),
+                    own("127.0.0.1", 81, 81, 1, Tcp),
+                    single(82, Tcp),
+                ],
+                &[],
+                "0.0.0.0:80->80/tcp, 0.0.0.0:82->82/tcp, 127.0.0.1:81->81/tcp, [::]:82->82/tcp",
+            ),
+        ];
+        for (maps, exposed, expected) in table {
+            assert_eq!(column_of(maps.clone(), exposed), expected, "{maps:?}");
+        }
     }
 
     #[test]
@@ -221,15 +385,26 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_range_is_one_entry_and_the_widest_range_fits() {
+    fn a_long_run_is_one_range_and_the_widest_fits() {
         use Protocol::Tcp;
         assert_eq!(
-            column_of(vec![map(Some("10.0.0.1"), 8000, 9000, 11, Tcp)], &[]),
-            "10.0.0.1:8000-8010->9000-9010/tcp"
+            column_of(vec![map(Some("10.0.0.1"), 1024, 2024, 60000, Tcp)], &[]),
+            "10.0.0.1:1024-61023->2024-62023/tcp"
         );
         assert_eq!(
-            column_of(vec![map(Some("10.0.0.1"), 1, 1, 65535, Tcp)], &[]),
-            "10.0.0.1:1-65535->1-65535/tcp"
+            column_of(vec![map(None, 1, 1, 65535, Tcp)], &["80/tcp"]),
+            "0.0.0.0:1-65535->1-65535/tcp, [::]:1-65535->1-65535/tcp"
+        );
+    }
+
+    #[test]
+    fn a_long_run_is_exposed_where_it_is_not_published() {
+        use Protocol::Tcp;
+        let exposed = ["1024-65000/tcp", "80/tcp"];
+        assert_eq!(column_of(vec![], &exposed), "80/tcp, 1024-65000/tcp");
+        assert_eq!(
+            column_of(vec![map(Some("::1"), 1024, 1024, 63977, Tcp)], &exposed),
+            "80/tcp, [::1]:1024-65000->1024-65000/tcp"
         );
     }
 
@@ -240,27 +415,65 @@ mod tests {
         assert_eq!(column(&container), "");
     }
 
-    #[test]
-    fn port_lists_each_port_with_its_addresses() {
+    fn published_as(maps: Vec<PortMap>) -> Vec<Published> {
         let mut container = sample::running();
-        container.attachments[0].1.ports = vec![
-            map(None, 8000, 80, 2, Protocol::Tcp),
-            map(Some("127.0.0.1"), 53, 53, 1, Protocol::Udp),
+        container.attachments[0].1.ports = maps;
+        published(&container)
+    }
+
+    /// Each was run with Docker 20.10 and the client of 28.
+    #[test]
+    fn port_lists_what_docker_lists_for_the_same_container() {
+        use Protocol::{Tcp, Udp};
+        let table = [
+            (
+                vec![
+                    map(None, 53, 53, 1, Udp),
+                    map(None, 53, 53, 1, Tcp),
+                    map(None, 7, 7, 1, Udp),
+                    map(None, 8000, 80, 2, Tcp),
+                ],
+                "7/udp -> 0.0.0.0:7|7/udp -> [::]:7|53/tcp -> 0.0.0.0:53|53/tcp -> [::]:53|53/udp -> 0.0.0.0:53|\
+                 53/udp -> [::]:53|80/tcp -> 0.0.0.0:8000|80/tcp -> [::]:8000|81/tcp -> 0.0.0.0:8001|\
+                 81/tcp -> [::]:8001",
+            ),
+            (
+                vec![
+                    map(None, 8080, 80, 1, Tcp),
+                    map(None, 8081, 80, 1, Tcp),
+                    map(None, 80, 80, 1, Tcp),
+                ],
+                "80/tcp -> 0.0.0.0:80|80/tcp -> 0.0.0.0:8080|80/tcp -> 0.0.0.0:8081|80/tcp -> [::]:80|\
+                 80/tcp -> [::]:8080|80/tcp -> [::]:8081",
+            ),
+            (
+                vec![
+                    map(Some("::1"), 8080, 80, 1, Tcp),
+                    map(Some("127.0.0.2"), 8080, 80, 1, Tcp),
+                    map(Some("127.0.0.1"), 8080, 80, 1, Tcp),
+                ],
+                "80/tcp -> 127.0.0.1:8080|80/tcp -> 127.0.0.2:8080|80/tcp -> [::1]:8080",
+            ),
         ];
-        let lines = lines(&published(&container));
-        let text: Vec<String> = lines
-            .iter()
-            .map(|(port, protocol, at)| format!("{port}/{} -> {at}", protocol.as_str()))
-            .collect();
+        for (maps, expected) in table {
+            assert_eq!(lines(&published_as(maps)).join("|"), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_run_is_one_line_and_each_of_its_ports_is_found() {
+        let runs = published_as(vec![map(None, 1024, 2024, 60000, Protocol::Tcp)]);
         assert_eq!(
-            text,
+            lines(&runs),
             [
-                "53/udp -> 127.0.0.1:53",
-                "80/tcp -> 0.0.0.0:8000",
-                "80/tcp -> [::]:8000",
-                "81/tcp -> 0.0.0.0:8001",
-                "81/tcp -> [::]:8001",
+                "2024-62023/tcp -> 0.0.0.0:1024-61023",
+                "2024-62023/tcp -> [::]:1024-61023",
             ]
         );
+        let at = |port| places(&runs, port, "tcp");
+        assert_eq!(at(2024), ["0.0.0.0:1024", "[::]:1024"]);
+        assert_eq!(at(62023), ["0.0.0.0:61023", "[::]:61023"]);
+        assert!(at(2023).is_empty() && at(62024).is_empty());
+        assert!(places(&runs, 2024, "udp").is_empty());
     }
 }

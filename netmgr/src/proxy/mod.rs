@@ -13,6 +13,7 @@ use crate::model::Protocol;
 
 mod control;
 mod forward;
+mod pktinfo;
 mod poller;
 pub(crate) mod slab;
 mod stream;
@@ -151,15 +152,13 @@ impl Proxy {
     }
 
     fn replace_targets(&mut self, targets: Targets) {
-        let mut changes = false;
-        for forward in &mut self.forwards {
-            changes |= forward.replace_target(targets);
-        }
-        if !changes {
-            return;
-        }
+        let changed: Vec<bool> = self
+            .forwards
+            .iter_mut()
+            .map(|forward| forward.replace_target(targets))
+            .collect();
         // The next datagram of each client makes a flow to the new target.
-        self.flows.clear();
+        self.flows.end_of(|listener| changed[listener]);
         for key in self.relays.keys() {
             let moved = self
                 .relays
@@ -296,7 +295,7 @@ impl Proxy {
 fn prepare(forward: &Forward) -> Result<(), Errno> {
     rustix::io::ioctl_fionbio(&forward.listener, true)?;
     match forward.protocol {
-        Protocol::Udp => udp::prepare(&forward.listener),
+        Protocol::Udp => pktinfo::prepare(&forward.listener),
         Protocol::Tcp | Protocol::Sctp => Ok(()),
     }
 }

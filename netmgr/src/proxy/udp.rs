@@ -1,19 +1,15 @@
 //! UDP: a flow for each client, so that answers find their way back, from the address that the client had called.
 
 use std::collections::HashMap;
-use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
-    recvmsg, sendmsg, setsockopt, sockopt,
-};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 
+use super::pktinfo::{Local, answer, receive};
 use super::poller::{Poller, Source};
 use super::slab::{Key, Slab};
 use super::{Forward, Limits};
@@ -28,23 +24,6 @@ struct Caller {
     client: SocketAddr,
     /// The host's address that was called.
     called: Local,
-}
-
-/// A host address, with the interface that an IPv6 link-local one means nothing without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Local {
-    address: IpAddr,
-    interface: u32,
-}
-
-impl Local {
-    /// On whatever interface.
-    fn any(address: IpAddr) -> Local {
-        Local {
-            address,
-            interface: 0,
-        }
-    }
 }
 
 struct Flow {
@@ -64,15 +43,6 @@ pub(super) struct Flows {
     control: Vec<u8>,
 }
 
-/// Asks for the destination address of each datagram (`ip(7)`, IP_PKTINFO).
-pub(super) fn prepare(listener: &OwnedFd) -> Result<(), Errno> {
-    let asked = match rustix::net::sockopt::socket_domain(listener)? {
-        AddressFamily::INET6 => setsockopt(listener, sockopt::Ipv6RecvPacketInfo, &true),
-        _ => setsockopt(listener, sockopt::Ipv4PacketInfo, &true),
-    };
-    asked.map_err(|errno| Errno::from_raw_os_error(errno as i32))
-}
-
 impl Flows {
     pub(super) fn new(limits: Limits) -> Flows {
         Flows {
@@ -88,7 +58,12 @@ impl Flows {
         self.flows.is_empty()
     }
 
-    /// Ends all flows; the next datagram of a client makes a new one.
+    /// Ends the flows of some listeners.
+    pub(super) fn end_of(&mut self, listener: impl Fn(usize) -> bool) {
+        self.end_all(|flow| listener(flow.caller.listener));
+    }
+
+    /// Ends all flows.
     pub(super) fn clear(&mut self) {
         self.flows.clear();
         self.by_caller = HashMap::new();
@@ -104,12 +79,13 @@ impl Flows {
         scratch: &mut [u8],
     ) -> Result<(), Errno> {
         for _ in 0..DATAGRAMS_A_TURN {
-            let (length, client, called) = match self.receive(&forward.listener, scratch) {
-                Ok(Some(received)) => received,
-                Ok(None) | Err(nix::Error::EINTR) => continue,
-                Err(nix::Error::EAGAIN) => return Ok(()),
-                Err(errno) => return Err(Errno::from_raw_os_error(errno as i32)),
-            };
+            let (length, client, called) =
+                match receive(&forward.listener, scratch, &mut self.control) {
+                    Ok(Some(received)) => received,
+                    Ok(None) | Err(nix::Error::EINTR) => continue,
+                    Err(nix::Error::EAGAIN) => return Ok(()),
+                    Err(errno) => return Err(Errno::from_raw_os_error(errno as i32)),
+                };
             let caller = Caller {
                 listener: index,
                 client,
@@ -141,7 +117,12 @@ impl Flows {
                 Ok((length, _)) => {
                     flow.last_used = Instant::now();
                     // A datagram that the client's side does not take is lost, as datagrams may be.
-                    let _ = answer(&forward.listener, flow.caller, &scratch[..length]);
+                    let _ = answer(
+                        &forward.listener,
+                        flow.caller.client,
+                        flow.caller.called,
+                        &scratch[..length],
+                    );
                 }
                 // Nobody listens there now; the client asks again, or the flow goes idle.
                 Err(Errno::CONNREFUSED | Errno::INTR) => {}
@@ -156,54 +137,13 @@ impl Flows {
             return;
         }
         let idle = self.limits.udp_idle;
-        let over: Vec<Key> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.last_used + idle <= now)
-            .map(|(key, _)| key)
-            .collect();
-        for key in over {
-            self.end(key);
-        }
+        self.end_all(|flow| flow.last_used + idle <= now);
         let oldest = self.flows.iter().map(|(_, flow)| flow.last_used).min();
         self.check_at = oldest.map(|last_used| last_used + idle);
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.check_at
-    }
-
-    fn receive(
-        &mut self,
-        listener: &OwnedFd,
-        scratch: &mut [u8],
-    ) -> nix::Result<Option<(usize, SocketAddr, Local)>> {
-        if self.control.is_empty() {
-            self.control = nix::cmsg_space!(libc::in6_pktinfo);
-        }
-        let mut parts = [IoSliceMut::new(scratch)];
-        let message = recvmsg::<SockaddrStorage>(
-            listener.as_raw_fd(),
-            &mut parts,
-            Some(&mut self.control),
-            MsgFlags::empty(),
-        )?;
-        let Some(client) = message.address.as_ref().and_then(client_address) else {
-            return Ok(None);
-        };
-        let told = message.cmsgs().ok().and_then(|mut told| {
-            told.find_map(|control| match control {
-                ControlMessageOwned::Ipv4PacketInfo(info) => Some(local_v4(&info)),
-                ControlMessageOwned::Ipv6PacketInfo(info) => Some(local_v6(&info)),
-                _ => None,
-            })
-        });
-        // Not told, the kernel chooses the address to answer from, by its routes.
-        let called = told.unwrap_or(match client {
-            SocketAddr::V4(_) => Local::any(Ipv4Addr::UNSPECIFIED.into()),
-            SocketAddr::V6(_) => Local::any(Ipv6Addr::UNSPECIFIED.into()),
-        });
-        Ok(Some((message.bytes, client, called)))
     }
 
     /// The caller's flow, made if there is none. `None`: this datagram is lost, as under any overload.
@@ -243,6 +183,18 @@ impl Flows {
         self.flows.get_mut(key)
     }
 
+    fn end_all(&mut self, over: impl Fn(&Flow) -> bool) {
+        let over: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| over(flow))
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            self.end(key);
+        }
+    }
+
     fn end_least_used(&mut self) {
         let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last_used);
         if let Some((key, _)) = oldest {
@@ -270,72 +222,4 @@ fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
     rustix::net::connect(&socket, &target)?;
     Ok(socket)
-}
-
-/// Sends to the client from the address that it had called: on a wildcard socket the kernel would choose by route.
-fn answer(listener: &OwnedFd, caller: Caller, data: &[u8]) -> nix::Result<usize> {
-    let parts = [IoSlice::new(data)];
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    let fd = listener.as_raw_fd();
-    match (caller.client, caller.called.address) {
-        (SocketAddr::V4(client), IpAddr::V4(address)) => {
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(address.octets()),
-                },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            let control = [ControlMessage::Ipv4PacketInfo(&info)];
-            sendmsg(fd, &parts, &control, flags, Some(&SockaddrIn::from(client)))
-        }
-        (SocketAddr::V6(client), IpAddr::V6(address)) => {
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: address.octets(),
-                },
-                ipi6_ifindex: caller.called.interface,
-            };
-            let control = [ControlMessage::Ipv6PacketInfo(&info)];
-            sendmsg(
-                fd,
-                &parts,
-                &control,
-                flags,
-                Some(&SockaddrIn6::from(client)),
-            )
-        }
-        // A socket receives from its own family only.
-        _ => Err(nix::Error::EAFNOSUPPORT),
-    }
-}
-
-/// The local address that an answer comes from (`ip(7)`, ipi_spec_dst); the datagram's own destination where it was
-/// queued before anybody asked.
-fn local_v4(info: &libc::in_pktinfo) -> Local {
-    let address = match info.ipi_spec_dst.s_addr {
-        0 => info.ipi_addr.s_addr,
-        local => local,
-    };
-    Local::any(Ipv4Addr::from(address.to_ne_bytes()).into())
-}
-
-fn local_v6(info: &libc::in6_pktinfo) -> Local {
-    let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-    Local {
-        address: address.into(),
-        interface: match address.is_unicast_link_local() {
-            true => info.ipi6_ifindex,
-            false => 0,
-        },
-    }
-}
-
-fn client_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddr::V4((*v4).into()));
-    }
-    address
-        .as_sockaddr_in6()
-        .map(|v6| SocketAddr::V6((*v6).into()))
 }

@@ -2,9 +2,10 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use netmgr::kernel::netns;
@@ -85,6 +86,22 @@ pub fn settings(run_root: &tempfile::TempDir) -> Settings {
         run_root: run_root.path().into(),
         firewall: Firewall::Iptables,
         profile: Profile::Coracle,
+    }
+}
+
+/// Waits until the kernel has the route of an IPv6 address of its own, which it makes a while after the address
+/// (`addrconf_dad_work`, `net/ipv6/addrconf.c`), `nodad` or not.
+pub fn await_v6(address: &str) {
+    let address: Ipv6Addr = address.parse().unwrap();
+    let row = format!("{:032x} 80 ", u128::from(address));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fs::read_to_string("/proc/thread-self/net/ipv6_route")
+        .unwrap()
+        .lines()
+        .any(|line| line.starts_with(&row))
+    {
+        assert!(Instant::now() < deadline, "no route of {address}");
+        thread::yield_now();
     }
 }
 

@@ -170,6 +170,13 @@ fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Result<Vec<S
         port.push_str("/tcp");
     }
     for ports in &request.ports {
+        let (first, protocol) = (ports.container_port, ports.protocol.as_str());
+        if ports.count > netmgr::ports::LONGEST_BOUND {
+            // Tens of thousands of entries would be read by every command that reads the record.
+            let last = first.saturating_add(ports.count - 1);
+            exposed.push(format!("{first}-{last}/{protocol}"));
+            continue;
+        }
         for offset in 0..ports.count {
             exposed.push(format!(
                 "{}/{}",

@@ -79,7 +79,9 @@ pub enum Error {
          remove networks that are not in use (network prune), add to default-address-pools, or give a --subnet"
     )]
     PoolExhausted,
-    #[error("could not find an available IPv6 subnet in {0} to assign to the network: give a --subnet")]
+    #[error(
+        "could not find an available IPv6 subnet in {0} to assign to the network: give a --subnet"
+    )]
     UniqueLocalExhausted(Ipv6Net),
     #[error("invalid address pool {base}: it cannot be cut into subnets of prefix length {size}")]
     Pool { base: Ipv4Net, size: u8 },
@@ -89,6 +91,8 @@ pub enum Error {
         name: String,
         id: String,
     },
+    #[error("failed to allocate secondary ip address ({name}:{address}): Address already in use")]
+    AuxInUse { name: String, address: IpAddr },
     /// Docker's whole text; which address it is the user has just typed.
     #[error("Address already in use")]
     AddressInUse(IpAddr),
@@ -113,8 +117,12 @@ pub enum Error {
         "cannot create network {network}: interface {bridge} exists on this host and is not ours"
     )]
     InterfaceExists { network: String, bridge: String },
-    #[error("invalid value {value} of option {key}")]
-    OptionValue { key: &'static str, value: String },
+    #[error("failed to parse {key} value: {value} (it should be {expected})")]
+    OptionValue {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
 
     #[error("endpoint with name {container} already exists in network {network}")]
     AlreadyAttached { container: String, network: String },
@@ -194,6 +202,7 @@ impl Error {
             | Error::ActiveEndpoints { .. }
             | Error::SubnetOverlaps { .. }
             | Error::SubnetOnHost { .. }
+            | Error::AuxInUse { .. }
             | Error::AddressInUse(_)
             | Error::MacInUse { .. }
             | Error::NotConnected { .. }

@@ -219,7 +219,8 @@ fn choose_mac(
     let Some(mac) = asked else {
         let usual = ipam::mac(address);
         // Somebody has asked for the one that would be ours: any other that is locally administered.
-        let others = (0..=u8::MAX).map(|second| [usual[0], second, usual[2], usual[3], usual[4], usual[5]]);
+        let others =
+            (0..=u8::MAX).map(|second| [usual[0], second, usual[2], usual[3], usual[4], usual[5]]);
         let free = [usual].into_iter().chain(others).find(|mac| !in_use(*mac));
         return free.ok_or(Error::MacInUse {
             mac: usual,

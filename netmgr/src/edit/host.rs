@@ -7,6 +7,9 @@ use crate::model::{PortMap, PortRequest};
 use crate::ports::{Held, Holding};
 use crate::{ipam, kernel, ports};
 
+/// A run of host ports, and the sockets that keep it ours.
+pub(super) type Hold = (PortMap, Vec<Held>);
+
 pub(super) struct Host {
     /// Names of all interfaces.
     pub(super) interfaces: fn() -> Result<Vec<String>, Error>,
@@ -14,7 +17,7 @@ pub(super) struct Host {
     pub(super) routes: fn() -> Result<Vec<Ipv4Net>, Error>,
     /// The interface whose address or route a subnet would cover, or that covers the subnet.
     pub(super) overlapping: fn(IpNet) -> Result<Option<String>, Error>,
-    pub(super) hold: fn(&PortRequest, Holding<'_>) -> Result<(PortMap, Vec<Held>), Error>,
+    pub(super) hold: fn(&PortRequest, Holding<'_>) -> Result<Hold, Error>,
 }
 
 impl Host {

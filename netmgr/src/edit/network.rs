@@ -7,7 +7,7 @@ use super::{Edit, options, random_id};
 use crate::change::NetworkRequest;
 use crate::error::Error;
 use crate::model::{self, Network, OPTION_BRIDGE, OPTION_ICC};
-use crate::store::{self, Taken};
+use crate::store;
 
 /// Networks that Docker has from the start. We keep only the first in the tables; the others have no bridge.
 const PREDEFINED: [&str; 3] = [Network::DEFAULT, "host", "none"];
@@ -52,10 +52,9 @@ impl Edit<'_> {
         options::check(request)?;
         // The default network comes first: its rules stand below all others.
         self.default_network()?;
-        let taken = store::taken(self.tx)?;
         let id = random_id();
-        let bridge = self.bridge_for(request, &id, &taken)?;
-        let addressing = self.addressing_for(request, &taken)?;
+        let bridge = self.bridge_for(request, &id)?;
+        let addressing = self.addressing_for(request)?;
         let icc = model::option(&request.options, OPTION_ICC).and_then(model::parse_bool);
         let network = Network {
             id,
@@ -77,12 +76,7 @@ impl Edit<'_> {
         Ok(network)
     }
 
-    fn bridge_for(
-        &self,
-        request: &NetworkRequest,
-        id: &str,
-        taken: &[Taken],
-    ) -> Result<String, Error> {
+    fn bridge_for(&self, request: &NetworkRequest, id: &str) -> Result<String, Error> {
         let Some(name) = model::option(&request.options, OPTION_BRIDGE) else {
             let prefix = self.settings.profile.bridge_prefix();
             return Ok(format!("{prefix}{}", &id[..12]));
@@ -90,7 +84,7 @@ impl Edit<'_> {
         if !options::is_interface(name) {
             return Err(Error::BridgeName(name.to_owned()));
         }
-        if taken.iter().any(|other| other.bridge == name) {
+        if store::has_bridge(self.tx, name)? {
             return Err(Error::BridgeTaken {
                 network: request.name.clone(),
                 bridge: name.to_owned(),

@@ -15,32 +15,54 @@ const MAX_INTERFACE: usize = 15;
 /// Leaves room for the number of an interface.
 const MAX_PREFIX: usize = MAX_INTERFACE - 4;
 
-/// An option and what its value must be like.
-type Rule = (&'static str, fn(&str) -> bool);
+/// An option, whether a value can be followed, and what one should be.
+type Rule = (&'static str, fn(&str) -> bool, &'static str);
+
+const BOOL: &str = "true or false";
+const GATEWAY_MODE: &str = "nat, nat-unprotected or routed";
 
 const RULES: [Rule; 8] = [
-    (OPTION_ICC, is_bool),
-    (OPTION_MASQUERADE, is_bool),
-    (OPTION_MTU, is_mtu),
-    (OPTION_GATEWAY_MODE_V4, is_gateway_mode),
-    (OPTION_GATEWAY_MODE_V6, is_gateway_mode),
-    (OPTION_TRUSTED_INTERFACES, are_interfaces),
-    (OPTION_HOST_BINDING, is_ipv4),
-    (OPTION_INTERFACE_PREFIX, is_prefix),
+    (OPTION_ICC, is_bool, BOOL),
+    (OPTION_MASQUERADE, is_bool, BOOL),
+    (OPTION_MTU, is_mtu, "a number from 68 to 65535"),
+    (OPTION_GATEWAY_MODE_V4, is_gateway_mode, GATEWAY_MODE),
+    (OPTION_GATEWAY_MODE_V6, is_gateway_mode, GATEWAY_MODE),
+    (
+        OPTION_TRUSTED_INTERFACES,
+        are_interfaces,
+        "names of interfaces with colons between them",
+    ),
+    (OPTION_HOST_BINDING, is_ipv4, "an IPv4 address"),
+    (
+        OPTION_INTERFACE_PREFIX,
+        is_prefix,
+        "the start of an interface's name, at most 11 of [a-zA-Z0-9_.-]",
+    ),
 ];
 
 pub(super) fn check(request: &NetworkRequest) -> Result<(), Error> {
-    for (key, is_valid) in RULES {
+    for (key, is_valid, expected) in RULES {
         if let Some(value) = model::option(&request.options, key)
             && !is_valid(value)
         {
             return Err(Error::OptionValue {
                 key,
                 value: value.to_owned(),
+                expected,
             });
         }
     }
-    Ok(())
+    // Below this the kernel switches IPv6 off on the interface (RFC 8200, 5).
+    match model::option(&request.options, OPTION_MTU) {
+        Some(mtu) if request.ipv6 && mtu.parse().is_ok_and(|mtu: u32| mtu < 1280) => {
+            Err(Error::OptionValue {
+                key: OPTION_MTU,
+                value: mtu.to_owned(),
+                expected: "at least 1280 with IPv6",
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Narrower than the kernel's `dev_valid_name`: the name goes into rules, where `+` and `*` stand for others.

@@ -31,11 +31,7 @@ impl Edit<'_> {
         Ok((subnet, ipam::gateway(subnet, None, &HashSet::new())?))
     }
 
-    pub(super) fn addressing_for(
-        &self,
-        request: &NetworkRequest,
-        taken: &[Taken],
-    ) -> Result<Addressing, Error> {
+    pub(super) fn addressing_for(&self, request: &NetworkRequest) -> Result<Addressing, Error> {
         let asked = Asked::of(request);
         if asked.without_subnet {
             return Err(Error::GatewayWithoutSubnet);
@@ -43,7 +39,8 @@ impl Edit<'_> {
         if asked.v6 && !request.ipv6 {
             return Err(Error::Ipv6Off);
         }
-        let aux = Aux::of(&request.aux_addresses)?;
+        let aux = Aux::of(request)?;
+        let taken = &store::taken(self.tx)?;
         let subnet = match request.subnet {
             Some(subnet) => self.check_asked(subnet, taken.iter().map(|t| (t, t.subnet)))?,
             None => self.next_subnet(taken)?,
@@ -117,6 +114,7 @@ impl Edit<'_> {
     /// Subnets of our networks, and what the host has an address in or a route to.
     fn in_use(&self, taken: &[Taken]) -> Result<Vec<Ipv4Net>, Error> {
         let mut all = (self.host.routes)()?;
+        all.retain(|route| ipam::is_in_use((*route).into()));
         all.extend(taken.iter().map(|other| other.subnet));
         Ok(all)
     }
@@ -176,18 +174,25 @@ struct Aux {
 }
 
 impl Aux {
-    fn of(addresses: &[(String, IpAddr)]) -> Result<Aux, Error> {
+    fn of(request: &NetworkRequest) -> Result<Aux, Error> {
+        let gateways = [
+            request.gateway.map(IpAddr::V4),
+            request.gateway6.map(IpAddr::V6),
+        ];
         let mut aux = Aux {
             v4: HashSet::new(),
             v6: HashSet::new(),
         };
-        for (_, address) in addresses {
+        for (name, address) in &request.aux_addresses {
             let is_new = match address {
                 IpAddr::V4(address) => aux.v4.insert(*address),
                 IpAddr::V6(address) => aux.v6.insert(*address),
             };
-            if !is_new {
-                return Err(Error::AddressInUse(*address));
+            if !is_new || gateways.contains(&Some(*address)) {
+                return Err(Error::AuxInUse {
+                    name: name.clone(),
+                    address: *address,
+                });
             }
         }
         Ok(aux)

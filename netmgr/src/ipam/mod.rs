@@ -16,7 +16,7 @@ mod pools;
 mod v4;
 mod v6;
 
-pub use pools::{check_pool, default_subnet, next_subnet, overlaps_route};
+pub use pools::{check_pool, default_subnet, is_in_use, next_subnet, overlaps_route};
 pub use v4::mac;
 pub use v6::{next_unique_local, unique_local};
 
@@ -88,7 +88,7 @@ pub fn check_range<S: Subnet>(subnet: S, range: S) -> Result<(), Error> {
             canonical: canonical.into(),
         });
     }
-    if !overlap(subnet, range) {
+    if !(subnet.first()..=subnet.last()).contains(&range.first()) {
         return Err(Error::RangeOutsideSubnet(range.into()));
     }
     if range.prefix() < subnet.prefix() {
@@ -118,10 +118,7 @@ pub fn gateway<S: Subnet>(
             subnet: subnet.into(),
         });
     }
-    match aux.contains(&gateway) {
-        true => Err(Error::AddressInUse(gateway.into())),
-        false => Ok(gateway),
-    }
+    Ok(gateway)
 }
 
 /// The lowest address of a subnet, or of a range inside it, that is not taken.

@@ -71,25 +71,25 @@ fn first_of(pools: &[Pool], taken: &[Ipv4Net]) -> Option<Ipv4Net> {
         .find_map(|pool| in_use.first_free(pool.base.trunc(), pool.size))
 }
 
-/// What is in use, as runs of addresses in order: a search jumps over a run at once, however many candidates it covers.
+/// What is in use, as runs of addresses in order that do not touch: a search jumps over a run at once, however many candidates it covers.
 pub(super) struct InUse(Vec<(u128, u128)>);
 
 impl InUse {
     pub(super) fn new<S: Subnet>(taken: &[S]) -> InUse {
-        let mut runs: Vec<(u128, u128)> = taken
-            .iter()
-            .filter(|net| net.prefix() > SPLIT_DEFAULT)
-            .map(|net| (net.first(), net.last()))
-            .collect();
-        runs.sort_unstable();
-        // Subnets nest or are apart: a run that ends earlier than one before it lies inside that one.
-        let mut end = None;
-        runs.retain(|run| {
-            let outer = end.is_none_or(|end| run.1 > end);
-            end = end.max(Some(run.1));
-            outer
-        });
-        InUse(runs)
+        let mut runs: Vec<(u128, u128)> =
+            taken.iter().map(|net| (net.first(), net.last())).collect();
+        // Mostly in order already, as they were chosen: this sort takes advantage of it.
+        runs.sort();
+        let mut joined: Vec<(u128, u128)> = Vec::new();
+        for (first, last) in runs {
+            match joined.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => {
+                    before.1 = before.1.max(last)
+                }
+                _ => joined.push((first, last)),
+            }
+        }
+        InUse(joined)
     }
 
     /// The lowest block of prefix length `size` in `base` that nothing in use touches.
@@ -115,8 +115,12 @@ impl InUse {
 /// there" (a VPN's 0.0.0.0/1 and 128.0.0.0/1), not "this is in use".
 const SPLIT_DEFAULT: u8 = 7;
 
+/// Whether a route of the host says that its destination is in use there.
+pub fn is_in_use(route: IpNet) -> bool {
+    route.prefix_len() > SPLIT_DEFAULT
+}
+
 /// Whether a subnet lies in the way of a route of the host, or a route in its way; a default route is in nobody's.
 pub fn overlaps_route(subnet: IpNet, route: IpNet) -> bool {
-    route.prefix_len() > SPLIT_DEFAULT
-        && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
+    is_in_use(route) && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
 }

@@ -4,9 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{
-    failed, from_json, mac_from_text, mac_to_text, optional, parse, to_json,
-};
+use super::columns::{failed, from_json, mac_from_text, mac_to_text, optional, parse, to_json};
 use super::ports::{PORT, port_map};
 use crate::error::Error;
 use crate::model::Endpoint;
@@ -120,7 +118,8 @@ pub(crate) fn is_in_use(conn: &Connection, network_id: &str) -> Result<bool, Err
 /// Enters an endpoint; its ports are the container's and are entered apart.
 pub(crate) fn insert_endpoint(conn: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
     let fail = failed("enter an endpoint");
-    let query = format!("INSERT INTO endpoints ({ENDPOINT}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)");
+    let query =
+        format!("INSERT INTO endpoints ({ENDPOINT}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)");
     let mut insert = conn.prepare_cached(&query).map_err(fail)?;
     insert
         .execute(params![

@@ -16,13 +16,13 @@ mod ports;
 mod schema;
 
 pub(crate) use columns::failed;
-pub use endpoints::{endpoints_of, endpoints_on};
 pub(crate) use endpoints::{Occupant, delete_endpoint, insert_endpoint, is_in_use, occupants};
+pub use endpoints::{endpoints_of, endpoints_on};
 pub use names::{Named, data_version, names_on};
-pub use networks::{find_network, network_named, networks};
 pub(crate) use networks::{
-    Taken, delete_network, enter_unique_local, insert_network, taken, unique_local,
+    Taken, delete_network, enter_unique_local, has_bridge, insert_network, taken, unique_local,
 };
+pub use networks::{find_network, network_named, networks};
 pub use ports::ports_of;
 pub(crate) use ports::{allocated_port, clash, delete_ports, insert_ports};
 pub use schema::create_tables;

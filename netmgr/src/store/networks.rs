@@ -52,8 +52,12 @@ pub fn find_network(conn: &Connection, name: &str) -> Result<Network, Error> {
 /// Whether a network has exactly this name.
 pub fn network_named(conn: &Connection, name: &str) -> Result<Option<Network>, Error> {
     let query = format!("SELECT {NETWORK} FROM networks WHERE name = ?1");
-    conn.query_row(&query, [name], |row| Ok(network(row)))
-        .optional()
+    conn.prepare_cached(&query)
+        .and_then(|mut statement| {
+            statement
+                .query_row([name], |row| Ok(network(row)))
+                .optional()
+        })
         .map_err(failed("find a network"))?
         .transpose()
 }
@@ -61,7 +65,6 @@ pub fn network_named(conn: &Connection, name: &str) -> Result<Option<Network>, E
 /// What of a network no other may have.
 pub(crate) struct Taken {
     pub(crate) name: String,
-    pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
     pub(crate) subnet6: Option<Ipv6Net>,
 }
@@ -70,22 +73,31 @@ pub(crate) struct Taken {
 pub(crate) fn taken(conn: &Connection) -> Result<Vec<Taken>, Error> {
     let fail = failed("read subnets");
     let mut statement = conn
-        .prepare_cached("SELECT name, bridge, subnet, v6 FROM networks")
+        .prepare_cached("SELECT name, subnet, v6 FROM networks")
         .map_err(fail)?;
     let mut rows = statement.query([]).map_err(fail)?;
     let mut all = Vec::new();
     while let Some(row) = rows.next().map_err(fail)? {
-        let v6: Option<String> = row.get(3).map_err(fail)?;
-        let v6: Option<V6> = v6.map(|json| from_json("v6", &json)).transpose()?;
-        let subnet = row.get_ref(2).map_err(fail)?;
+        let v6 = match row.get_ref(2).and_then(|v6| Ok(v6.as_str_or_null()?)) {
+            Ok(None) => None,
+            Ok(Some(json)) => Some(from_json::<V6>("v6", json)?.subnet),
+            Err(error) => return Err(fail(error)),
+        };
+        let subnet = row.get_ref(1).and_then(|text| Ok(text.as_str()?));
         all.push(Taken {
             name: row.get(0).map_err(fail)?,
-            bridge: row.get(1).map_err(fail)?,
-            subnet: parse("subnet", subnet.as_str().unwrap_or_default())?,
-            subnet6: v6.map(|v6| v6.subnet),
+            subnet: parse("subnet", subnet.map_err(fail)?)?,
+            subnet6: v6,
         });
     }
     Ok(all)
+}
+
+/// Whether a network of ours has a bridge of this name.
+pub(crate) fn has_bridge(conn: &Connection, bridge: &str) -> Result<bool, Error> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM networks WHERE bridge = ?1)")
+        .and_then(|mut statement| statement.query_row([bridge], |row| row.get(0)))
+        .map_err(failed("look for a bridge"))
 }
 
 pub(crate) fn insert_network(conn: &Connection, network: &Network) -> Result<(), Error> {

@@ -206,7 +206,7 @@ fn ports_lead_to_the_first_network_by_name_that_is_not_internal() {
         assert_eq!(holder.ports, ports);
         assert_eq!(model.primary("c").unwrap().id, holder.id);
         let there = endpoints_on(&conn, &holder.network_id).unwrap();
-        assert_eq!(there, [holder.clone()]);
+        assert_eq!(there, std::slice::from_ref(&holder));
         Some(holder.id)
     };
     assert_eq!(holder().as_ref(), Some(&in_beta));
@@ -217,10 +217,7 @@ fn ports_lead_to_the_first_network_by_name_that_is_not_internal() {
     delete_endpoint(&conn, &in_beta).unwrap();
     assert_eq!(holder(), None);
     // Still nobody else's.
-    assert_eq!(
-        allocated_port(&conn, &port(None, 80, 1)).unwrap(),
-        Some(80)
-    );
+    assert_eq!(allocated_port(&conn, &port(None, 80, 1)).unwrap(), Some(80));
     delete_endpoint(&conn, &in_inner).unwrap();
     let again = on(&beta, 5);
     assert_eq!(holder().as_ref(), Some(&again));
@@ -295,8 +292,8 @@ fn database_of_version_0_1_is_brought_up_to_date_with_what_it_holds() {
     for _ in 0..2 {
         create_tables(&conn).unwrap();
         let model = load_model(&conn, Profile::Coracle).unwrap();
-        assert_eq!(model.networks, [user.clone()]);
-        assert_eq!(model.endpoints, [old.clone()]);
+        assert_eq!(model.networks, std::slice::from_ref(&user));
+        assert_eq!(model.endpoints, std::slice::from_ref(&old));
     }
     assert_eq!(tables_of(&conn), tables_of(&database()));
     enter(&conn, &endpoint(&user, 3, vec![port(None, 90, 1)])).unwrap();

@@ -173,7 +173,14 @@ impl<'a> Run<'a> {
             Op::DefaultRoute(change) => {
                 let netns =
                     self.netns_of_container(&change.container_id, &change.container_name)?;
-                routes::set_default(netns, change.to.as_ref(), change.from.as_ref())
+                match routes::set_default(netns, change.to.as_ref(), change.from.as_ref()) {
+                    Err(kernel::Error::DefaultRoute { source, .. })
+                        if self.tolerant && source.raw_os_error() == Some(libc::ENODEV) =>
+                    {
+                        Ok(())
+                    }
+                    result => result,
+                }
             }
             Op::ReservePorts(change) => reserved::replace(&self.settings.run_root, &change.before),
             Op::CreateBridge(bridge) => bridge::remove(&mut self.channel, bridge),
@@ -192,6 +199,12 @@ impl<'a> Run<'a> {
                 match veth::create(&mut self.channel, veth, netns) {
                     Err(kernel::Error::CreateVeth { source, .. })
                         if self.tolerant && source.raw_os_error() == Some(libc::EEXIST) =>
+                    {
+                        Ok(())
+                    }
+                    // It was of a bridge that came with the same change.
+                    Err(kernel::Error::FindBridge { source, .. })
+                        if self.tolerant && source.raw_os_error() == Some(libc::ENODEV) =>
                     {
                         Ok(())
                     }

@@ -3,14 +3,12 @@
 mod kernel_support;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kernel_support::*;
 use netmgr::kernel::{self, links, netns};
-use netmgr::plan::{Batch, Op};
-use netmgr::{ErrorKind, Netns, apply};
+use netmgr::plan::{Batch, DefaultRoute, Hop, Op, ReservePorts, Tool, Veth};
+use netmgr::{ErrorKind, Family, Netns, apply};
 
 fn namespaces(lasts: &[u8]) -> HashMap<String, Netns> {
     lasts
@@ -109,32 +107,19 @@ fn attached_address_is_announced_to_the_bridge() {
         let root = tempfile::tempdir().unwrap();
         let settings = settings(&root);
         apply::run(&settings, &[Op::CreateBridge(bridge())], &HashMap::new()).unwrap();
-        let mut listener = Command::new("timeout")
-            .args([
-                "3",
-                "tcpdump",
-                "-n",
-                "-i",
-                BRIDGE,
-                "-c",
-                "1",
-                "--immediate-mode",
-                "arp",
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut told = BufReader::new(listener.stderr.take().unwrap()).lines();
-        assert!(told.any(|line| line.unwrap().starts_with("listening on")));
-        let inside = namespaces(&[7]);
-        apply::run(&settings, &[Op::CreateVeth(veth(7))], &inside).unwrap();
-        let heard = String::from_utf8(listener.wait_with_output().unwrap().stdout).unwrap();
-        assert!(
-            heard.contains("who-has 10.99.0.7 tell 10.99.0.7")
-                || heard.contains("who-has 10.99.0.7 (ff:ff:ff:ff:ff:ff) tell 10.99.0.7"),
-            "no gratuitous ARP: {heard:?}"
-        );
+        for last in 7..17 {
+            let wire = Wire::tap();
+            let inside = namespaces(&[last]);
+            apply::run(&settings, &[Op::CreateVeth(veth(last))], &inside).unwrap();
+            let endpoint = veth(last).endpoint;
+            assert!(
+                wire.hears(BRIDGE, |frame| {
+                    is_gratuitous_arp(frame, endpoint.address, endpoint.mac)
+                }),
+                "no gratuitous ARP of {}",
+                endpoint.address
+            );
+        }
     });
 }
 
@@ -234,66 +219,151 @@ fn works_where_the_host_has_ipv6_switched_off() {
     });
 }
 
-/// The operations of a first container's start, then something that cannot succeed.
-fn attach_ops() -> Vec<Op> {
-    let batch = |forward: &str, inverse: &str| {
-        Op::Rules(Batch {
-            tool: netmgr::plan::Tool::Iptables,
-            forward: forward.into(),
-            inverse: inverse.into(),
-        })
-    };
+fn batch(tool: Tool, forward: &str, inverse: &str) -> Op {
+    Op::Rules(Batch {
+        tool,
+        forward: forward.into(),
+        inverse: inverse.into(),
+    })
+}
+
+fn hop(veth: &Veth, gateway: &str, gateway6: &str) -> Option<Hop> {
+    Some(Hop {
+        interface: veth.endpoint.interface.clone(),
+        gateway: Some(gateway.parse().unwrap()),
+        gateway6: Some(gateway6.parse().unwrap()),
+    })
+}
+
+/// Every kind of operation there is, but what removes the container's last interface, on a host where the second bridge
+/// and its veth are in place already.
+fn ops_of_every_kind() -> Vec<Op> {
+    let chain = "*nat\n:T - [0:0]\n-A PREROUTING -j T\nCOMMIT\n*filter\n:T - [0:0]\n-A FORWARD -j T\nCOMMIT\n";
+    let no_chain =
+        "*nat\n-D PREROUTING -j T\n-X T\nCOMMIT\n*filter\n-D FORWARD -j T\n-X T\nCOMMIT\n";
     vec![
-        Op::EnableForwarding(netmgr::Family::V4),
-        Op::CreateBridge(bridge()),
+        Op::EnableForwarding(Family::V4),
+        Op::EnableForwarding(Family::V6),
+        Op::CreateBridge(bridge6()),
+        batch(Tool::Iptables, chain, no_chain),
+        batch(Tool::Ip6tables, chain, no_chain),
         batch(
-            "*nat\n:T - [0:0]\n-A PREROUTING -j T\nCOMMIT\n*filter\n:T - [0:0]\n-A FORWARD -j T\nCOMMIT\n",
-            "*nat\n-D PREROUTING -j T\n-X T\nCOMMIT\n*filter\n-D FORWARD -j T\n-X T\nCOMMIT\n",
+            Tool::Nft,
+            "table inet coracle_test { set s { type inet_service; elements = { 80 }; }; }\n",
+            "delete table inet coracle_test\n",
         ),
-        Op::CreateVeth(veth(2)),
-        Op::RemoveVeth(veth(2)),
-        Op::CreateVeth(veth(3)),
+        Op::CreateVeth(veth6(2)),
+        Op::RemoveVeth(veth6(2)),
+        Op::CreateVeth(veth6(3)),
+        Op::DefaultRoute(DefaultRoute {
+            container_id: veth(3).endpoint.container_id,
+            container_name: "c3".into(),
+            from: hop(&veth6(3), "10.99.0.1", GATEWAY6),
+            to: hop(&second_veth(3), "10.98.0.1", "fd00:98::1"),
+        }),
+        Op::JoinBridge(veth6(3)),
+        Op::ReservePorts(ReservePorts {
+            before: vec![],
+            after: vec![(7000, 8000)],
+        }),
         batch(
+            Tool::Iptables,
             "*nat\n-A T -d 10.99.0.3/32 -j RETURN\nCOMMIT\n*filter\n-A T -d 10.99.0.3/32 -j ACCEPT\nCOMMIT\n",
             "*nat\n-D T -d 10.99.0.3/32 -j RETURN\nCOMMIT\n*filter\n-D T -d 10.99.0.3/32 -j ACCEPT\nCOMMIT\n",
         ),
+        batch(
+            Tool::Nft,
+            "add element inet coracle_test s { 443 }\n",
+            "delete element inet coracle_test s { 443 }\n",
+        ),
+        Op::RemoveVeth(second_veth(3)),
+        Op::RemoveBridge(second_bridge()),
     ]
 }
 
-/// The tables are in use from the start: one with no rule differs from none only in the listing.
-fn create_tables() {
+/// A host with tables in use (one with no rule differs from none only in the listing), an administrator's reserved port,
+/// and a container on the second bridge.
+fn host_in_use(settings: &netmgr::Settings) -> HashMap<String, Netns> {
     let tables = "*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n*filter\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
-    kernel::commands::restore(tables).unwrap();
+    kernel::commands::write(Tool::Iptables, tables).unwrap();
+    kernel::commands::write(Tool::Ip6tables, tables).unwrap();
+    std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", "7500,9000\n").unwrap();
+    let inside = namespaces(&[2, 3]);
+    let ops = [
+        Op::CreateBridge(second_bridge()),
+        Op::CreateVeth(second_veth(3)),
+    ];
+    apply::run(settings, &ops, &inside).unwrap();
+    inside
+}
+
+/// Without what is no configuration: the bridge's link-local address, which comes and goes with its carrier, the index of
+/// a veth's other end, and the spaces between columns.
+fn settled(inside: &HashMap<String, Netns>) -> String {
+    let host: Vec<String> = state()
+        .lines()
+        .map(|line| {
+            let words = line.split_whitespace();
+            let kept = words.filter(|word| !word.starts_with("fe80:"));
+            let kept = kept.map(|word| word.split("@if").next().unwrap_or_default());
+            kept.collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    format!(
+        "{}\n{}\n{}",
+        host.join("\n"),
+        state_inside(of(inside, 2)),
+        state_inside(of(inside, 3))
+    )
 }
 
 #[test]
 fn failure_at_any_op_leaves_the_host_as_it_was() {
     // Half done itself: the first table is committed when the second fails.
-    let failing = Op::Rules(Batch {
-        tool: netmgr::plan::Tool::Iptables,
-        forward: "*nat\n:HALF - [0:0]\nCOMMIT\n*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n".into(),
-        inverse: "*nat\n-X HALF\nCOMMIT\n*filter\n-D NOWHERE -j ACCEPT\nCOMMIT\n".into(),
-    });
+    let half = |tool| {
+        batch(
+            tool,
+            "*nat\n:HALF - [0:0]\nCOMMIT\n*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n",
+            "*nat\n-X HALF\nCOMMIT\n*filter\n-D NOWHERE -j ACCEPT\nCOMMIT\n",
+        )
+    };
+    let refused = batch(
+        Tool::Nft,
+        "add table inet coracle_half\nadd element inet coracle_nowhere s { 1 }\n",
+        "delete table inet coracle_half\n",
+    );
+    let failing = [
+        (half(Tool::Iptables), "iptables-restore"),
+        (half(Tool::Ip6tables), "ip6tables-restore"),
+        (refused, "nft"),
+    ];
     on_a_host(|| {
-        create_tables();
-        let before = state();
         let root = tempfile::tempdir().unwrap();
         let settings = settings(&root);
-        for k in 0..=attach_ops().len() {
-            let inside = namespaces(&[2, 3]);
-            let mut ops = attach_ops();
+        let inside = host_in_use(&settings);
+        netns::loopback_up(of(&inside, 2)).unwrap();
+        let before = settled(&inside);
+        for k in 0..=ops_of_every_kind().len() {
+            let (failing, command) = &failing[k % failing.len()];
+            let mut ops = ops_of_every_kind();
             ops.truncate(k);
             ops.push(failing.clone());
             let error = apply::run(&settings, &ops, &inside).unwrap_err();
             match &error {
                 kernel::Error::CommandFailed { name, line, .. } => {
-                    assert_eq!(*name, "iptables-restore");
-                    assert_eq!(line.as_deref(), Some("-A NOWHERE -j ACCEPT"), "{error}");
+                    assert_eq!(name, command, "failing after {k} ops: {error}");
+                    if *command != "nft" {
+                        assert_eq!(line.as_deref(), Some("-A NOWHERE -j ACCEPT"), "{error}");
+                    }
                 }
                 other => panic!("failing after {k} ops: {other}"),
             }
-            assert_eq!(state(), before, "failing after {k} ops");
-            assert!(!root.path().join("host.json").exists());
+            similar(
+                &settled(&inside),
+                &before,
+                &format!("failing after {k} ops"),
+            );
+            assert_eq!(left_in(&root), [""; 0], "failing after {k} ops");
         }
     });
 }
@@ -301,18 +371,53 @@ fn failure_at_any_op_leaves_the_host_as_it_was() {
 #[test]
 fn roll_back_takes_back_whatever_a_killed_change_had_done() {
     on_a_host(|| {
-        create_tables();
-        let before = state();
         let root = tempfile::tempdir().unwrap();
         let settings = settings(&root);
-        let ops = attach_ops();
+        let inside = host_in_use(&settings);
+        netns::loopback_up(of(&inside, 2)).unwrap();
+        let before = settled(&inside);
+        let ops = ops_of_every_kind();
         for k in 0..=ops.len() {
-            let inside = namespaces(&[2, 3]);
             apply::run(&settings, &ops[..k], &inside).unwrap();
-            apply::roll_back(&settings, &ops, &HashMap::new()).unwrap();
-            assert_eq!(state(), before, "killed after {k} ops");
+            apply::roll_back(&settings, &ops, &inside).unwrap();
+            similar(&settled(&inside), &before, &format!("killed after {k} ops"));
+            assert_eq!(left_in(&root), [""; 0], "killed after {k} ops");
         }
     });
+}
+
+#[test]
+fn roll_back_without_the_namespace_leaves_the_container_alone() {
+    on_a_host(|| {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(&root);
+        let inside = host_in_use(&settings);
+        let ops = [Op::RemoveVeth(second_veth(3))];
+        apply::run(&settings, &ops, &inside).unwrap();
+        apply::roll_back(&settings, &ops, &HashMap::new()).unwrap();
+        assert!(!names().contains(&"second3".into()));
+        apply::roll_back(&settings, &ops, &inside).unwrap();
+        assert!(names().contains(&"second3".into()));
+    });
+}
+
+fn similar(found: &str, expected: &str, when: &str) {
+    let differ: Vec<_> = found
+        .lines()
+        .zip(expected.lines())
+        .filter(|(a, b)| a != b)
+        .collect();
+    assert!(
+        found == expected,
+        "{when}: {differ:#?}\n{found}\nand not\n{expected}"
+    );
+}
+
+fn left_in(root: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(root.path()).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 #[test]

@@ -63,25 +63,33 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
             .change(RouteNetlinkMessage::SetLink(message))
             .map_err(failed)?;
     }
-    let refused = |gateway| {
+    let refused = |address| {
         let name = bridge.name.clone();
         move |source| Error::AddressBridge {
             name,
-            gateway,
+            address,
             source,
         }
     };
     add_address(channel, index, bridge.gateway, bridge.subnet.prefix_len())
         .map_err(refused(bridge.gateway.into()))?;
     if let Some((gateway, prefix)) = bridge.gateway6 {
-        add_address6(channel, index, gateway, prefix).map_err(|source| match is_off(&source) {
-            true => Error::Ipv6Off {
-                name: bridge.name.clone(),
-                address: gateway,
-                source,
-            },
-            false => refused(gateway.into())(source),
-        })?;
+        // The link-local address too, which the kernel would make and then test for duplicates, for two seconds after
+        // the first port. With it the host asks for containers on behalf of others (`ndisc_solicit`): a published port
+        // would be mute that long.
+        let link_local = link_local(hardware_address(bridge.gateway));
+        for (address, prefix) in [(gateway, prefix), (link_local, 64)] {
+            add_address6(channel, index, address, prefix).map_err(|source| {
+                match is_off(&source) {
+                    true => Error::Ipv6Off {
+                        name: bridge.name.clone(),
+                        address,
+                        source,
+                    },
+                    false => refused(address.into())(source),
+                }
+            })?;
+        }
     }
     Ok(())
 }
@@ -202,4 +210,11 @@ pub(crate) fn is_off(source: &io::Error) -> bool {
 fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// The address that the kernel makes of a hardware address (RFC 4291, appendix A: modified EUI-64), so that there is only
+/// this one.
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let [ab, cd, ef] = [[a ^ 0x02, b], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, ab, u16::from_be_bytes([c, 0xff]), cd, ef)
 }

@@ -27,10 +27,10 @@ pub enum Error {
 
     #[error("cannot create bridge {name}")]
     CreateBridge { name: String, source: io::Error },
-    #[error("cannot give bridge {name} the address {gateway}")]
+    #[error("cannot give bridge {name} the address {address}")]
     AddressBridge {
         name: String,
-        gateway: IpAddr,
+        address: IpAddr,
         source: io::Error,
     },
     #[error(
@@ -82,11 +82,18 @@ pub enum Error {
 
     #[error("cannot list the host's {what}")]
     List {
-        /// `interfaces`, `addresses` or `routes`.
+        /// `interfaces`, `addresses`, `routes` or `connections`.
         what: &'static str,
         source: io::Error,
     },
 
+    #[error("cannot delete a connection to {protocol} port {port} on {destination}")]
+    ForgetConnection {
+        protocol: &'static str,
+        destination: IpAddr,
+        port: u16,
+        source: io::Error,
+    },
     #[error("cannot list the sockets in {}", path.display())]
     ListSockets { path: PathBuf, source: io::Error },
 

@@ -1,9 +1,10 @@
-//! The only kernel I/O of this crate: netlink, namespaces, sysctls, and the two iptables commands.
+//! The only kernel I/O of this crate: netlink, namespaces, sysctls, and the commands that write rules.
 //!
 //! Everything here is blocking, acts in the network namespace of the calling thread, and decides by errno,
 //! never by a text of the kernel or of a command. What should be there is decided elsewhere.
 
 pub mod commands;
+pub mod conntrack;
 pub mod error;
 pub mod host;
 pub mod links;
@@ -11,6 +12,7 @@ pub mod netns;
 pub mod sockets;
 
 pub(crate) mod bridge;
+pub(crate) mod conntrack_message;
 pub(crate) mod netlink;
 pub(crate) mod reserved;
 pub(crate) mod routes;

@@ -260,19 +260,16 @@ fn thousand_questions_at_once_are_all_answered() {
         with_zone(zone(), vec![], |container| {
             let asked = question("web.", A);
             let bytes = asked.to_vec().unwrap();
-            // The socket of a responder has room for some 200 datagrams: 1,000 at once from 10 programs.
             std::thread::scope(|scope| {
                 for _ in 0..10 {
                     scope.spawn(|| {
                         let socket = udp(container, RESPONDER);
-                        for _ in 0..10 {
-                            (0..10).for_each(|_| drop(socket.send(&bytes).unwrap()));
-                            for _ in 0..10 {
-                                assert_eq!(
-                                    addresses(&checked(&asked, &receive(&socket))),
-                                    ["10.9.0.2"]
-                                );
-                            }
+                        for _ in 0..100 {
+                            socket.send(&bytes).unwrap();
+                        }
+                        for _ in 0..100 {
+                            let answer = checked(&asked, &receive(&socket));
+                            assert_eq!(addresses(&answer), ["10.9.0.2"]);
                         }
                     });
                 }
@@ -308,7 +305,8 @@ fn nonsense_is_survived_and_answers_are_not_answered() {
                         }
                     };
                     let _ = socket.send(&bytes);
-                    if round % 500 == 0 {
+                    // Before the socket's buffer is full, as the good question would be lost then.
+                    if round % 100 == 0 {
                         assert_eq!(resolve(container, "web.", A), ["10.9.0.2"]);
                     }
                 }

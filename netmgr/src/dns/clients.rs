@@ -7,7 +7,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::forward::PREFIX;
+use super::link::PREFIX;
 
 /// Questions of one client that are under way; the others wait in its own socket.
 const MOST_WAITING: usize = 64;

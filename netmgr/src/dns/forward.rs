@@ -5,15 +5,15 @@
 //! (RFC 5452).
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Resource, getrlimit};
 
+use super::link::{self, Link, Outcome, PREFIX};
 use super::message::{self, Received, Transport};
 use super::poller::{Poller, Source};
 use crate::proxy::slab::{Key, Slab};
@@ -25,11 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A single server is asked twice, as a datagram may be lost.
 const LEAST_ATTEMPTS: usize = 2;
 
-/// Docker's own: `maxConcurrent`. Each costs a descriptor.
+/// Docker's own: `maxConcurrent`.
 const MOST: usize = 1024;
 
-/// Before a message by TCP stands its length (RFC 1035, 4.2.2).
-pub(super) const PREFIX: usize = 2;
+/// Each costs a descriptor, and any program in the container can make them: the rest of the monitor must not run out.
+const SHARE_OF_DESCRIPTORS: u64 = 4;
 
 /// Who gets the answer.
 #[derive(Clone, Copy, Debug)]
@@ -69,24 +69,6 @@ struct Pending {
     link: Option<Link>,
 }
 
-/// The socket to the server that is being asked.
-enum Link {
-    Udp(OwnedFd),
-    Tcp {
-        socket: OwnedFd,
-        sent: usize,
-        received: Vec<u8>,
-    },
-}
-
-/// What came of looking at a server's socket.
-enum Outcome {
-    Wait,
-    Answer(Vec<u8>, ResponseCode),
-    /// It will not answer.
-    Failed,
-}
-
 /// Why the next server is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
@@ -98,14 +80,18 @@ enum Reason {
 
 pub(super) struct Forwarder {
     pending: Slab<Pending>,
+    most: usize,
     /// No question is due before this.
     check_at: Option<Instant>,
 }
 
 impl Forwarder {
     pub(super) fn new() -> Forwarder {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let share = usize::try_from(descriptors / SHARE_OF_DESCRIPTORS).unwrap_or(usize::MAX);
         Forwarder {
             pending: Slab::new(),
+            most: share.min(MOST),
             check_at: None,
         }
     }
@@ -127,7 +113,7 @@ impl Forwarder {
         servers: Rc<[SocketAddr]>,
         done: &mut impl Extend<Done>,
     ) {
-        if self.pending.len() >= MOST {
+        if self.pending.len() >= self.most {
             done.extend(self.drop_oldest());
         }
         let (Ok(length), Some((id, rest))) =
@@ -155,13 +141,13 @@ impl Forwarder {
     pub(super) fn handle(&mut self, poller: &Poller, key: Key, scratch: &mut [u8]) -> Option<Done> {
         let pending = self.pending.get_mut(key)?;
         let outcome = match pending.link.as_mut()? {
-            Link::Udp(socket) => read_datagrams(socket, &pending.question, scratch),
+            Link::Udp(socket) => link::read_datagrams(socket, &pending.question, scratch),
             Link::Tcp {
                 socket,
                 sent,
                 received,
             } => {
-                let outcome = exchange(socket, &pending.question, sent, received, scratch);
+                let outcome = link::exchange(socket, &pending.question, sent, received, scratch);
                 if matches!(outcome, Outcome::Wait) && *sent == pending.question.len() {
                     // There is always room to write now: asking for it would spin.
                     let _ = poller.rewatch(&*socket, Source::Upstream(key), EventFlags::IN);
@@ -251,18 +237,18 @@ impl Pending {
         };
         // The only server again: the answer to the first question may still come, and is as good.
         if let (1, Some(Link::Udp(socket))) = (self.servers.len(), &self.link) {
-            return send_datagram(socket, &self.question);
+            return link::send_datagram(socket, &self.question);
         }
         self.link = None;
         let flags = match self.asker.transport() {
             Transport::Udp => EventFlags::IN,
             Transport::Tcp => EventFlags::IN | EventFlags::OUT,
         };
-        let socket = connect(server, self.asker.transport())?;
+        let socket = link::connect(server, self.asker.transport())?;
         poller.watch(&socket, Source::Upstream(key), flags)?;
         self.link = Some(match self.asker.transport() {
             Transport::Udp => {
-                send_datagram(&socket, &self.question)?;
+                link::send_datagram(&socket, &self.question)?;
                 Link::Udp(socket)
             }
             Transport::Tcp => Link::Tcp {
@@ -287,83 +273,5 @@ impl Pending {
             return None;
         };
         message::failed(&question).map(|answer| self.answered(answer))
-    }
-}
-
-fn connect(server: SocketAddr, transport: Transport) -> Result<OwnedFd, Errno> {
-    let family = match server {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let kind = match transport {
-        Transport::Udp => SocketType::DGRAM,
-        Transport::Tcp => SocketType::STREAM,
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, kind, flags, None)?;
-    match rustix::net::connect(&socket, &server) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
-fn send_datagram(socket: &OwnedFd, question: &[u8]) -> Result<(), Errno> {
-    match rustix::net::send(socket, &question[PREFIX..], SendFlags::NOSIGNAL) {
-        // Without room it is lost, as datagrams may be.
-        Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// The socket is connected: only its server's datagrams come here. What is no answer to the question is passed over.
-fn read_datagrams(socket: &OwnedFd, question: &[u8], scratch: &mut [u8]) -> Outcome {
-    loop {
-        match rustix::net::recv(socket, &mut *scratch, RecvFlags::empty()) {
-            Ok((length, _)) => {
-                let answer = &scratch[..length];
-                if let Some(code) = message::matches(&question[PREFIX..], answer) {
-                    return Outcome::Answer(answer.to_vec(), code);
-                }
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Outcome::Wait,
-            Err(_) => return Outcome::Failed,
-        }
-    }
-}
-
-/// Writes what is left of the question and reads what is there of the answer.
-fn exchange(
-    socket: &OwnedFd,
-    question: &[u8],
-    sent: &mut usize,
-    received: &mut Vec<u8>,
-    scratch: &mut [u8],
-) -> Outcome {
-    while *sent < question.len() {
-        match rustix::net::send(socket, &question[*sent..], SendFlags::NOSIGNAL) {
-            Ok(length) => *sent += length,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Outcome::Wait,
-            Err(_) => return Outcome::Failed,
-        }
-    }
-    loop {
-        match rustix::net::recv(socket, &mut *scratch, RecvFlags::empty()) {
-            Ok((0, _)) => return Outcome::Failed,
-            Ok((length, _)) => received.extend_from_slice(&scratch[..length]),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => return Outcome::Wait,
-            Err(_) => return Outcome::Failed,
-        }
-        let Some((length, rest)) = received.split_first_chunk::<PREFIX>() else {
-            continue;
-        };
-        if let Some(answer) = rest.get(..u16::from_be_bytes(*length).into()) {
-            return match message::matches(&question[PREFIX..], answer) {
-                Some(code) => Outcome::Answer(answer.to_vec(), code),
-                None => Outcome::Failed,
-            };
-        }
     }
 }

@@ -15,8 +15,11 @@ use super::zone::Zone;
 /// Docker's own.
 const TTL: u32 = 600;
 
-/// A UDP answer without EDNS (RFC 1035, 4.2.1), and the most that one with it may have.
+/// The longest UDP answer without EDNS (RFC 1035, 4.2.1).
 const PLAIN_UDP: usize = 512;
+
+/// And with it, whatever the client would take. Beyond 16 KiB names could not be pointers any more.
+const LONG_UDP: usize = 4096;
 
 /// What we are ready to take by UDP, told to clients that speak EDNS; the value of DNS Flag Day 2020.
 const OWN_PAYLOAD: u16 = 1232;
@@ -88,7 +91,7 @@ pub(super) fn answer(zone: &Zone, question: &Question, transport: Transport) -> 
     // Those who share an alias share the clients too: most clients take the first address.
     answers.shuffle(&mut rand::rng());
     let limit = match transport {
-        Transport::Udp => usize::from(question.payload.unwrap_or(0)).max(PLAIN_UDP),
+        Transport::Udp => usize::from(question.payload.unwrap_or(0)).clamp(PLAIN_UDP, LONG_UDP),
         Transport::Tcp => usize::from(u16::MAX),
     };
     let mut reply = reply(question, ResponseCode::NoError);

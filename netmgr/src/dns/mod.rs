@@ -13,6 +13,8 @@ use crate::error::Error;
 
 mod clients;
 mod forward;
+mod link;
+mod memory;
 mod message;
 mod poller;
 mod redirect;

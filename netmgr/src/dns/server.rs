@@ -12,6 +12,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::clients::{self, Client, Gone};
 use super::forward::{Asker, Done, Forwarder};
+use super::memory;
 use super::message::{self, Received};
 use super::poller::{Poller, Source};
 use super::upstream::Current;
@@ -301,13 +302,14 @@ impl<S: super::Source> Responder<S> {
                 .rewatch(&self.listening.tcp, Source::Listener, EventFlags::IN);
             self.accept_at = again.is_err().then(|| now + BREATHER);
         }
-        if self.rest_at.is_some_and(|at| at <= now) {
-            self.rest_at = None;
-            self.source.rest();
-        }
         if self.clients.is_empty() && self.forwarder.is_empty() {
             self.scratch = Vec::new();
             self.done = VecDeque::new();
+        }
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            self.source.rest();
+            memory::trim();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::firewall::iptables::spec;
 use crate::firewall::policy;
-use crate::model::Model;
+use crate::model::{Family, Model};
 
 /// A rule and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,9 +13,9 @@ pub struct Explained {
     pub why: String,
 }
 
-/// Every rule that the model asks for, in the order in which the tables hold them.
-pub fn explain(model: &Model) -> Vec<Explained> {
-    let ruleset = policy::ruleset(model);
+/// Every rule of one family that the model asks for, in the order in which its tables hold them.
+pub fn explain(model: &Model, family: Family) -> Vec<Explained> {
+    let ruleset = policy::ruleset(model, family);
     let chains = ruleset.chains.iter();
     chains
         .flat_map(|chain| {

@@ -186,7 +186,10 @@ pub fn between(
     ops.extend(new_endpoints(before, after).map(|(n, e)| Op::CreateVeth(veth(n, e))));
     if rules == Rules::Written {
         let (before, after) = without_common_endpoints(before, after);
-        let (old, new) = (policy::ruleset(&before), policy::ruleset(&after));
+        let (old, new) = (
+            policy::ruleset(&before, Family::V4),
+            policy::ruleset(&after, Family::V4),
+        );
         let forward = diff::delta(&old, &new);
         if !forward.is_empty() {
             ops.push(Op::Rules(Batch {
@@ -257,8 +260,13 @@ pub fn from_found(
     }
     if let Some(chains) = &found.chains {
         let mut known = found.journal_rules.clone();
-        known.extend(mend::known(&policy::ruleset(before)));
-        let mending = mend::mend(chains, &policy::ruleset(after), aim.rules, &known);
+        known.extend(mend::known(&policy::ruleset(before, Family::V4)));
+        let mending = mend::mend(
+            chains,
+            &policy::ruleset(after, Family::V4),
+            aim.rules,
+            &known,
+        );
         if !mending.forward.is_empty() {
             out.ops.push(Op::Rules(Batch {
                 tool: Tool::Iptables,

@@ -69,7 +69,7 @@ fn pause(round: u64) -> Duration {
 fn assert_consistent(host: &Host) {
     let model = host.model();
     let tables = [Table::Raw, Table::Filter, Table::Nat];
-    let wanted = render_save(&ruleset(&model), &tables, "DROP");
+    let wanted = render_save(&ruleset(&model, netmgr::Family::V4), &tables, "DROP");
     assert_eq!(saved(&["raw", "filter", "nat"]), wanted);
     assert!(!host.journal().exists());
     let mut bridges: Vec<_> = model.networks.iter().map(|n| n.bridge.clone()).collect();

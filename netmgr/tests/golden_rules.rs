@@ -1,6 +1,7 @@
 //! The rules of known situations, line for line: Docker's own captures in the docker profile, and ours.
 
 mod common;
+mod situations;
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use common::{add_endpoint, add_network, golden, map, model};
 use netmgr::firewall::iptables::render_save;
 use netmgr::firewall::policy::ruleset;
 use netmgr::firewall::ruleset::Table;
-use netmgr::{Model, Profile, Protocol};
+use netmgr::{Family, Model, Profile, Protocol};
 
 /// The situations of the captures, by the number in their names.
 fn situation(profile: Profile, number: u32) -> Model {
@@ -52,7 +53,11 @@ fn situation(profile: Profile, number: u32) -> Model {
 }
 
 fn rendered(model: &Model) -> String {
-    render_save(&ruleset(model), &[Table::Filter, Table::Nat], "DROP")
+    render_save(
+        &ruleset(model, Family::V4),
+        &[Table::Filter, Table::Nat],
+        "DROP",
+    )
 }
 
 const CAPTURES: [(u32, &str); 9] = [
@@ -132,18 +137,57 @@ fn copies_of_the_captures_are_faithful() {
     }
 }
 
-/// Our own profile, comments and hardening included. `UPDATE_GOLDEN=1` writes the files anew; read the difference.
+/// Our own profile, comments and hardening included, both families side by side with nftables' files of the same names.
+/// `UPDATE_GOLDEN=1` writes the files anew; read the difference.
 #[test]
 fn coracle_profile_equals_its_golden_files() {
+    let mut situations = situations::ALL.map(|(name, make)| (name, make())).to_vec();
+    situations.push(("everything", everything()));
+    for (name, model) in situations {
+        for (family, extension) in [(Family::V4, "v4"), (Family::V6, "v6")] {
+            let text = render_save(&ruleset(&model, family), &Table::ALL, "DROP");
+            let path = format!("iptables/{name}.{extension}");
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+                std::fs::create_dir_all(folder.join("iptables")).unwrap();
+                std::fs::write(folder.join(&path), &text).unwrap();
+            }
+            assert_eq!(text, golden(&path), "{name} {extension}");
+        }
+    }
+}
+
+/// No golden file without its situation: it would be compared with nothing.
+#[test]
+fn every_golden_file_is_compared() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/iptables");
+    let mut files = 0;
+    for entry in folder.read_dir().unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let (situation, extension) = name.split_once('.').unwrap();
+        let known = situations::ALL.iter().any(|(known, _)| *known == situation);
+        assert!(known || situation == "everything", "{name}");
+        assert!(["v4", "v6"].contains(&extension), "{name}");
+        files += 1;
+    }
+    assert_eq!(files, 2 * (situations::ALL.len() + 1));
+}
+
+/// Networks of several kinds beside each other, and names that must not get into a comment as they are.
+fn everything() -> Model {
     let mut all = model(Profile::Coracle);
     add_network(&mut all, "web", "10.201.0.0/24", "cr-776562000000");
     add_network(&mut all, "vault", "10.201.1.0/24", "cr-7661756c7400").internal = true;
-    let routed = add_network(&mut all, "routed", "10.201.2.0/24", "cr-726f75746564");
-    routed.icc = false;
-    routed.options = vec![(
-        "com.docker.network.bridge.enable_ip_masquerade".into(),
-        "false".into(),
-    )];
+    let open = add_network(&mut all, "open", "10.201.2.0/24", "cr-6f70656e0000");
+    open.icc = false;
+    open.options = vec![(netmgr::model::OPTION_MASQUERADE.into(), "false".into())];
+    for (n, network) in all.networks.iter_mut().enumerate() {
+        network.v6 = Some(netmgr::V6 {
+            subnet: format!("fd00:{n}::/64").parse().unwrap(),
+            gateway: format!("fd00:{n}::1").parse().unwrap(),
+            ip_range: None,
+        });
+    }
     let ports = [
         map(None, 8080, 80, 1, Protocol::Tcp),
         map(Some("127.0.0.1"), 9090, 90, 1, Protocol::Tcp),
@@ -152,24 +196,12 @@ fn coracle_profile_equals_its_golden_files() {
     ];
     add_endpoint(&mut all, "front", "web", &ports);
     add_endpoint(&mut all, "safe", "vault", &[]);
-    add_endpoint(
-        &mut all,
-        "odd \"name\"\n",
-        "routed",
-        &[map(None, 53, 53, 1, Protocol::Udp)],
-    );
-    let situations = [("empty", model(Profile::Coracle)), ("all", all)];
-    for (name, model) in situations {
-        let tables = [Table::Raw, Table::Filter, Table::Nat];
-        let text = render_save(&ruleset(&model), &tables, "DROP");
-        let path = format!("coracle/{name}.rules");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-            std::fs::create_dir_all(folder.join("coracle")).unwrap();
-            std::fs::write(folder.join(&path), &text).unwrap();
-        }
-        assert_eq!(text, golden(&path), "{name}");
+    let dns = map(None, 53, 53, 1, Protocol::Udp);
+    add_endpoint(&mut all, "odd \"name\"\n", "open", &[dns]);
+    for (endpoint, n) in all.endpoints.iter_mut().zip(1..) {
+        endpoint.address6 = Some(format!("fd00:{n}::2").parse().unwrap());
     }
+    all
 }
 
 #[test]
@@ -181,7 +213,7 @@ fn every_rule_says_for_whom_and_what_for() {
         "bridge",
         &[map(None, 8080, 80, 1, Protocol::Tcp)],
     );
-    let explained = netmgr::explain::explain(&m);
+    let explained = netmgr::explain::explain(&m, Family::V4);
     assert!(explained.iter().all(|e| !e.why.is_empty()));
     let dnat = explained.iter().find(|e| e.rule.contains("DNAT")).unwrap();
     assert_eq!(

@@ -10,8 +10,12 @@ use netmgr::firewall::iptables::{FoundChain, Line, Script, parse, render_save, s
 use netmgr::firewall::mend::{Goal, mend};
 use netmgr::firewall::policy::ruleset;
 use netmgr::firewall::ruleset::{Ruleset, Table};
+use netmgr::model::{
+    OPTION_GATEWAY_MODE_V4, OPTION_GATEWAY_MODE_V6, OPTION_MASQUERADE, OPTION_TRUSTED_INTERFACES,
+};
+use netmgr::plan::Tool;
 use netmgr::plan::{self, Rules};
-use netmgr::{Model, Profile, Protocol};
+use netmgr::{Family, Model, PortMap, Profile, Protocol, V6};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -85,6 +89,7 @@ impl Kernel {
         assert!(
             known.contains(&target)
                 || rule.contains("-j DNAT")
+                || rule.contains("-j REDIRECT")
                 || self.find(table, target).is_some(),
             "no chain {target}"
         );
@@ -142,9 +147,23 @@ fn grow_network(model: &mut Model, rng: &mut StdRng, n: u8) {
     let network = add_network(model, &format!("net{n}"), &subnet, &format!("cr-{n:012x}"));
     network.internal = rng.random_bool(0.2);
     network.icc = rng.random_bool(0.8);
-    if rng.random_bool(0.2) {
-        let key = "com.docker.network.bridge.enable_ip_masquerade";
-        network.options.push((key.into(), "false".into()));
+    if rng.random_bool(0.5) {
+        network.v6 = Some(V6 {
+            subnet: format!("fd00:{n}::/64").parse().unwrap(),
+            gateway: format!("fd00:{n}::1").parse().unwrap(),
+            ip_range: None,
+        });
+    }
+    let modes = ["routed", "nat-unprotected"];
+    for (key, value) in [
+        (OPTION_MASQUERADE, "false"),
+        (OPTION_GATEWAY_MODE_V4, modes[rng.random_range(0..2)]),
+        (OPTION_GATEWAY_MODE_V6, modes[rng.random_range(0..2)]),
+        (OPTION_TRUSTED_INTERFACES, "wg0:tailscale0"),
+    ] {
+        if rng.random_bool(0.2) {
+            network.options.push((key.into(), value.into()));
+        }
     }
 }
 
@@ -152,22 +171,37 @@ fn grow_endpoint(model: &mut Model, rng: &mut StdRng, n: u16) {
     let network = model.networks[rng.random_range(0..model.networks.len())]
         .name
         .clone();
+    let addresses = [
+        None,
+        Some("0.0.0.0"),
+        Some("127.0.0.1"),
+        Some("192.0.2.1"),
+        Some("::"),
+        Some("::1"),
+        Some("2001:db8::1"),
+    ];
     let ports: Vec<_> = (0..rng.random_range(0..4u16))
         .map(|p| {
-            let ip =
-                [None, Some("127.0.0.1"), Some("192.0.2.1"), Some("::1")][rng.random_range(0..4)];
-            let protocol = [Protocol::Tcp, Protocol::Udp][rng.random_range(0..2)];
+            let ip = addresses[rng.random_range(0..addresses.len())];
+            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][rng.random_range(0..3)];
+            let host_port = 1000 + n * 100 + p * 10;
             // Few container ports, so that rules coincide.
-            map(
-                ip,
-                1000 + n * 100 + p * 10,
-                rng.random_range(80..83),
-                rng.random_range(1..4),
-                protocol,
-            )
+            let container_port = rng.random_range(80..83);
+            let count = rng.random_range(1..4);
+            PortMap {
+                listener: rng.random_bool(0.3).then_some(40_000 + host_port),
+                ..map(ip, host_port, container_port, count, protocol)
+            }
         })
         .collect();
     add_endpoint(model, &format!("c{n}"), &network, &ports);
+    let endpoint = model.endpoints.last_mut().unwrap();
+    let v6 = model
+        .networks
+        .iter()
+        .find(|n| n.id == endpoint.network_id)
+        .and_then(|n| n.v6);
+    endpoint.address6 = v6.map(|v6| v6.subnet.hosts().nth(usize::from(n) + 2).unwrap());
 }
 
 /// Takes some away and adds some, as a life does; what stays keeps its order.
@@ -210,19 +244,20 @@ fn assert_same(found: &Kernel, wanted: &Kernel) {
     assert_eq!(found.0.len(), wanted.0.len());
 }
 
-fn for_many(check: impl Fn(&mut StdRng, Profile)) {
+fn for_many(check: impl Fn(&mut StdRng, Profile, Family)) {
     for seed in 0..400 {
         let mut rng = StdRng::seed_from_u64(seed);
         let profile = [Profile::Coracle, Profile::Docker][usize::from(rng.random_bool(0.5))];
-        eprintln!("seed {seed}, {profile:?}");
-        check(&mut rng, profile);
+        let family = Family::ALL[usize::from(rng.random_bool(0.5))];
+        eprintln!("seed {seed}, {profile:?}, {family:?}");
+        check(&mut rng, profile, family);
     }
 }
 
 #[test]
 fn what_is_written_reads_back_as_itself() {
-    for_many(|rng, profile| {
-        let rules = ruleset(&random_model(rng, profile));
+    for_many(|rng, profile, family| {
+        let rules = ruleset(&random_model(rng, profile), family);
         let chains = parse(&render_save(&rules, &TABLES, "DROP"));
         for chain in &rules.chains {
             let found = chains
@@ -243,8 +278,8 @@ fn what_is_written_reads_back_as_itself() {
 
 #[test]
 fn no_two_rules_of_a_chain_are_the_same() {
-    for_many(|rng, profile| {
-        for chain in ruleset(&random_model(rng, profile)).chains {
+    for_many(|rng, profile, family| {
+        for chain in ruleset(&random_model(rng, profile), family).chains {
             let specs: HashSet<_> = chain.rules.iter().map(spec).collect();
             assert_eq!(specs.len(), chain.rules.len(), "{}", chain.name);
         }
@@ -253,11 +288,11 @@ fn no_two_rules_of_a_chain_are_the_same() {
 
 #[test]
 fn planning_what_is_there_is_empty() {
-    for_many(|rng, profile| {
+    for_many(|rng, profile, family| {
         let model = random_model(rng, profile);
         let none = HashSet::new();
         assert_eq!(plan::between(&model, &model, Rules::Written, &none), []);
-        let rules = ruleset(&model);
+        let rules = ruleset(&model, family);
         let mending = mend(
             &Kernel::of(&rules).0,
             &rules,
@@ -270,10 +305,10 @@ fn planning_what_is_there_is_empty() {
 
 #[test]
 fn a_difference_applied_equals_writing_anew_and_its_inverse_restores() {
-    for_many(|rng, profile| {
+    for_many(|rng, profile, family| {
         let before = random_model(rng, profile);
         let after = changed(rng, &before);
-        let (old, new) = (ruleset(&before), ruleset(&after));
+        let (old, new) = (ruleset(&before, family), ruleset(&after, family));
         let mut kernel = Kernel::of(&old);
         kernel.run(&delta(&old, &new));
         assert_same(&kernel, &Kernel::of(&new));
@@ -285,7 +320,7 @@ fn a_difference_applied_equals_writing_anew_and_its_inverse_restores() {
 /// The plan's batch takes a short cut where only the newest containers differ: it must write what the long way writes.
 #[test]
 fn the_plans_batch_is_that_of_the_whole_difference() {
-    for_many(|rng, profile| {
+    for_many(|rng, profile, _| {
         let before = random_model(rng, profile);
         let mut after = changed(rng, &before);
         if rng.random_bool(0.5) {
@@ -295,10 +330,12 @@ fn the_plans_batch_is_that_of_the_whole_difference() {
         for (from, to) in [(&before, &after), (&after, &before)] {
             let ops = plan::between(from, to, Rules::Written, &HashSet::new());
             let batch = ops.iter().find_map(|op| match op {
-                plan::Op::Rules(batch) => Some((batch.forward.clone(), batch.inverse.clone())),
+                plan::Op::Rules(batch) if batch.tool == Tool::Iptables => {
+                    Some((batch.forward.clone(), batch.inverse.clone()))
+                }
                 _ => None,
             });
-            let (old, new) = (ruleset(from), ruleset(to));
+            let (old, new) = (ruleset(from, Family::V4), ruleset(to, Family::V4));
             let whole = (delta(&old, &new).render(), delta(&new, &old).render());
             assert_eq!(batch.unwrap_or_default(), whole);
         }
@@ -308,10 +345,10 @@ fn the_plans_batch_is_that_of_the_whole_difference() {
 /// Foreign rules anywhere among ours: they stay, in their order, and ours stay in theirs.
 #[test]
 fn others_rules_stay_through_any_change() {
-    for_many(|rng, profile| {
+    for_many(|rng, profile, family| {
         let before = random_model(rng, profile);
         let after = changed(rng, &before);
-        let (old, new) = (ruleset(&before), ruleset(&after));
+        let (old, new) = (ruleset(&before, family), ruleset(&after, family));
         let mut kernel = Kernel::of(&old);
         sprinkle(rng, &mut kernel);
         let foreign = kernel.only("eth9");
@@ -346,8 +383,8 @@ fn sprinkle(rng: &mut StdRng, kernel: &mut Kernel) {
 
 #[test]
 fn any_damage_is_mended_and_the_mending_undone() {
-    for_many(|rng, profile| {
-        let rules = ruleset(&random_model(rng, profile));
+    for_many(|rng, profile, family| {
+        let rules = ruleset(&random_model(rng, profile), family);
         let mut kernel = match rng.random_bool(0.1) {
             true => Kernel::empty(),
             false => Kernel::of(&rules),
@@ -400,8 +437,8 @@ fn damage(rng: &mut StdRng, kernel: &mut Kernel) {
 
 #[test]
 fn taking_all_away_leaves_others_rules_only_and_can_be_undone() {
-    for_many(|rng, profile| {
-        let rules = ruleset(&random_model(rng, profile));
+    for_many(|rng, profile, family| {
+        let rules = ruleset(&random_model(rng, profile), family);
         let mut kernel = Kernel::of(&rules);
         sprinkle(rng, &mut kernel);
         let before = kernel.clone();
@@ -415,26 +452,73 @@ fn taking_all_away_leaves_others_rules_only_and_can_be_undone() {
     });
 }
 
-/// A published port costs the same few lines however much else runs.
+/// What comes or goes costs the same few lines however much else there is, and what comes is appended or inserted at the
+/// top: nothing of it makes iptables read a chain.
 #[test]
 fn the_batch_of_a_change_does_not_grow_with_what_else_runs() {
-    let lines = |others: u16| {
-        let mut before = model(Profile::Coracle);
-        for n in 0..others {
-            add_endpoint(
-                &mut before,
-                &format!("o{n}"),
-                "bridge",
-                &[map(None, 1000 + n, 80, 1, Protocol::Tcp)],
-            );
-        }
-        let mut after = before.clone();
-        let big = map(None, 5000, 5000, 60_000, Protocol::Tcp);
-        add_endpoint(&mut after, "new", "bridge", &[big]);
-        let (old, new) = (ruleset(&before), ruleset(&after));
-        delta(&old, &new).render().lines().count()
+    for family in Family::ALL {
+        let lines = |others: u8, grow: &dyn Fn(&mut Model)| {
+            let mut before = model(Profile::Coracle);
+            before.networks[0].v6 = Some(V6 {
+                subnet: "fd01::/64".parse().unwrap(),
+                gateway: "fd01::1".parse().unwrap(),
+                ip_range: None,
+            });
+            for n in 0..others {
+                busy_network(&mut before, n);
+            }
+            let mut after = before.clone();
+            grow(&mut after);
+            let (old, new) = (ruleset(&before, family), ruleset(&after, family));
+            let (come, go) = (delta(&old, &new), delta(&new, &old));
+            let cheap = |line: &Line| matches!(line, Line::Append(..) | Line::Insert(_, 1, _));
+            for line in TABLES.iter().flat_map(|&table| come.lines(table)) {
+                assert!(cheap(line), "{line:?}");
+            }
+            [come, go].map(|script| TABLES.map(|table| script.lines(table).len()))
+        };
+        let container = |m: &mut Model| {
+            let big = map(None, 5000, 5000, 60_000, Protocol::Tcp);
+            add_endpoint(m, "new", "bridge", &[big]);
+            m.endpoints.last_mut().unwrap().address6 = Some("fd01::9".parse().unwrap());
+        };
+        // Docker's three rules, none of the raw table.
+        assert_eq!(lines(0, &container), [[0, 1, 2]; 2]);
+        assert_eq!(lines(200, &container), [[0, 1, 2]; 2]);
+        let silent = |m: &mut Model| add_endpoint(m, "new", "bridge", &[]);
+        assert_eq!(lines(200, &silent), [[0, 0, 0]; 2]);
+        let network = |m: &mut Model| busy_network(m, 250);
+        assert_eq!(lines(0, &network), lines(200, &network));
+        let internal = |m: &mut Model| {
+            busy_network(m, 250);
+            m.networks.last_mut().unwrap().internal = true;
+        };
+        assert_eq!(lines(0, &internal), lines(200, &internal));
+    }
+}
+
+/// A network of both families with a container that publishes a port on every address, one on a loopback address, and a
+/// run with one listener.
+fn busy_network(model: &mut Model, n: u8) {
+    let (name, first) = (format!("n{n}"), 10_000 + u16::from(n));
+    let subnet = format!("10.99.{n}.0/24");
+    let network = add_network(model, &name, &subnet, &format!("cr-{n:012x}"));
+    network.v6 = Some(V6 {
+        subnet: format!("fd00:{n}::/64").parse().unwrap(),
+        gateway: format!("fd00:{n}::1").parse().unwrap(),
+        ip_range: None,
+    });
+    let run = PortMap {
+        listener: Some(first + 40_000),
+        ..map(None, first + 1_000, 80, 1, Protocol::Tcp)
     };
-    assert_eq!(lines(0), lines(500));
-    // Three tables with their frames, three rules of Docker's and one of the raw table.
-    assert_eq!(lines(0), 3 * 2 + 3 + 1);
+    let ports = [
+        map(None, first, 80, 1, Protocol::Tcp),
+        map(Some("127.0.0.1"), first + 2_000, 80, 1, Protocol::Tcp),
+        map(Some("::1"), first + 3_000, 80, 1, Protocol::Tcp),
+        run,
+    ];
+    add_endpoint(model, &format!("c{n}"), &name, &ports);
+    let address = format!("fd00:{n}::2").parse().unwrap();
+    model.endpoints.last_mut().unwrap().address6 = Some(address);
 }

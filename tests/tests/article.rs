@@ -175,6 +175,43 @@ fn our_own_layout_is_the_articles_with_our_names() {
     rules::assert_same(
         "the default profile",
         &rules::nat_and_filter(&host.netns),
-        &expected,
+        &with_our_additions(&expected, host.bridge()),
     );
+}
+
+/// What our own profile does differently in these two tables: a network's rules stand in `CORACLE-FORWARD`, with a drop of
+/// what is not published; and `CORACLE-RUNS` is asked after `CORACLE`.
+fn with_our_additions(article: &str, bridge: &str) -> String {
+    let of_network = |line: &&str| line.starts_with("-A FORWARD ") && line.contains(bridge);
+    let drop = format!("-A CORACLE-FORWARD ! -i {bridge} -o {bridge} -j DROP");
+    let mut forward = String::new();
+    for line in article.lines().filter(of_network) {
+        let line = line.replace("-A FORWARD", "-A CORACLE-FORWARD");
+        forward += &format!("{line}\n");
+        if line.ends_with("-j CORACLE") {
+            forward += &format!("{drop}\n");
+        }
+    }
+    let (mut ours, mut table) = (String::new(), "");
+    for line in article.lines().filter(|line| !of_network(line)) {
+        if line.starts_with('*') {
+            table = line;
+        }
+        if line.starts_with("-A CORACLE-ISOLATION-STAGE-1 -i") {
+            ours += &forward;
+        }
+        ours += &format!("{line}\n");
+        let to_runs = |chain| format!("-A {chain} -m addrtype --dst-type LOCAL -j CORACLE-RUNS\n");
+        match (table, line) {
+            ("*filter", ":CORACLE - [0:0]") => ours += ":CORACLE-FORWARD - [0:0]\n",
+            ("*nat", ":CORACLE - [0:0]") => ours += ":CORACLE-RUNS - [0:0]\n",
+            (_, "-A FORWARD -j CORACLE-ISOLATION-STAGE-1") => {
+                ours += "-A FORWARD -j CORACLE-FORWARD\n";
+            }
+            ("*nat", line) if line.starts_with("-A PREROUTING") => ours += &to_runs("PREROUTING"),
+            ("*nat", line) if line.starts_with("-A OUTPUT") => ours += &to_runs("OUTPUT"),
+            _ => {}
+        }
+    }
+    ours
 }

@@ -42,7 +42,17 @@ fn delta_engine(name: &str, before: &[String], after: &[String], lines: &mut Vec
         lines.push(Line::Delete(name.to_owned(), gone.clone()));
     }
     let last_kept = after.iter().rposition(|s| old.contains(s));
-    for (at, added) in after.iter().enumerate().filter(|(_, s)| !old.contains(s)) {
+    let leading = match last_kept {
+        Some(_) => after.iter().take_while(|s| !old.contains(s)).count(),
+        None => 0,
+    };
+    // "At the top" and "at the end" cost the same however long the chain is; for any other position, as for a removal,
+    // iptables reads all of it first.
+    for added in after[..leading].iter().rev() {
+        lines.push(Line::Insert(name.to_owned(), 1, added.clone()));
+    }
+    let rest = after.iter().enumerate().skip(leading);
+    for (at, added) in rest.filter(|(_, s)| !old.contains(s)) {
         lines.push(match last_kept.is_some_and(|kept| kept > at) {
             true => Line::Insert(name.to_owned(), at + 1, added.clone()),
             false => Line::Append(name.to_owned(), added.clone()),

@@ -1,11 +1,12 @@
-//! The iptables backend's text: rules as `iptables-save` prints them, batches for `iptables-restore`, and the way back.
+//! The iptables backend's text, of both families: rules as `iptables-save` and `ip6tables-save` print them, batches for `iptables-restore`, and the way back.
 //!
 //! No policy here, and no command is run. Rules are written in the very form in which `iptables-save` prints them, so
 //! that what we read back compares as text once it went through [`parse`].
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::ruleset::{Dnat, Match, Owner, Rule, Ruleset, Sign, Table, Verdict};
 use crate::model::Protocol;
@@ -56,13 +57,19 @@ fn write_verdict(out: &mut String, verdict: &Verdict) {
         Verdict::Masquerade => out.push_str("MASQUERADE"),
         Verdict::Jump(chain) => out.push_str(chain),
         Verdict::Dnat(dnat) => {
-            let _ = write!(out, "DNAT --to-destination {}:{}", dnat.address, dnat.first);
+            let _ = match dnat.address {
+                IpAddr::V4(ip) => write!(out, "DNAT --to-destination {ip}:{}", dnat.first),
+                IpAddr::V6(ip) => write!(out, "DNAT --to-destination [{ip}]:{}", dnat.first),
+            };
             if dnat.last != dnat.first {
                 let _ = write!(out, "-{}", dnat.last);
             }
             if let Some(base) = dnat.base {
                 let _ = write!(out, "/{base}");
             }
+        }
+        Verdict::Redirect(port) => {
+            let _ = write!(out, "REDIRECT --to-ports {port}");
         }
     }
 }
@@ -384,30 +391,45 @@ fn parse_verdict<'a>(name: &str, words: &mut impl Iterator<Item = &'a str>) -> O
             }
             Verdict::Dnat(parse_dnat(words.next()?)?)
         }
+        "REDIRECT" => {
+            if words.next()? != "--to-ports" {
+                return None;
+            }
+            Verdict::Redirect(words.next()?.parse().ok()?)
+        }
         // Targets with options of their own are met as unknown words afterwards.
         chain => Verdict::Jump(chain.to_owned()),
     })
 }
 
 fn parse_dnat(text: &str) -> Option<Dnat> {
-    let (address, ports) = text.split_once(':')?;
+    let (address, ports) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, ports) = rest.split_once("]:")?;
+            (IpAddr::V6(address.parse().ok()?), ports)
+        }
+        None => {
+            let (address, ports) = text.split_once(':')?;
+            (IpAddr::V4(address.parse().ok()?), ports)
+        }
+    };
     let (ports, base) = match ports.split_once('/') {
         Some((ports, base)) => (ports, Some(base.parse().ok()?)),
         None => (ports, None),
     };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     Some(Dnat {
-        address: address.parse().ok()?,
+        address,
         first: first.parse().ok()?,
         last: last.parse().ok()?,
         base,
     })
 }
 
-fn parse_net(text: &str) -> Option<Ipv4Net> {
+fn parse_net(text: &str) -> Option<IpNet> {
     match text.contains('/') {
         true => text.parse().ok(),
-        false => text.parse::<std::net::Ipv4Addr>().ok().map(Ipv4Net::from),
+        false => text.parse::<IpAddr>().ok().map(IpNet::from),
     }
 }
 
@@ -453,10 +475,20 @@ mod tests {
         ] {
             assert_eq!(only_spec(printed), ours);
         }
-        assert_eq!(
-            only_spec("-A C -s 10.0.0.1 -j DROP"),
-            "-s 10.0.0.1/32 -j DROP"
-        );
+        for (printed, ours) in [
+            ("-s 10.0.0.1 -j DROP", "-s 10.0.0.1/32 -j DROP"),
+            ("-s fd00:0::1 -j DROP", "-s fd00::1/128 -j DROP"),
+            (
+                "-p tcp --dport 80 -j DNAT --to-destination [fd00:0::2]:80",
+                "-p tcp -m tcp --dport 80 -j DNAT --to-destination [fd00::2]:80",
+            ),
+            (
+                "-p tcp --dport 1:9 -j REDIRECT --to-ports 7",
+                "-p tcp -m tcp --dport 1:9 -j REDIRECT --to-ports 7",
+            ),
+        ] {
+            assert_eq!(only_spec(&format!("-A C {printed}")), ours);
+        }
     }
 
     #[test]
@@ -472,6 +504,10 @@ mod tests {
             "-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
             "-j MASQUERADE --random",
             "-j DNAT --to-destination 10.0.0.1:80 --random",
+            "-j DNAT --to-destination fd00::2",
+            "-p tcp -m tcp --dport 80 -j REDIRECT",
+            "-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 7-9",
+            "-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 7 --random",
             "-p udp -m tcp --dport 80 -j ACCEPT",
             "-g ELSEWHERE",
             "-m",

@@ -1,30 +1,39 @@
 //! From the model to the rules: the one place that decides which rules there are. Pure.
 //!
-//! Each group of rules has its iptables form above it, with `CORACLE` and `coracle0` as examples. The layout is Docker
-//! 20.10's; the docker profile must equal it line for line in `filter` and `nat`. What Docker learned later (28, 29) goes
-//! into `raw`, which the docker profile leaves alone.
+//! Each group of rules has its iptables form above it, with `CORACLE` and `coracle0` as examples; IPv6's differ by their
+//! addresses alone. The layout is Docker 20.10's; the docker profile must equal it line for line in `filter` and `nat`. Our own
+//! profile adds what Docker learned later (28, 29), and moves the networks' rules from `FORWARD` to a chain of ours:
+//! a new network is then inserted at the top of that chain, where iptables need not read what is below.
 
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
-
-use super::ruleset::{Chain, Dnat, Match, Owner, Place, Ruleset, Sign, Table, Verdict};
-use crate::model::{Model, Network, Profile};
+use super::ruleset::{Chain, Match, Owner, Place, Ruleset, Sign, Table, Verdict};
+use crate::model::{Family, GatewayMode, Model, Network, Profile};
 use published::{Published, published_ports};
-use rules::{Rules, label, subject};
+use rules::{Rules, host, input_is, input_not, jump, label, output_is, output_not};
 
 pub use rules::COMMENT_TAG;
 
+mod hardening;
+mod nat;
 mod published;
 mod rules;
 
 /// The names of the chains that a profile owns.
 pub struct ChainNames {
-    /// In `filter` and in `nat`.
+    /// In `filter` and in `nat`; in our own profile in `raw` too.
     pub main: String,
     pub stage1: String,
     pub stage2: String,
     pub user: String,
+    /// In `filter`, in our own profile only: what a network's packets may do.
+    pub forward: String,
+    /// In `nat`, in our own profile only: runs of ports with one listener.
+    pub runs: String,
+    /// In `raw`, in our own profile only: sources that lie.
+    pub spoofed: String,
+    /// In `raw`, in our own profile only: internal networks, and ports that are for this host itself.
+    pub local: String,
+    /// In `raw` of IPv6, in our own profile only: what leaves an internal network's subnet.
+    pub internal: String,
 }
 
 pub fn chain_names(profile: Profile) -> ChainNames {
@@ -34,139 +43,237 @@ pub fn chain_names(profile: Profile) -> ChainNames {
         stage1: format!("{prefix}-ISOLATION-STAGE-1"),
         stage2: format!("{prefix}-ISOLATION-STAGE-2"),
         user: format!("{prefix}-USER"),
+        forward: format!("{prefix}-FORWARD"),
+        runs: format!("{prefix}-RUNS"),
+        spoofed: format!("{prefix}-SPOOFED"),
+        local: format!("{prefix}-LOCAL"),
+        internal: format!("{prefix}-INTERNAL"),
     }
 }
 
-/// Every rule that must be in place for a model.
-pub fn ruleset(model: &Model) -> Ruleset {
-    let names = chain_names(model.profile);
-    // A newer network stands above an older one in every chain.
-    let networks: Vec<&Network> = model.networks.iter().rev().collect();
-    let published = published_ports(model);
-    let mut chains = vec![
-        forward(model.profile, &names, &networks),
-        main_filter(model.profile, &names, &published),
-        stage1(model.profile, &names, &networks),
-        stage2(model.profile, &names, &networks),
-        user(&names),
-        prerouting(model.profile, &names),
-        output(model.profile, &names),
-        postrouting(model.profile, &networks, &published),
-        main_nat(model.profile, &names, &networks, &published),
-    ];
+/// What every chain is made from.
+struct Plan<'a> {
+    profile: Profile,
+    family: Family,
+    names: ChainNames,
+    /// Those with an address of this family, newest first: a newer network stands above an older one in every chain.
+    networks: Vec<&'a Network>,
+    published: Vec<Published<'a>>,
+}
+
+impl Plan<'_> {
+    fn subnet(&self, network: &Network, sign: Sign) -> (Match, Match) {
+        let subnet = network.subnet_of(self.family);
+        let subnet = subnet.expect("networks without this family were left out");
+        (
+            Match::Source(sign, subnet),
+            Match::Destination(sign, subnet),
+        )
+    }
+
+    fn source(&self, network: &Network, sign: Sign) -> Match {
+        self.subnet(network, sign).0
+    }
+
+    fn destination(&self, network: &Network, sign: Sign) -> Match {
+        self.subnet(network, sign).1
+    }
+}
+
+/// Every rule of one family that must be in place for a model. The base chains and the jumps to them are always there.
+pub fn ruleset(model: &Model, family: Family) -> Ruleset {
+    let networks = model.networks.iter().rev();
+    let plan = Plan {
+        profile: model.profile,
+        family,
+        names: chain_names(model.profile),
+        networks: networks.filter(|n| n.subnet_of(family).is_some()).collect(),
+        published: published_ports(model, family),
+    };
+    let mut chains = match model.profile {
+        Profile::Docker => vec![forward_with_networks(&plan)],
+        Profile::Coracle => forward_and_own_chain(&plan).into(),
+    };
+    chains.extend([
+        main_filter(&plan),
+        stage1(&plan),
+        stage2(&plan),
+        user(&plan),
+    ]);
+    chains.extend(nat::chains(&plan));
     if model.profile == Profile::Coracle {
-        chains.push(hardening(model, &published));
+        chains.extend(hardening::chains(&plan));
     }
     Ruleset { chains }
 }
 
-/// `-A FORWARD -j CORACLE-USER`, `-j CORACLE-ISOLATION-STAGE-1`, then four rules for each network, newest first:
-/// `-o coracle0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`, `-o coracle0 -j CORACLE`,
-/// `-i coracle0 ! -o coracle0 -j ACCEPT`, `-i coracle0 -o coracle0 -j ACCEPT`.
-/// Without icc the last is `-j DROP` and is appended. An internal network has that last rule only.
-fn forward(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain {
-    let mut rules = Rules::new(profile);
+/// `-A FORWARD -j CORACLE-USER`, `-j CORACLE-ISOLATION-STAGE-1`.
+fn forward_head(plan: &Plan<'_>) -> Rules {
+    let mut rules = Rules::new(plan.profile);
     rules
         .at(Place::Head)
         .add(
             vec![],
-            jump(&names.user),
+            jump(&plan.names.user),
             "rules of the administrator come before all others".into(),
         )
         .add(
             vec![],
-            jump(&names.stage1),
+            jump(&plan.names.stage1),
             "networks are isolated from each other before anything is accepted".into(),
         );
-    for network in networks {
-        let (name, bridge) = (label(&network.name), &network.bridge);
+    rules
+}
+
+/// Docker's way: four rules for each network in `FORWARD` itself, newest network first. That which forbids is appended.
+fn forward_with_networks(plan: &Plan<'_>) -> Chain {
+    let mut rules = forward_head(plan);
+    for network in &plan.networks {
         rules.at(Place::Top);
-        if !network.internal {
-            rules
-                .add(
-                    vec![output_is(bridge), Match::Established],
-                    Verdict::Accept,
-                    format!("network {name}: replies come in"),
-                )
-                .add(
-                    vec![output_is(bridge)],
-                    jump(&names.main),
-                    format!("network {name}: what else comes in must be published"),
-                )
-                .add(
-                    vec![input_is(bridge), output_not(bridge)],
-                    Verdict::Accept,
-                    format!("network {name}: containers reach the outside"),
-                );
-        }
+        add_forward_rules(plan, network, &mut rules);
         if network.icc {
-            rules.add(
-                vec![input_is(bridge), output_is(bridge)],
-                Verdict::Accept,
-                format!("network {name}: its containers reach each other"),
-            );
+            add_icc_rule(network, &mut rules);
         }
     }
-    for network in networks.iter().rev().filter(|n| !n.icc) {
-        rules.at(Place::Tail).add(
-            vec![input_is(&network.bridge), output_is(&network.bridge)],
-            Verdict::Drop,
-            format!(
-                "network {}: its containers do not reach each other (icc is off)",
-                label(&network.name)
-            ),
-        );
+    rules.at(Place::Tail);
+    for network in plan.networks.iter().rev().filter(|n| !n.icc) {
+        add_icc_rule(network, &mut rules);
     }
     rules.chain(Table::Filter, "FORWARD", Owner::Host)
 }
 
-/// `-A CORACLE -d 10.200.0.2/32 ! -i coracle0 -o coracle0 -p tcp -m tcp --dport 80 -j ACCEPT`
-fn main_filter(profile: Profile, names: &ChainNames, published: &[Published<'_>]) -> Chain {
-    let mut rules = Rules::new(profile);
-    for p in published {
+/// Our way: `-A FORWARD -j CORACLE-FORWARD`, and the same rules there. What is appended to `FORWARD` by others, a trailing
+/// `DROP` say, stays below ours (moby#49518).
+fn forward_and_own_chain(plan: &Plan<'_>) -> [Chain; 2] {
+    let mut head = forward_head(plan);
+    head.add(
+        vec![],
+        jump(&plan.names.forward),
+        "what each network's packets may do".into(),
+    );
+    let mut rules = Rules::new(plan.profile);
+    for network in &plan.networks {
+        add_forward_rules(plan, network, &mut rules);
+        add_icc_rule(network, &mut rules);
+    }
+    [
+        head.chain(Table::Filter, "FORWARD", Owner::Host),
+        rules.chain(Table::Filter, &plan.names.forward, Owner::Engine),
+    ]
+}
+
+/// `-o coracle0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`, `-o coracle0 -j CORACLE`, in our own profile
+/// `! -i coracle0 -o coracle0 -j DROP`, and `-i coracle0 ! -o coracle0 -j ACCEPT`. Nothing of it for an internal network.
+fn add_forward_rules(plan: &Plan<'_>, network: &Network, rules: &mut Rules) {
+    if network.internal {
+        return;
+    }
+    let (name, bridge) = (label(&network.name), &network.bridge);
+    rules
+        .add(
+            vec![output_is(bridge), Match::Established],
+            Verdict::Accept,
+            format!("network {name}: replies come in"),
+        )
+        .add(
+            vec![output_is(bridge)],
+            jump(&plan.names.main),
+            format!("network {name}: what else comes in must be published"),
+        );
+    if plan.profile == Profile::Coracle {
+        let entering = vec![input_not(bridge), output_is(bridge)];
+        match network.gateway_mode(plan.family) {
+            // Whatever FORWARD's policy is (moby#14041).
+            GatewayMode::Nat | GatewayMode::Routed => rules.add(
+                entering,
+                Verdict::Drop,
+                format!("network {name}: what is not published does not come in"),
+            ),
+            GatewayMode::NatUnprotected => rules.add(
+                entering,
+                Verdict::Accept,
+                format!("network {name}: every port may be reached (nat-unprotected)"),
+            ),
+        };
+    }
+    rules.add(
+        vec![input_is(bridge), output_not(bridge)],
+        Verdict::Accept,
+        format!("network {name}: containers reach the outside"),
+    );
+}
+
+/// `-i coracle0 -o coracle0 -j ACCEPT`; without icc `-j DROP`. It matters where br_netfilter is loaded.
+fn add_icc_rule(network: &Network, rules: &mut Rules) {
+    let (name, bridge) = (label(&network.name), &network.bridge);
+    let within = vec![input_is(bridge), output_is(bridge)];
+    match network.icc {
+        true => rules.add(
+            within,
+            Verdict::Accept,
+            format!("network {name}: its containers reach each other"),
+        ),
+        false => rules.add(
+            within,
+            Verdict::Drop,
+            format!("network {name}: its containers do not reach each other (icc is off)"),
+        ),
+    };
+}
+
+/// `-A CORACLE -d 10.200.0.2/32 ! -i coracle0 -o coracle0 -p tcp -m tcp --dport 80 -j ACCEPT`. On a routed network too:
+/// there it is the only rule of a published port.
+fn main_filter(plan: &Plan<'_>) -> Chain {
+    let mut rules = Rules::new(plan.profile);
+    for p in plan.published.iter().filter(|p| p.reachable_by_route()) {
+        let Some(address) = p.address else { continue };
         rules.add(
             vec![
-                Match::Destination(Sign::Is, host(p.endpoint.address)),
+                Match::Destination(Sign::Is, host(address)),
                 input_not(&p.network.bridge),
                 output_is(&p.network.bridge),
                 p.container_ports(),
             ],
             Verdict::Accept,
-            format!(
-                "{}: accepts what came to published port {}",
-                p.subject(),
-                p.port_text()
-            ),
+            match p.is_routed() {
+                false => format!(
+                    "{}: accepts what came to published port {}",
+                    p.subject(),
+                    p.port_text()
+                ),
+                true => format!(
+                    "{}: accepts what comes to its own address, published as {}",
+                    p.subject(),
+                    p.port_text()
+                ),
+            },
         );
     }
-    rules.chain(Table::Filter, &names.main, Owner::Engine)
+    rules.chain(Table::Filter, &plan.names.main, Owner::Engine)
 }
 
 /// `-A CORACLE-ISOLATION-STAGE-1 -i coracle0 ! -o coracle0 -j CORACLE-ISOLATION-STAGE-2`; an internal network:
 /// `! -s 10.201.0.0/24 -o cr-x -j DROP` and `! -d 10.201.0.0/24 -i cr-x -j DROP`.
-fn stage1(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain {
-    let mut rules = Rules::new(profile);
-    for network in networks {
+fn stage1(plan: &Plan<'_>) -> Chain {
+    let mut rules = Rules::new(plan.profile);
+    for network in &plan.networks {
         let (name, bridge) = (label(&network.name), &network.bridge);
         if network.internal {
             rules
                 .add(
-                    vec![Match::Source(Sign::Not, network.subnet), output_is(bridge)],
+                    vec![plan.source(network, Sign::Not), output_is(bridge)],
                     Verdict::Drop,
                     format!("network {name}: internal, nothing comes in"),
                 )
                 .add(
-                    vec![
-                        Match::Destination(Sign::Not, network.subnet),
-                        input_is(bridge),
-                    ],
+                    vec![plan.destination(network, Sign::Not), input_is(bridge)],
                     Verdict::Drop,
                     format!("network {name}: internal, nothing goes out"),
                 );
         } else {
             rules.add(
                 vec![input_is(bridge), output_not(bridge)],
-                jump(&names.stage2),
+                jump(&plan.names.stage2),
                 format!("network {name}: what leaves it may not enter another network"),
             );
         }
@@ -176,13 +283,13 @@ fn stage1(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain 
         Verdict::Return,
         "not between networks of ours".into(),
     );
-    rules.chain(Table::Filter, &names.stage1, Owner::Engine)
+    rules.chain(Table::Filter, &plan.names.stage1, Owner::Engine)
 }
 
 /// `-A CORACLE-ISOLATION-STAGE-2 -o coracle0 -j DROP`
-fn stage2(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain {
-    let mut rules = Rules::new(profile);
-    for network in networks.iter().filter(|n| !n.internal) {
+fn stage2(plan: &Plan<'_>) -> Chain {
+    let mut rules = Rules::new(plan.profile);
+    for network in plan.networks.iter().filter(|n| !n.internal) {
         rules.add(
             vec![output_is(&network.bridge)],
             Verdict::Drop,
@@ -193,185 +300,16 @@ fn stage2(profile: Profile, names: &ChainNames, networks: &[&Network]) -> Chain 
         );
     }
     rules.add(vec![], Verdict::Return, "bound for the outside".into());
-    rules.chain(Table::Filter, &names.stage2, Owner::Engine)
+    rules.chain(Table::Filter, &plan.names.stage2, Owner::Engine)
 }
 
 /// `-A CORACLE-USER -j RETURN`, uncommented: from here on the chain is the administrator's.
-fn user(names: &ChainNames) -> Chain {
+fn user(plan: &Plan<'_>) -> Chain {
     let mut rules = Rules::new(Profile::Docker);
     rules.add(
         vec![],
         Verdict::Return,
         "a chain for the administrator: write your own rules above this one".into(),
     );
-    rules.chain(Table::Filter, &names.user, Owner::Administrator)
-}
-
-/// `-A PREROUTING -m addrtype --dst-type LOCAL -j CORACLE`
-fn prerouting(profile: Profile, names: &ChainNames) -> Chain {
-    let mut rules = Rules::new(profile);
-    rules.add(
-        vec![Match::LocalDestination],
-        jump(&names.main),
-        "what is sent to this host may be for a published port".into(),
-    );
-    rules.chain(Table::Nat, "PREROUTING", Owner::Host)
-}
-
-/// `-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j CORACLE`: a packet to 127/8 cannot be sent on to a
-/// container (ip-sysctl: route_localnet is off), so the loopback proxy serves those.
-fn output(profile: Profile, names: &ChainNames) -> Chain {
-    let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-    let mut rules = Rules::new(profile);
-    rules.add(
-        vec![
-            Match::Destination(Sign::Not, loopback),
-            Match::LocalDestination,
-        ],
-        jump(&names.main),
-        "packets of this host itself to a published port of its own".into(),
-    );
-    rules.chain(Table::Nat, "OUTPUT", Owner::Host)
-}
-
-/// `-A POSTROUTING -s 10.200.0.0/16 ! -o coracle0 -j MASQUERADE`, newest network first, then for each published port
-/// `-s 10.200.0.2/32 -d 10.200.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE`.
-fn postrouting(profile: Profile, networks: &[&Network], published: &[Published<'_>]) -> Chain {
-    let mut rules = Rules::new(profile);
-    for network in networks.iter().filter(|n| !n.internal && n.masquerade()) {
-        rules.at(Place::Top).add(
-            vec![
-                Match::Source(Sign::Is, network.subnet),
-                output_not(&network.bridge),
-            ],
-            Verdict::Masquerade,
-            format!(
-                "network {}: goes out under the address of this host",
-                label(&network.name)
-            ),
-        );
-    }
-    for p in published {
-        rules.at(Place::Tail).add(
-            vec![
-                Match::Source(Sign::Is, host(p.endpoint.address)),
-                Match::Destination(Sign::Is, host(p.endpoint.address)),
-                p.container_ports(),
-            ],
-            Verdict::Masquerade,
-            format!("{}: reaches its own published port", p.subject()),
-        );
-    }
-    rules.chain(Table::Nat, "POSTROUTING", Owner::Host)
-}
-
-/// `-A CORACLE -i coracle0 -j RETURN`, newest network first, then for each published port
-/// `! -i coracle0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.200.0.2:80`, with `-d ADDRESS/32` where it is
-/// published on one address. A run of ports is one rule: `--to-destination 10.200.0.2:80-89/8080`.
-fn main_nat(
-    profile: Profile,
-    names: &ChainNames,
-    networks: &[&Network],
-    published: &[Published<'_>],
-) -> Chain {
-    let mut rules = Rules::new(profile);
-    for network in networks.iter().filter(|n| !n.internal && n.masquerade()) {
-        rules.add(
-            vec![input_is(&network.bridge)],
-            Verdict::Return,
-            format!(
-                "network {}: its containers use published ports by way of the proxy",
-                label(&network.name)
-            ),
-        );
-    }
-    for p in published {
-        let mut matches = vec![input_not(&p.network.bridge), p.host_ports()];
-        if let Some(address) = p.host_address {
-            matches.push(Match::Destination(Sign::Is, host(address)));
-        }
-        let dnat = Dnat {
-            address: p.endpoint.address,
-            first: p.map.container_port,
-            last: p.map.container_port + (p.map.count - 1),
-            base: (p.map.count > 1).then_some(p.map.host_port),
-        };
-        rules.add(
-            matches,
-            Verdict::Dnat(dnat),
-            format!("{}: serves published port {}", p.subject(), p.port_text()),
-        );
-    }
-    rules.chain(Table::Nat, &names.main, Owner::Engine)
-}
-
-/// What Docker 28 added, in `raw` so that the other tables stay as they are:
-/// `-A PREROUTING -d 10.200.0.2/32 ! -i coracle0 -j DROP`: a neighbour with a route to the container's subnet does not
-/// get round the published ports (moby#45610). Not where masquerading is off: such a network is routed on purpose, and
-/// replies come back to the container's own address.
-/// `-A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8080 -j DROP`: a port published on a loopback address
-/// stays on this host, whatever a neighbour routes here (moby#41872).
-fn hardening(model: &Model, published: &[Published<'_>]) -> Chain {
-    let mut rules = Rules::new(model.profile);
-    for endpoint in &model.endpoints {
-        let network = model
-            .networks
-            .iter()
-            .find(|n| n.id == endpoint.network_id && (n.internal || n.masquerade()));
-        if let Some(network) = network {
-            rules.add(
-                vec![
-                    Match::Destination(Sign::Is, host(endpoint.address)),
-                    input_not(&network.bridge),
-                ],
-                Verdict::Drop,
-                format!(
-                    "{}: not reachable by a route, only by published ports",
-                    subject(endpoint)
-                ),
-            );
-        }
-        for p in published.iter().filter(|p| p.endpoint.id == endpoint.id) {
-            if let Some(address) = p.host_address.filter(Ipv4Addr::is_loopback) {
-                rules.add(
-                    vec![
-                        Match::Destination(Sign::Is, host(address)),
-                        input_not("lo"),
-                        p.host_ports(),
-                    ],
-                    Verdict::Drop,
-                    format!(
-                        "{}: port {} is for this host only",
-                        p.subject(),
-                        p.port_text()
-                    ),
-                );
-            }
-        }
-    }
-    rules.chain(Table::Raw, "PREROUTING", Owner::Host)
-}
-
-fn jump(chain: &str) -> Verdict {
-    Verdict::Jump(chain.to_owned())
-}
-
-fn input_is(interface: &str) -> Match {
-    Match::In(Sign::Is, interface.to_owned())
-}
-
-fn input_not(interface: &str) -> Match {
-    Match::In(Sign::Not, interface.to_owned())
-}
-
-fn output_is(interface: &str) -> Match {
-    Match::Out(Sign::Is, interface.to_owned())
-}
-
-fn output_not(interface: &str) -> Match {
-    Match::Out(Sign::Not, interface.to_owned())
-}
-
-fn host(address: Ipv4Addr) -> Ipv4Net {
-    Ipv4Net::from(address)
+    rules.chain(Table::Filter, &plan.names.user, Owner::Administrator)
 }

@@ -2,9 +2,9 @@
 //!
 //! Knows no backend and decides nothing: [`super::policy`] fills a [`Ruleset`], [`super::iptables`] writes it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::Protocol;
 
@@ -91,8 +91,8 @@ pub enum Sign {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
-    Source(Sign, Ipv4Net),
-    Destination(Sign, Ipv4Net),
+    Source(Sign, IpNet),
+    Destination(Sign, IpNet),
     In(Sign, String),
     Out(Sign, String),
     /// A protocol and a run of destination ports, both ends included.
@@ -111,19 +111,21 @@ pub enum Verdict {
     Masquerade,
     Jump(String),
     Dnat(Dnat),
+    /// To this port of the host itself, whatever the destination was; `SO_ORIGINAL_DST` tells it.
+    Redirect(u16),
 }
 
 /// A new destination. A run of ports keeps its offsets: host port `base + n` goes to `first + n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dnat {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub first: u16,
     pub last: u16,
     /// The host port that belongs to `first`; only a run of ports has one.
     pub base: Option<u16>,
 }
 
-/// Every chain and rule that there must be.
+/// Every chain and rule that there must be for one address family: what `iptables` holds, or `ip6tables`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub chains: Vec<Chain>,

@@ -384,7 +384,7 @@ impl Engine {
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.
     pub fn rules(&mut self) -> Result<Vec<ExplainedRule>, Error> {
-        let rules = netmgr::explain::explain(&self.model()?);
+        let rules = netmgr::explain::explain(&self.model()?, netmgr::Family::V4);
         Ok(rules
             .into_iter()
             .map(|rule| ExplainedRule {

@@ -1,8 +1,11 @@
 //! Collects the rules of a chain and words their comments. Decides nothing.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
-use crate::firewall::ruleset::{Chain, Match, Owner, Place, Rule, Table, Verdict};
+use ipnet::IpNet;
+
+use crate::firewall::ruleset::{Chain, Match, Owner, Place, Rule, Sign, Table, Verdict};
 use crate::model::{Endpoint, Profile};
 
 /// What every comment of ours in the kernel starts with.
@@ -92,4 +95,28 @@ fn comment(why: &str) -> String {
         .chars()
         .take(COMMENT_LIMIT)
         .collect()
+}
+
+pub(super) fn jump(chain: &str) -> Verdict {
+    Verdict::Jump(chain.to_owned())
+}
+
+pub(super) fn input_is(interface: &str) -> Match {
+    Match::In(Sign::Is, interface.to_owned())
+}
+
+pub(super) fn input_not(interface: &str) -> Match {
+    Match::In(Sign::Not, interface.to_owned())
+}
+
+pub(super) fn output_is(interface: &str) -> Match {
+    Match::Out(Sign::Is, interface.to_owned())
+}
+
+pub(super) fn output_not(interface: &str) -> Match {
+    Match::Out(Sign::Not, interface.to_owned())
+}
+
+pub(super) fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
 }

@@ -4,7 +4,7 @@
 //! from what was read of the kernel; it serves `up`, `reload`, `down` and repair.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
@@ -183,7 +183,11 @@ pub fn between(
 ) -> Vec<Op> {
     let mut ops = Vec::new();
     ops.extend(new_networks(before, after).map(|n| Op::CreateBridge(bridge(n))));
-    ops.extend(new_endpoints(before, after).map(|(n, e)| Op::CreateVeth(veth(n, e))));
+    ops.extend(
+        new_endpoints(before, after)
+            .map(|(n, e)| Op::CreateVeth(veth_between(before, after, n, e))),
+    );
+    ops.extend(default_routes(before, after));
     if rules == Rules::Written {
         let (before, after) = without_common_endpoints(before, after);
         let (old, new) = (
@@ -200,7 +204,7 @@ pub fn between(
         }
     }
     let removed = new_endpoints(after, before).filter(|(_, e)| !by_kernel.contains(&e.id));
-    ops.extend(removed.map(|(n, e)| Op::RemoveVeth(veth(n, e))));
+    ops.extend(removed.map(|(n, e)| Op::RemoveVeth(veth_between(after, before, n, e))));
     ops.extend(new_networks(after, before).map(|n| Op::RemoveBridge(bridge(n))));
     ops
 }
@@ -255,8 +259,10 @@ pub fn from_found(
             .iter()
             .filter(|n| !there.contains(n.bridge.as_str()));
         out.ops.extend(missing.map(|n| Op::CreateBridge(bridge(n))));
+        let new = new_endpoints(before, after);
         out.ops
-            .extend(new_endpoints(before, after).map(|(n, e)| Op::CreateVeth(veth(n, e))));
+            .extend(new.map(|(n, e)| Op::CreateVeth(veth_between(before, after, n, e))));
+        out.ops.extend(default_routes(before, after));
     }
     if let Some(chains) = &found.chains {
         let mut known = found.journal_rules.clone();
@@ -409,6 +415,50 @@ fn veth(network: &Network, endpoint: &Endpoint) -> Veth {
         mtu: network.mtu(),
         isolated: !network.icc,
     }
+}
+
+/// A veth that is in `there` and not in `other`. It brings default routes along only where the container has none
+/// otherwise; else they are moved ([`default_routes`]).
+fn veth_between(other: &Model, there: &Model, network: &Network, endpoint: &Endpoint) -> Veth {
+    let id = &endpoint.container_id;
+    let is_primary = there.primary(id).is_some_and(|e| e.id == endpoint.id);
+    let mut veth = veth(network, endpoint);
+    if !is_primary || other.primary(id).is_some() {
+        veth.gateway = None;
+        veth.gateway6 = None;
+    }
+    veth
+}
+
+/// Of containers that stay, and whose primary endpoint is another one than before.
+fn default_routes(before: &Model, after: &Model) -> Vec<Op> {
+    let changed = new_endpoints(before, after).chain(new_endpoints(after, before));
+    let containers: BTreeSet<(&str, &str)> = changed
+        .map(|(_, e)| (e.container_id.as_str(), e.container_name.as_str()))
+        .collect();
+    let moves = containers.into_iter().filter_map(|(id, name)| {
+        let (from, to) = (before.primary(id)?, after.primary(id)?);
+        (from.id != to.id).then(|| {
+            Op::DefaultRoute(DefaultRoute {
+                container_id: id.to_owned(),
+                container_name: name.to_owned(),
+                from: hop(before, from),
+                to: hop(after, to),
+            })
+        })
+    });
+    moves.collect()
+}
+
+/// No way out of an internal network.
+fn hop(model: &Model, endpoint: &Endpoint) -> Option<Hop> {
+    let network = model.network(&endpoint.network_id)?;
+    let veth = veth(network, endpoint);
+    (!network.internal).then(|| Hop {
+        interface: endpoint.interface.clone(),
+        gateway: veth.gateway,
+        gateway6: veth.gateway6,
+    })
 }
 
 /// Enough of a veth to be removed by its name.

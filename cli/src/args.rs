@@ -6,6 +6,7 @@ pub mod failure;
 pub mod filter;
 pub mod format;
 pub mod network_filter;
+pub mod networks;
 pub mod ports;
 pub mod values;
 pub mod volumes;
@@ -17,6 +18,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
+use crate::config::Config;
 
 /// A small, daemonless container engine with real networking
 #[derive(Debug, Parser)]
@@ -64,9 +66,18 @@ pub struct Global {
         hide_env_values = true
     )]
     pub run_root: PathBuf,
+    /// Configuration file; /etc/coracle/config.toml is read if it is there
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
     /// Which firewall is written: auto, iptables, nftables or none
-    #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, default_value = "auto", hide_env_values = true)]
-    pub firewall: netmgr::Firewall,
+    #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, hide_env_values = true)]
+    pub firewall: Option<netmgr::Firewall>,
     /// --iptables=false is --firewall none
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide = true)]
     pub iptables: bool,
@@ -98,10 +109,10 @@ pub struct Global {
 }
 
 impl Global {
-    /// What the engine is opened with.
-    pub fn settings(&self) -> runtime::Settings {
+    /// What the engine is opened with: options and the environment before the file.
+    pub fn settings(&self, config: &Config) -> runtime::Settings {
         let firewall = match self.iptables {
-            true => self.firewall,
+            true => self.firewall.or(config.firewall).unwrap_or_default(),
             false => netmgr::Firewall::None,
         };
         let profile = match self.profile {
@@ -112,7 +123,7 @@ impl Global {
             root: self.root.clone(),
             run_root: self.run_root.clone(),
             network: netmgr::Settings {
-                pools: Vec::new(),
+                pools: config.pools(),
                 root: self.root.clone(),
                 run_root: self.run_root.clone(),
                 firewall,
@@ -128,7 +139,6 @@ pub enum ProfileName {
     Docker,
 }
 
-/// nftables has a place in the design but no backend yet: silence would leave published ports closed.
 fn parse_firewall(text: &str) -> Result<netmgr::Firewall, String> {
     match text {
         "auto" => Ok(netmgr::Firewall::Auto),
@@ -311,8 +321,9 @@ mod tests {
 
     #[test]
     fn iptables_false_is_no_firewall() {
-        let firewall =
-            |words: &[&str]| parse_words(words).map(|cli| cli.global.settings().network.firewall);
+        let firewall = |words: &[&str]| {
+            parse_words(words).map(|cli| cli.global.settings(&Config::default()).network.firewall)
+        };
         assert_eq!(firewall(&["ps"]).unwrap(), netmgr::Firewall::Auto);
         assert_eq!(
             firewall(&["--iptables=false", "ps"]).unwrap(),
@@ -335,7 +346,10 @@ mod tests {
     #[test]
     fn global_options_come_before_or_after_the_command() {
         for words in [["--root", "/r", "ps"], ["ps", "--root", "/r"]] {
-            let settings = parse_words(&words).unwrap().global.settings();
+            let settings = parse_words(&words)
+                .unwrap()
+                .global
+                .settings(&Config::default());
             assert_eq!(settings.root, std::path::Path::new("/r"));
             assert_eq!(settings.network.root, std::path::Path::new("/r"));
         }

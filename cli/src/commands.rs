@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 
 use crate::args::format::ListingArgs;
 use crate::args::{Command, Global};
+use crate::config::Config;
 use crate::failure::{Failure, Verb};
 use crate::output;
 use crate::output::listing::{Columns, Listing, ListingError};
@@ -37,6 +38,7 @@ pub type Answer = Result<i32, Failure>;
 /// What every command gets.
 pub struct Context {
     pub global: Global,
+    pub config: Config,
 }
 
 impl Context {
@@ -45,12 +47,13 @@ impl Context {
         if !rustix::process::geteuid().is_root() {
             return Err(Failure::NeedsRoot);
         }
-        Ok(Engine::open(self.global.settings())?)
+        Ok(Engine::open(self.global.settings(&self.config))?)
     }
 }
 
 pub fn dispatch(command: Command, global: Global) -> Answer {
-    let context = Context { global };
+    let config = Config::load(global.config.as_deref()).map_err(Failure::Refused)?;
+    let context = Context { global, config };
     match command {
         Command::Run(options) => run::run(&context, options),
         Command::Create(options) => create::run(&context, options),

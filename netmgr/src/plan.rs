@@ -5,6 +5,7 @@
 
 mod between;
 mod found;
+mod moves;
 mod pieces;
 
 pub use between::between;

@@ -54,6 +54,40 @@ pub enum Error {
     DuplicateMount(String),
     #[error("conflicting options: port publishing and the {0} network mode")]
     PortsNeedNetwork(&'static str),
+    #[error("conflicting options: {0} and the network mode")]
+    ConflictsWithMode(&'static str),
+    #[error("conflicting options: port exposing and the container type network mode")]
+    ExposeNeedsNetwork,
+    #[error("Invalid network mode: invalid container format container:<name|id>")]
+    NamelessContainerMode,
+    #[error("user specified IP address is supported on user defined networks only")]
+    AddressNeedsUserNetwork,
+    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    AliasNeedsUserNetwork,
+    #[error("network {0} is given twice: each network can be joined once")]
+    NetworkGivenTwice(String),
+    #[error("invalid port to expose: {0}")]
+    ExposedPort(String),
+    #[error("cannot join network of a non running container: {0}")]
+    JoinNotRunning(String),
+    #[error("cannot join own network")]
+    JoinSelf,
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
+    SharesNamespace,
+    #[error("container cannot be disconnected from host network or connected to host network")]
+    HostNetwork,
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    )]
+    NoneIsAlone,
+    #[error("endpoint with name {container} already exists in network {network}")]
+    AlreadyConnected { container: String, network: String },
+    #[error("container {container} is not connected to the network {network}")]
+    NotConnected { container: String, network: String },
+    #[error("endpoint {container} not found")]
+    NoSuchEndpoint { container: String },
     #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
     RelativeWorkdir(String),
     /// The container's program could not be run; the text is Docker's.
@@ -167,9 +201,23 @@ impl Error {
         use Error::*;
         match self {
             NoSuchContainer(_) | NoSuchImage(_) => ErrorKind::NotFound,
-            NameInUse { .. } | NotRunning(_) | BeingStarted(_) | StillRunning(_) => {
-                ErrorKind::Conflict
-            }
+            NameInUse { .. }
+            | NotRunning(_)
+            | BeingStarted(_)
+            | StillRunning(_)
+            | JoinNotRunning(_)
+            | AlreadyConnected { .. }
+            | NotConnected { .. } => ErrorKind::Conflict,
+            NoSuchEndpoint { .. } => ErrorKind::NotFound,
+            SharesNamespace | HostNetwork | NoneIsAlone => ErrorKind::Forbidden,
+            ConflictsWithMode(_)
+            | ExposeNeedsNetwork
+            | NamelessContainerMode
+            | AddressNeedsUserNetwork
+            | AliasNeedsUserNetwork
+            | NetworkGivenTwice(_)
+            | ExposedPort(_)
+            | JoinSelf => ErrorKind::Invalid,
             AmbiguousId(_)
             | NoCommand
             | InvalidSignal(_)

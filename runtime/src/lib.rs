@@ -28,4 +28,4 @@ mod wire;
 pub use engine::{Engine, Settings};
 pub use error::{Error, ErrorKind};
 pub use record::{Container, State};
-pub use request::{ContainerRequest, ExecRequest, Mount, MountKind, NetworkMode};
+pub use request::{Connection, ContainerRequest, ExecRequest, Mount, MountKind, NetworkMode};

@@ -1,10 +1,10 @@
 //! A container as it is remembered, and the legal transitions of its state. Pure.
 
-use netmgr::{Endpoint, Network};
+use netmgr::{Endpoint, Network, PortRequest, Protocol};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::request::ContainerRequest;
+use crate::request::{Connection, ContainerRequest};
 
 /// A container, as the database knows it and the kernel confirms it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +24,55 @@ pub struct Container {
     pub attachments: Vec<(Network, Endpoint)>,
 }
 
+impl Container {
+    /// What is published: as asked for, and with `-P` each exposed port that is not yet, at any free port of the host.
+    pub fn ports(&self) -> Vec<PortRequest> {
+        let mut ports = self.request.ports.clone();
+        if !self.request.publish_all {
+            return ports;
+        }
+        let is_published = |port: u16, protocol| {
+            self.request.ports.iter().any(|asked| {
+                let range = u32::from(asked.container_port)
+                    ..u32::from(asked.container_port) + u32::from(asked.count);
+                asked.protocol == protocol && range.contains(&u32::from(port))
+            })
+        };
+        let exposed = self.resolved.exposed_ports.iter();
+        let mut rest: Vec<(Protocol, u16)> = exposed
+            .filter_map(|text| parse_port(text))
+            .filter(|(port, protocol)| !is_published(*port, *protocol))
+            .map(|(port, protocol)| (protocol, port))
+            .collect();
+        rest.sort_unstable();
+        ports.extend(
+            rest.into_iter()
+                .map(|(protocol, container_port)| PortRequest {
+                    protocol,
+                    host_ip: self.request.publish_at,
+                    host_port: None,
+                    host_port_last: None,
+                    container_port,
+                    count: 1,
+                }),
+        );
+        ports
+    }
+}
+
+/// `80/tcp` of an image's EXPOSE; `80` alone is TCP.
+pub fn parse_port(text: &str) -> Option<(u16, Protocol)> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some((port, protocol))
+}
+
 /// The request after the image's config has been taken into account.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
@@ -39,6 +88,9 @@ pub struct Resolved {
     /// EXPOSE of the image and the published ports: `6379/tcp`.
     pub exposed_ports: Vec<String>,
     pub stop_signal: String,
+    /// The networks that it is on, or will be on when it is started: `network connect` and `disconnect` change them.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
     /// The mounts as they are made, image VOLUMEs included: (source on the host, target, volume name, read only).
     pub mounts: Vec<ResolvedMount>,
 }
@@ -80,5 +132,53 @@ impl State {
             State::Running { .. } => "running",
             State::Exited { .. } => "exited",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn publish_all_adds_what_is_exposed_and_not_published_yet() {
+        let asked = PortRequest {
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            host_port: Some(8080),
+            host_port_last: None,
+            container_port: 80,
+            count: 2,
+        };
+        let mut container = Container {
+            id: "c".repeat(64),
+            name: "c1".into(),
+            created: OffsetDateTime::UNIX_EPOCH,
+            request: ContainerRequest {
+                ports: vec![asked],
+                ..ContainerRequest::default()
+            },
+            resolved: Resolved {
+                exposed_ports: ["80/tcp", "81/tcp", "81/udp", "9"]
+                    .map(str::to_owned)
+                    .into(),
+                ..Resolved::default()
+            },
+            image_id: String::new(),
+            state: State::Created,
+            attachments: Vec::new(),
+        };
+        assert_eq!(container.ports(), [asked]);
+        container.request.publish_all = true;
+        let ports = container.ports();
+        let added: Vec<_> = ports[1..]
+            .iter()
+            .map(|p| (p.protocol, p.host_port, p.container_port, p.count))
+            .collect();
+        assert_eq!(
+            added,
+            [(Protocol::Tcp, None, 9, 1), (Protocol::Udp, None, 81, 1)]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What a front end asks for: plain data, validated where it is used.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use netmgr::PortRequest;
@@ -31,7 +32,19 @@ pub struct ContainerRequest {
     /// `--rm`
     pub auto_remove: bool,
     pub network: NetworkMode,
+    /// The networks to join, the first being that of `network`; none: that one alone, without further wishes.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
     pub ports: Vec<PortRequest>,
+    /// `-P`: every exposed port gets a free port of the host.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// Where `-P` publishes; `None`: at every address of the host.
+    #[serde(default)]
+    pub publish_at: Option<IpAddr>,
+    /// `--expose`: `80/tcp`, beside the image's own.
+    #[serde(default)]
+    pub expose: Vec<String>,
     /// Seconds `stop` waits before SIGKILL; `None`: 10.
     pub stop_timeout: Option<u32>,
     /// `None`: the image's STOPSIGNAL, else SIGTERM.
@@ -42,9 +55,11 @@ pub struct ContainerRequest {
     pub privileged: bool,
     /// `--add-host`: name and address.
     pub extra_hosts: Vec<(String, String)>,
-    /// `--dns`, `--dns-search`; empty: the host's.
+    /// `--dns`, `--dns-search`, `--dns-option`; empty: the host's.
     pub dns: Vec<String>,
     pub dns_search: Vec<String>,
+    #[serde(default)]
+    pub dns_options: Vec<String>,
 }
 
 /// `--network`.
@@ -60,6 +75,55 @@ pub enum NetworkMode {
     None,
     /// A user network, by name or ID.
     Named(String),
+    /// The namespace of another container, by name or ID, and its files in /etc.
+    Container(String),
+}
+
+impl NetworkMode {
+    /// Docker's `HostConfig.NetworkMode`.
+    pub fn to_text(&self) -> String {
+        match self {
+            NetworkMode::Bridge => netmgr::Network::DEFAULT.to_owned(),
+            NetworkMode::Host => "host".to_owned(),
+            NetworkMode::None => NO_NETWORK.to_owned(),
+            NetworkMode::Named(name) => name.clone(),
+            NetworkMode::Container(name) => format!("container:{name}"),
+        }
+    }
+
+    /// What a container of this mode is connected to if nothing else is said. `none` counts as a connection, since a
+    /// container can be disconnected from it; the host's network and another container's do not.
+    pub fn connections(&self) -> Vec<Connection> {
+        match self {
+            NetworkMode::Host | NetworkMode::Container(_) => Vec::new(),
+            NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
+                vec![Connection::to(&self.to_text())]
+            }
+        }
+    }
+}
+
+/// The network that is none: `--network none`, `network disconnect none CONTAINER`.
+pub const NO_NETWORK: &str = "none";
+
+/// One network that a container is on, and what it is to have there. What is `None` is chosen at each start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Name or ID as asked for; in a record the name, if there was such a network.
+    pub network: String,
+    pub address: Option<Ipv4Addr>,
+    pub address6: Option<Ipv6Addr>,
+    pub mac: Option<[u8; 6]>,
+    pub aliases: Vec<String>,
+}
+
+impl Connection {
+    pub fn to(network: &str) -> Connection {
+        Connection {
+            network: network.to_owned(),
+            ..Connection::default()
+        }
+    }
 }
 
 /// `-v`: what is mounted where.

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::error::Error;
 use crate::process::Identity;
-use crate::record::{Container, State};
+use crate::record::{Container, Resolved, State};
 
 /// Bumped with the schema; a database that says the same is not looked at again.
 const SCHEMA: i64 = 2;
@@ -224,6 +224,15 @@ pub fn set_running(
              finished = NULL, exit_code = NULL, oom_killed = 0, error = ''
          WHERE id = ?1",
         params![id, init.pid, init.start as i64, text(started)],
+    )?;
+    Ok(())
+}
+
+/// Writes what a container has become since it was created: its networks, the host name of the one that it joins.
+pub fn set_resolved(conn: &Connection, id: &str, resolved: &Resolved) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET resolved = ?2 WHERE id = ?1",
+        params![id, json(resolved)?],
     )?;
     Ok(())
 }

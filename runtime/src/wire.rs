@@ -25,7 +25,8 @@ pub const FDS_PER_MESSAGE: usize = 200;
 pub enum Kind {
     /// Command to monitor: the launch (as JSON in the first descriptor) and its descriptors; several in a row if need be.
     Launch = b'L',
-    /// Command to monitor: the network stands and the record is written: run the program.
+    /// Command to monitor: the network stands and the record is written: run the program. With the two sockets of the
+    /// container's DNS responder, if it has one.
     Go = b'G',
     /// Command to monitor, instead: undo what you made; the record and the network are mine to restore.
     Abort = b'A',
@@ -39,6 +40,9 @@ pub enum Kind {
     Stdin = b'i',
     /// Client to monitor: send me what the program writes from now on.
     Attach = b'a',
+    /// Client to monitor: the container's endpoints have changed (JSON in the first descriptor, new listeners in the
+    /// others); in a row as with a launch. The monitor answers with the same kind when it has followed.
+    Networks = b'n',
     /// Client to monitor: rows and columns, two bytes each, little endian.
     Resize = b'r',
     /// Monitor to client.
@@ -52,8 +56,8 @@ impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
         [
-            Launch, Go, Abort, Created, Started, Failed, Stdin, Attach, Resize, Stdout, Stderr,
-            Exit,
+            Launch, Go, Abort, Created, Started, Failed, Stdin, Attach, Networks, Resize, Stdout,
+            Stderr, Exit,
         ]
         .into_iter()
         .find(|k| *k as u8 == byte)
@@ -104,6 +108,26 @@ pub fn send_with_fds(
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Sends any number of descriptors in messages of one kind; the payload of the last is 1.
+pub fn send_all_fds(socket: impl AsFd, kind: Kind, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut chunks = fds.chunks(FDS_PER_MESSAGE).peekable();
+    while let Some(chunk) = chunks.next() {
+        let last = [u8::from(chunks.peek().is_none())];
+        send_with_fds(socket.as_fd(), kind, &last, chunk)?;
+    }
+    Ok(())
+}
+
+/// Something to read, as the first descriptor of such messages.
+pub fn in_memory(name: &str, value: &impl serde::Serialize) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let memory = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Receives one message; `None` when the other end is closed. `WouldBlock` on a non-blocking socket without one.

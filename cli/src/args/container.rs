@@ -2,12 +2,14 @@
 //! files and the current directory, which are read where an option refers to them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
-use runtime::{ContainerRequest, Mount, NetworkMode};
+use runtime::{ContainerRequest, Mount};
 
+use super::networks::{self, NetworkArgs};
 use super::{ports, values, volumes};
 use crate::failure::Failure;
 
@@ -43,25 +45,24 @@ pub struct ContainerArgs {
     /// Replace the image's ENTRYPOINT
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,
-    /// Network to join: bridge, host, none or a network's name
-    #[arg(
-        long,
-        visible_alias = "net",
-        value_name = "NETWORK",
-        default_value = "bridge",
-        hide_default_value = true
-    )]
-    pub network: String,
+    #[command(flatten)]
+    pub networks: NetworkArgs,
     /// Publish a port: [[IP:][HOST]:]CONTAINER[/udp], or ranges of ports
     #[arg(short, long, value_name = "SPEC")]
     pub publish: Vec<String>,
+    /// Publish every exposed port at a free port of the host
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    /// Expose a port or a range of ports: PORT[-PORT][/udp]
+    #[arg(long, value_name = "PORT")]
+    pub expose: Vec<String>,
     /// Host name of the container
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = values::parse_label)]
     pub label: Vec<(String, String)>,
-    /// Add a line to /etc/hosts: NAME:ADDRESS
+    /// Add a line to /etc/hosts: NAME:ADDRESS, or NAME:host-gateway
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = values::parse_add_host)]
     pub add_host: Vec<(String, String)>,
     /// DNS server of the container
@@ -70,6 +71,9 @@ pub struct ContainerArgs {
     /// DNS search domain of the container
     #[arg(long, value_name = "DOMAIN", value_parser = values::parse_dns_search)]
     pub dns_search: Vec<String>,
+    /// Option of the container's resolver, such as ndots:1
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    pub dns_option: Vec<String>,
     /// All capabilities and devices, no seccomp, nothing masked
     #[arg(long)]
     pub privileged: bool,
@@ -107,13 +111,21 @@ pub enum PullPolicy {
 }
 
 impl ContainerArgs {
-    /// What the engine is asked for.
-    pub fn request(&self) -> Result<ContainerRequest, Failure> {
+    /// What the engine is asked for. `publish_at` is the address of ports that are published without one.
+    pub fn request(&self, publish_at: Option<IpAddr>) -> Result<ContainerRequest, Failure> {
         let image = &self.words[0];
         let mut requests = Vec::new();
         for spec in &self.publish {
             requests.extend(ports::parse(spec).map_err(refused)?);
         }
+        for request in &mut requests {
+            request.host_ip = request.host_ip.or(publish_at);
+        }
+        let mut expose = Vec::new();
+        for spec in &self.expose {
+            expose.extend(networks::parse_expose(spec).map_err(Failure::Refused)?);
+        }
+        let (network, connections) = self.networks.request().map_err(Failure::Refused)?;
         Ok(ContainerRequest {
             name: self.name.clone().filter(|name| !name.is_empty()),
             image: image.clone(),
@@ -129,8 +141,12 @@ impl ContainerArgs {
             tty: self.tty,
             open_stdin: self.interactive,
             auto_remove: self.rm,
-            network: parse_network(&self.network)?,
+            network,
+            connections,
             ports: requests,
+            publish_all: self.publish_all,
+            publish_at,
+            expose,
             stop_timeout: self.stop_timeout,
             stop_signal: self.stop_signal.clone().filter(|name| !name.is_empty()),
             tty_size: None,
@@ -138,6 +154,7 @@ impl ContainerArgs {
             extra_hosts: self.add_host.clone(),
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
+            dns_options: self.dns_option.clone(),
         })
     }
 
@@ -170,20 +187,6 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::Refused(error.into())
 }
 
-fn parse_network(text: &str) -> Result<NetworkMode, Failure> {
-    match text {
-        "" => Err(Failure::Refused(anyhow::anyhow!("no name set for network"))),
-        "bridge" | "default" => Ok(NetworkMode::Bridge),
-        "host" => Ok(NetworkMode::Host),
-        "none" => Ok(NetworkMode::None),
-        // Silence would give a network that does not exist; say what is missing instead.
-        _ if text.starts_with("container:") => Err(Failure::Refused(anyhow::anyhow!(
-            "the network of another container is not built yet: {text}"
-        ))),
-        name => Ok(NetworkMode::Named(name.to_owned())),
-    }
-}
-
 /// Variables that are not UTF-8 cannot be asked for by name, so they are left out.
 pub fn own_env() -> HashMap<String, String> {
     std::env::vars_os()
@@ -194,6 +197,7 @@ pub fn own_env() -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use runtime::NetworkMode;
 
     use super::*;
 
@@ -207,7 +211,7 @@ mod tests {
     fn request(words: &[&str]) -> Result<ContainerRequest, Failure> {
         let words = std::iter::once("x").chain(words.iter().copied());
         let only = Only::try_parse_from(words).unwrap();
-        only.container.request()
+        only.container.request(None)
     }
 
     #[test]
@@ -256,14 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_modes_or_names() {
-        let mode = |word: &str| request(&["--network", word, "bb"]).map(|made| made.network);
-        assert_eq!(mode("host").unwrap(), NetworkMode::Host);
-        assert_eq!(mode("none").unwrap(), NetworkMode::None);
-        assert_eq!(mode("default").unwrap(), NetworkMode::Bridge);
-        assert_eq!(mode("web").unwrap(), NetworkMode::Named("web".into()));
-        assert!(mode("container:c1").is_err());
-        assert!(mode("").is_err());
+    fn ports_without_an_address_get_the_configured_one() {
+        let only = Only::try_parse_from(["x", "-p", "80:80", "-p", "10.0.0.1:81:81", "bb"]);
+        let at = "127.0.0.1".parse().unwrap();
+        let made = only.unwrap().container.request(Some(at)).unwrap();
+        assert_eq!(made.ports[0].host_ip, Some(at));
+        assert_eq!(made.ports[1].host_ip, Some("10.0.0.1".parse().unwrap()));
     }
 
     #[test]

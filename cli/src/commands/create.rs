@@ -17,7 +17,7 @@ pub struct Create {
 }
 
 pub fn run(context: &Context, options: Create) -> Answer {
-    let mut request = options.container.request()?;
+    let mut request = options.container.request(context.config.ip)?;
     let policy = options.container.pull_policy()?;
     request.tty_size = super::streams::terminal_size(request.tty);
     let mut engine = context.engine()?;

@@ -1,6 +1,10 @@
 //! `info`: this engine and this host, at a glance.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use clap::Args;
+use netmgr::kernel::commands::path;
 use runtime::State;
 use serde_json::{Value, json};
 
@@ -74,6 +78,8 @@ fn gather(context: &Context) -> Result<Value, Failure> {
         "SecurityOptions": ["name=seccomp,profile=default"],
         "Firewall": firewall.kind,
         "FirewallCommand": firewall.command,
+        "FirewallFlavour": firewall.flavour,
+        "FirewallVersion": firewall.version,
         "Profile": format!("{:?}", settings.network.profile).to_lowercase(),
         "KernelVersion": of_host(host.release()),
         "OperatingSystem": operating_system(),
@@ -86,29 +92,64 @@ fn gather(context: &Context) -> Result<Value, Failure> {
     }))
 }
 
-/// The firewall in force: `iptables` or `none`, and what writes it.
+/// The firewall in force, what writes it, and which make that is: `iptables` comes in two, whose rules do not meet.
 struct Firewall {
     kind: &'static str,
-    command: Option<std::path::PathBuf>,
+    command: Option<PathBuf>,
+    /// `nf_tables` or `legacy`, of iptables.
+    flavour: Option<String>,
+    version: Option<String>,
 }
 
 impl Firewall {
     fn of(wanted: netmgr::Firewall) -> Firewall {
-        match wanted {
-            netmgr::Firewall::None => Firewall {
-                kind: "none",
-                command: None,
+        let iptables = || path("iptables-restore");
+        let (kind, command) = match wanted {
+            netmgr::Firewall::None => ("none", None),
+            netmgr::Firewall::Nftables => ("nftables", path("nft")),
+            netmgr::Firewall::Iptables => ("iptables", iptables()),
+            netmgr::Firewall::Auto => match (iptables(), path("nft")) {
+                (None, Some(nft)) => ("nftables", Some(nft)),
+                (iptables, _) => ("iptables", iptables),
             },
-            netmgr::Firewall::Nftables => Firewall {
-                kind: "nftables",
-                command: netmgr::kernel::commands::path("nft"),
-            },
-            netmgr::Firewall::Auto | netmgr::Firewall::Iptables => Firewall {
-                kind: "iptables",
-                command: netmgr::kernel::commands::path("iptables-restore"),
-            },
+        };
+        let (version, flavour) = command.as_deref().map_or((None, None), make);
+        Firewall {
+            kind,
+            command,
+            flavour,
+            version,
         }
     }
+}
+
+/// `iptables-restore v1.8.9 (nf_tables)`, `nftables v1.0.6 (Lester Gooch #5)`: the version, and of iptables the flavour.
+/// Before 1.8 there was only one, and nothing in parentheses.
+fn make(command: &Path) -> (Option<String>, Option<String>) {
+    let output = Command::new(command).arg("--version").output();
+    let text = output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    parse_make(&text)
+}
+
+fn parse_make(text: &str) -> (Option<String>, Option<String>) {
+    let version = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix('v'))
+        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        .map(str::to_owned);
+    let is_iptables = text.starts_with("iptables");
+    let flavour = match text
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'))
+    {
+        Some((flavour, _)) if is_iptables => Some(flavour.to_owned()),
+        None if is_iptables && version.is_some() => Some("legacy".to_owned()),
+        _ => None,
+    };
+    (version, flavour)
 }
 
 fn operating_system() -> String {
@@ -126,20 +167,27 @@ fn memory() -> u64 {
     units.saturating_mul(u64::from(info.mem_unit))
 }
 
+/// `iptables (/usr/sbin/iptables-restore, 1.8.9 nf_tables)`
+fn firewall_line(value: &Value) -> String {
+    let kind = value["Firewall"].as_str().unwrap_or_default();
+    let make = ["FirewallVersion", "FirewallFlavour"].iter();
+    let make: Vec<&str> = make.filter_map(|name| value[name].as_str()).collect();
+    match (kind, value["FirewallCommand"].as_str()) {
+        ("none", _) => kind.to_owned(),
+        (_, Some(path)) if make.is_empty() => format!("{kind} ({path})"),
+        (_, Some(path)) => format!("{kind} ({path}, {})", make.join(" ")),
+        ("nftables", None) => format!("{kind} (nft is not installed)"),
+        _ => format!("{kind} (iptables-restore is not installed)"),
+    }
+}
+
 fn text(value: &Value) -> String {
     let field = |name: &str| match &value[name] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
     let memory = words::binary_size(value["MemTotal"].as_u64().unwrap_or(0));
-    let firewall = match (
-        value["Firewall"].as_str(),
-        value["FirewallCommand"].as_str(),
-    ) {
-        (Some("none"), _) => "none".to_owned(),
-        (_, Some(path)) => format!("iptables ({path})"),
-        _ => "iptables (iptables-restore is not installed)".to_owned(),
-    };
+    let firewall = firewall_line(value);
     [
         format!("Containers: {}", field("Containers")),
         format!(" Running: {}", field("ContainersRunning")),
@@ -165,4 +213,37 @@ fn text(value: &Value) -> String {
         format!("Run Dir: {}", field("RunRoot")),
     ]
     .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_firewalls_make_is_told_by_its_version() {
+        let own = |text: &str| Some(text.to_owned());
+        for (text, expected) in [
+            (
+                "iptables-restore v1.8.9 (nf_tables)\n",
+                (own("1.8.9"), own("nf_tables")),
+            ),
+            (
+                "iptables-restore v1.8.9 (legacy)\n",
+                (own("1.8.9"), own("legacy")),
+            ),
+            ("iptables v1.6.1\n", (own("1.6.1"), own("legacy"))),
+            ("nftables v1.0.6 (Lester Gooch #5)\n", (own("1.0.6"), None)),
+            ("", (None, None)),
+        ] {
+            assert_eq!(parse_make(text), expected, "{text}");
+        }
+        let line = |value| firewall_line(&value);
+        assert_eq!(line(json!({"Firewall": "none"})), "none");
+        assert_eq!(
+            line(
+                json!({"Firewall": "iptables", "FirewallVersion": "1.8.9", "FirewallFlavour": "legacy", "FirewallCommand": "/x"})
+            ),
+            "iptables (/x, 1.8.9 legacy)"
+        );
+    }
 }

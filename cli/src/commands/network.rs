@@ -1,9 +1,11 @@
-//! `network create|ls|inspect|rm`.
+//! `network ls|inspect|rm|reload`, and the way to the others.
 
-use anyhow::anyhow;
+pub mod care;
+pub mod connect;
+pub mod create;
+pub mod prune;
+
 use clap::{Args, Subcommand};
-use ipnet::Ipv4Net;
-use netmgr::NetworkRequest;
 use runtime::{Container, Engine, State};
 use serde_json::Value;
 
@@ -17,44 +19,30 @@ use crate::output::inspect_network::{self, BRIDGELESS, Bridgeless};
 
 #[derive(Debug, Subcommand)]
 pub enum Network {
-    Create(Create),
+    Connect(connect::Connect),
+    Create(create::Create),
+    Disconnect(connect::Disconnect),
+    Doctor(care::Doctor),
     Inspect(Inspect),
     #[command(visible_alias = "list")]
     Ls(Ls),
+    Prune(prune::Prune),
+    Reload(Reload),
     #[command(visible_alias = "remove")]
     Rm(Rm),
+    Watch(care::Watch),
 }
 
-/// Create a network
+/// Compare the firewall and the bridges with what should be there, and mend the difference
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle network create [OPTIONS] NETWORK")]
-pub struct Create {
-    /// Subnet in CIDR notation; without it the next free one is taken
-    #[arg(long, value_name = "CIDR")]
-    subnet: Option<String>,
-    /// Address of the bridge; without it the first of the subnet
-    #[arg(long, value_name = "ADDRESS")]
-    gateway: Option<std::net::Ipv4Addr>,
-    /// No way out of the network and none in
-    #[arg(long)]
-    internal: bool,
-    /// Set a label
-    #[arg(long, value_name = "KEY[=VALUE]", value_parser = values::parse_label)]
-    label: Vec<(String, String)>,
-    /// Set a driver option, such as com.docker.network.bridge.name=NAME
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::parse_option)]
-    opt: Vec<(String, String)>,
-    /// Driver: bridge is the only one
-    #[arg(
-        short,
-        long,
-        value_name = "DRIVER",
-        default_value = "bridge",
-        hide_default_value = true
-    )]
-    driver: String,
+#[command(override_usage = "coracle network reload [NETWORK]")]
+pub struct Reload {
+    /// A network that must exist; the rules of all are mended
     #[arg(value_name = "NETWORK")]
-    name: String,
+    network: Option<String>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Display detailed information on one or more networks
@@ -85,19 +73,28 @@ pub struct Rm {
     /// A network that is not there is no failure
     #[arg(short, long)]
     force: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
 
 pub fn run(context: &Context, command: Network) -> Answer {
     match command {
-        Network::Create(options) => create(context, options),
+        Network::Connect(options) => connect::connect(context, options),
+        Network::Create(options) => create::run(context, options),
+        Network::Disconnect(options) => connect::disconnect(context, options),
+        Network::Doctor(options) => care::doctor(context, &options),
+        Network::Watch(care::Watch {}) => care::watch(context),
         Network::Inspect(options) => {
             let format = inspect::Format::parse(&options.format.format)?;
             let mut engine = context.engine()?;
             inspect::show(&options.networks, &format, |name| find(&mut engine, name))
         }
         Network::Ls(options) => ls(context, &options),
+        Network::Prune(options) => prune::run(context, options),
+        Network::Reload(options) => reload(context, &options),
         Network::Rm(options) => rm(context, &options),
     }
 }
@@ -117,40 +114,21 @@ pub fn find(engine: &mut Engine, name: &str) -> Result<Value, Failure> {
     Ok(bridgeless.inspect(&inside))
 }
 
-fn create(context: &Context, options: Create) -> Answer {
-    let request = request(options)?;
-    let network = context.engine()?.create_network(&request)?;
-    output::print(&network.id)?;
-    Ok(0)
-}
-
-fn request(options: Create) -> Result<NetworkRequest, Failure> {
-    let refused = |text: String| Failure::Refused(anyhow!(text));
-    if options.driver != "bridge" {
-        return Err(refused(format!("plugin {:?} not found", options.driver)));
+fn reload(context: &Context, options: &Reload) -> Answer {
+    let mut engine = context.engine()?;
+    // Those without a bridge are in no table, and have nothing to mend.
+    let name = options.network.as_deref();
+    let name = name.filter(|name| Bridgeless::find(name).is_none());
+    if options.dry_run {
+        if let Some(name) = name {
+            engine.find_network(name)?;
+        }
+        return care::show(&engine.preview_reload()?);
     }
-    let subnet = match &options.subnet {
-        Some(text) => Some(text.parse::<Ipv4Net>().map_err(|_| {
-            refused(format!(
-                "Invalid subnet {text} : invalid CIDR address: {text}"
-            ))
-        })?),
-        None => None,
-    };
-    Ok(NetworkRequest {
-        ip_range6: None,
-        ipv6: false,
-        subnet6: None,
-        aux_addresses: Vec::new(),
-        gateway6: None,
-        ip_range: None,
-        name: options.name,
-        subnet,
-        gateway: options.gateway,
-        internal: options.internal,
-        labels: options.label,
-        options: options.opt,
-    })
+    for note in engine.reload_networks(name)? {
+        eprintln!("{note}");
+    }
+    Ok(0)
 }
 
 fn ls(context: &Context, options: &Ls) -> Answer {
@@ -176,6 +154,11 @@ fn ls(context: &Context, options: &Ls) -> Answer {
 
 fn rm(context: &Context, options: &Rm) -> Answer {
     let mut engine = context.engine()?;
+    if options.dry_run {
+        return each(&options.networks, |name| {
+            care::show(&engine.preview_remove_network(name)?).map(drop)
+        });
+    }
     each(&options.networks, |name| {
         match engine.remove_network(name).map_err(Failure::from) {
             Ok(_) => Ok(output::print(name)?),

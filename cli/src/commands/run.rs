@@ -6,6 +6,7 @@ use clap::Args;
 use runtime::engine::StartMode;
 use runtime::{ContainerRequest, Engine, NetworkMode};
 
+use super::network::care;
 use super::streams::{self, Signals};
 use super::{Answer, Context, pull};
 use crate::args::container::{ContainerArgs, PullPolicy};
@@ -22,12 +23,15 @@ pub struct Run {
     /// Run in the background and print the container's ID
     #[arg(short, long)]
     pub detach: bool,
+    /// Show what would be done to the networks and rules, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub container: ContainerArgs,
 }
 
 pub fn run(context: &Context, options: Run) -> Answer {
-    let mut request = options.container.request()?;
+    let mut request = options.container.request(context.config.ip)?;
     let policy = options.container.pull_policy()?;
     request.tty_size = streams::terminal_size(request.tty);
     if !options.detach {
@@ -35,6 +39,9 @@ pub fn run(context: &Context, options: Run) -> Answer {
     }
     let mut engine = context.engine()?;
     warn_of_ports_without_effect(&mut request);
+    if options.dry_run {
+        return care::show(&engine.preview_run(&request)?);
+    }
     have_image(
         context,
         &mut engine,
@@ -63,11 +70,13 @@ pub fn warn_of_ports_without_effect(request: &mut ContainerRequest) {
     let mode = match request.network {
         NetworkMode::Host => "host",
         NetworkMode::None => "none",
-        NetworkMode::Bridge | NetworkMode::Named(_) => return,
+        // The engine refuses them for another container's network.
+        NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Container(_) => return,
     };
-    if !request.ports.is_empty() {
+    if !request.ports.is_empty() || request.publish_all {
         eprintln!("WARNING: Published ports are discarded when using {mode} network mode");
         request.ports.clear();
+        request.publish_all = false;
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use runtime::engine::ExplainedRule;
 
+use super::network::care;
 use super::{Answer, Context, info, print_listing};
 use crate::output;
 
@@ -15,11 +16,18 @@ pub enum System {
     #[command(override_usage = "coracle system down")]
     Down,
     /// Compare the firewall and the bridges with what should be there, and mend the difference
-    #[command(override_usage = "coracle system reload")]
-    Reload,
+    #[command(override_usage = "coracle system reload [OPTIONS]")]
+    Reload(Reload),
     Rules(Rules),
     #[command(override_usage = "coracle system info [OPTIONS]")]
     Info(info::Info),
+}
+
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Print the firewall rules of ours, each with its reason
@@ -39,7 +47,14 @@ pub fn run(context: &Context, command: System) -> Answer {
                 eprintln!("{note}");
             }
         }
-        System::Reload => context.engine()?.system_reload()?,
+        System::Reload(Reload { dry_run: true }) => {
+            return care::show(&context.engine()?.preview_reload()?);
+        }
+        System::Reload(Reload { dry_run: false }) => {
+            for note in context.engine()?.system_reload()? {
+                eprintln!("{note}");
+            }
+        }
         System::Rules(options) => {
             let rules = context.engine()?.rules()?;
             return match options.format.as_str() {

@@ -2,7 +2,8 @@
 
 use netmgr::{Endpoint, Network, PortRequest};
 use runtime::engine::ContainerPaths;
-use runtime::{Container, MountKind, NetworkMode, State};
+use runtime::request::NO_NETWORK;
+use runtime::{Connection, Container, MountKind, NetworkMode, State};
 use serde_json::{Map, Value, json};
 
 use super::inspect_network::{mac, pairs};
@@ -88,7 +89,7 @@ fn host_config(container: &Container) -> Value {
         "Binds": null_if_empty(binds),
         "ContainerIDFile": "",
         "LogConfig": {"Type": "json-file", "Config": {}},
-        "NetworkMode": network_mode(&request.network),
+        "NetworkMode": request.network.to_text(),
         "PortBindings": port_bindings(&request.ports),
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": request.auto_remove,
@@ -97,7 +98,7 @@ fn host_config(container: &Container) -> Value {
         "CapAdd": null,
         "CapDrop": null,
         "Dns": request.dns,
-        "DnsOptions": [],
+        "DnsOptions": request.dns_options,
         "DnsSearch": request.dns_search,
         "ExtraHosts": null_if_empty(hosts),
         "GroupAdd": null,
@@ -106,7 +107,7 @@ fn host_config(container: &Container) -> Value {
         "OomScoreAdj": 0,
         "PidMode": "",
         "Privileged": request.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": request.publish_all,
         "ReadonlyRootfs": false,
         "SecurityOpt": null,
         "UTSMode": "",
@@ -126,25 +127,22 @@ fn bind(mount: &runtime::Mount) -> Option<String> {
     Some(format!("{source}:{}{mode}", mount.target.display()))
 }
 
-fn network_mode(mode: &NetworkMode) -> &str {
-    match mode {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::Host => "host",
-        NetworkMode::None => "none",
-        NetworkMode::Named(name) => name,
-    }
-}
-
-/// The networks a container belongs to, whether or not it runs.
+/// The networks a container belongs to, whether or not it runs. One that is in another container's belongs to none.
 pub fn network_names(container: &Container) -> Vec<String> {
-    match container.attachments.is_empty() {
-        true => vec![network_mode(&container.request.network).to_owned()],
-        false => container
-            .attachments
-            .iter()
-            .map(|(network, _)| network.name.clone())
-            .collect(),
+    let mode = &container.request.network;
+    let connections = container.resolved.connections.iter();
+    let mut names: Vec<String> = match mode {
+        NetworkMode::Host => vec![mode.to_text()],
+        _ => connections.map(|c| c.network.clone()).collect(),
+    };
+    let attached = container.attachments.iter().map(|(n, _)| &n.name);
+    for name in attached {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
     }
+    names.sort_unstable();
+    names
 }
 
 fn port_bindings(requests: &[PortRequest]) -> Value {
@@ -263,32 +261,11 @@ fn volumes(container: &Container) -> Value {
 }
 
 fn network_settings(container: &Container) -> Value {
-    let endpoint = |network: &Network, endpoint: &Endpoint| {
-        json!({
-            "IPAMConfig": null,
-            "Links": null,
-            // On a user network a container goes by the beginning of its ID, too.
-            "Aliases": match network.name.as_str() {
-                Network::DEFAULT => Value::Null,
-                _ => json!([short_id(&container.id)]),
-            },
-            "NetworkID": network.id,
-            "EndpointID": endpoint.id,
-            "Gateway": network.gateway.to_string(),
-            "IPAddress": endpoint.address.to_string(),
-            "IPPrefixLen": network.subnet.prefix_len(),
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "MacAddress": mac(&endpoint.mac),
-            "DriverOpts": null,
-        })
-    };
-    let networks: Map<String, Value> = container
-        .attachments
-        .iter()
-        .map(|(network, attached)| (network.name.clone(), endpoint(network, attached)))
-        .collect();
+    let places = network_names(container).into_iter().map(|name| {
+        let value = place(container, &name);
+        (name, value)
+    });
+    let networks: Map<String, Value> = places.collect();
     // The fields at the top are those of the default network alone, as in Docker.
     let default = networks.get("bridge").cloned();
     let top = |name: &str, otherwise: Value| {
@@ -307,14 +284,67 @@ fn network_settings(container: &Container) -> Value {
         "SecondaryIPv6Addresses": null,
         "EndpointID": top("EndpointID", "".into()),
         "Gateway": top("Gateway", "".into()),
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": top("GlobalIPv6Address", "".into()),
+        "GlobalIPv6PrefixLen": top("GlobalIPv6PrefixLen", 0.into()),
         "IPAddress": top("IPAddress", "".into()),
         "IPPrefixLen": top("IPPrefixLen", 0.into()),
-        "IPv6Gateway": "",
+        "IPv6Gateway": top("IPv6Gateway", "".into()),
         "MacAddress": top("MacAddress", "".into()),
         "Networks": networks,
     })
+}
+
+/// A container's place in one network: what was asked for, and while it runs what it has.
+fn place(container: &Container, name: &str) -> Value {
+    let wishes = &container.resolved.connections;
+    let wish = wishes.iter().find(|c| c.network == name);
+    let attached = container.attachments.iter().find(|(n, _)| n.name == name);
+    let of_network = |read: &dyn Fn(&Network) -> Value, otherwise: Value| {
+        attached.map_or(otherwise, |(network, _)| read(network))
+    };
+    let of_endpoint = |read: &dyn Fn(&Endpoint) -> Value, otherwise: Value| {
+        attached.map_or(otherwise, |(_, endpoint)| read(endpoint))
+    };
+    let v6 = attached.and_then(|(network, endpoint)| network.v6.zip(endpoint.address6));
+    json!({
+        "IPAMConfig": wish.map_or(Value::Null, ipam_config),
+        "Links": null,
+        "Aliases": aliases(container, name, wish),
+        "NetworkID": of_network(&|n| n.id.as_str().into(), "".into()),
+        "EndpointID": of_endpoint(&|e| e.id.as_str().into(), "".into()),
+        "Gateway": of_network(&|n| n.gateway.to_string().into(), "".into()),
+        "IPAddress": of_endpoint(&|e| e.address.to_string().into(), "".into()),
+        "IPPrefixLen": of_network(&|n| n.subnet.prefix_len().into(), 0.into()),
+        "IPv6Gateway": v6.map_or(String::new(), |(v6, _)| v6.gateway.to_string()),
+        "GlobalIPv6Address": v6.map_or(String::new(), |(_, address)| address.to_string()),
+        "GlobalIPv6PrefixLen": v6.map_or(0, |(v6, _)| v6.subnet.prefix_len()),
+        "MacAddress": of_endpoint(&|e| mac(&e.mac).into(), "".into()),
+        "DriverOpts": null,
+    })
+}
+
+fn ipam_config(wish: &Connection) -> Value {
+    let mut config = Map::new();
+    if let Some(address) = wish.address {
+        config.insert("IPv4Address".into(), address.to_string().into());
+    }
+    if let Some(address) = wish.address6 {
+        config.insert("IPv6Address".into(), address.to_string().into());
+    }
+    match config.is_empty() {
+        true => Value::Null,
+        false => config.into(),
+    }
+}
+
+/// On a user network a container goes by the beginning of its ID, too.
+fn aliases(container: &Container, network: &str, wish: Option<&Connection>) -> Value {
+    if [Network::DEFAULT, "host", NO_NETWORK].contains(&network) {
+        return Value::Null;
+    }
+    let asked = wish.map(|c| c.aliases.clone()).unwrap_or_default();
+    let id = short_id(&container.id).to_owned();
+    asked.into_iter().chain([id]).collect()
 }
 
 /// Published ports with their addresses, and null for those that are only exposed; nothing while it does not run.
@@ -418,6 +448,7 @@ mod tests {
     fn the_top_address_is_the_default_networks_alone() {
         let mut container = sample::running();
         container.attachments[0].0.name = "n1".into();
+        container.resolved.connections = vec![Connection::to("n1")];
         let settings = &inspect(&container)["NetworkSettings"];
         assert_eq!(settings["IPAddress"], "");
         assert_eq!(settings["Networks"]["n1"]["IPAddress"], "172.18.0.2");
@@ -425,6 +456,35 @@ mod tests {
             settings["Networks"]["n1"]["Aliases"],
             json!(["cccccccccccc"])
         );
+    }
+
+    #[test]
+    fn every_network_shows_what_was_asked_and_what_is() {
+        let mut container = sample::running();
+        let v6 = netmgr::V6 {
+            subnet: "fd00:6::/64".parse().unwrap(),
+            gateway: "fd00:6::1".parse().unwrap(),
+            ip_range: None,
+        };
+        let (network, endpoint) = &mut container.attachments[0];
+        network.name = "web".into();
+        network.v6 = Some(v6);
+        endpoint.address6 = "fd00:6::55".parse().ok();
+        let web = Connection {
+            address6: "fd00:6::55".parse().ok(),
+            aliases: vec!["db".into()],
+            ..Connection::to("web")
+        };
+        container.resolved.connections = vec![web, Connection::to("back")];
+        let networks = &inspect(&container)["NetworkSettings"]["Networks"];
+        let web = &networks["web"];
+        assert_eq!(web["IPAMConfig"], json!({"IPv6Address": "fd00:6::55"}));
+        assert_eq!(web["Aliases"], json!(["db", "cccccccccccc"]));
+        assert_eq!(web["GlobalIPv6Address"], "fd00:6::55");
+        assert_eq!(web["GlobalIPv6PrefixLen"], 64);
+        assert_eq!(web["IPv6Gateway"], "fd00:6::1");
+        assert_eq!(networks["back"]["IPAddress"], "");
+        assert_eq!(networks["back"]["IPAMConfig"], Value::Null);
     }
 
     #[test]

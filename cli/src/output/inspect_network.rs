@@ -1,6 +1,6 @@
 //! Networks in the shape of `docker network inspect` and as rows of `network ls`. Pure.
 
-use netmgr::{Endpoint, Network};
+use netmgr::{Endpoint, Family, Network};
 use serde_json::{Map, Value, json};
 
 use super::listing::Columns;
@@ -127,7 +127,7 @@ pub fn row(network: &Network, length: container::Length) -> Map<String, Value> {
         "Scope": "local",
         "CreatedAt": created.map(super::words::timestamp).unwrap_or_default(),
         "IPv4": "true",
-        "IPv6": "false",
+        "IPv6": network.v6.is_some().to_string(),
         "Internal": network.internal.to_string(),
         "Labels": container::labels(&network.labels),
         "Label": pairs(&network.labels),
@@ -143,7 +143,10 @@ pub fn network(network: &Network, endpoints: &[Endpoint]) -> Value {
                 "EndpointID": endpoint.id,
                 "MacAddress": mac(&endpoint.mac),
                 "IPv4Address": format!("{}/{}", endpoint.address, network.subnet.prefix_len()),
-                "IPv6Address": "",
+                "IPv6Address": match (network.v6, endpoint.address6) {
+                    (Some(v6), Some(address)) => format!("{address}/{}", v6.subnet.prefix_len()),
+                    _ => String::new(),
+                },
             });
             (endpoint.container_id.clone(), value)
         })
@@ -154,14 +157,11 @@ pub fn network(network: &Network, endpoints: &[Endpoint]) -> Value {
         "Created": network.created,
         "Scope": "local",
         "Driver": "bridge",
-        "EnableIPv6": false,
+        "EnableIPv6": network.v6.is_some(),
         "IPAM": {
             "Driver": "default",
             "Options": {},
-            "Config": [{
-                "Subnet": network.subnet.to_string(),
-                "Gateway": network.gateway.to_string(),
-            }],
+            "Config": ipam_config(network),
         },
         "Internal": network.internal,
         "Attachable": false,
@@ -172,6 +172,41 @@ pub fn network(network: &Network, endpoints: &[Endpoint]) -> Value {
         "Options": pairs(&network.options),
         "Labels": pairs(&network.labels),
     })
+}
+
+/// One entry for each family.
+fn ipam_config(network: &Network) -> Vec<Value> {
+    let of = |family| {
+        let range = match family {
+            Family::V4 => network.ip_range.map(|range| range.to_string()),
+            Family::V6 => network
+                .v6
+                .and_then(|v6| v6.ip_range)
+                .map(|range| range.to_string()),
+        };
+        let reserved = network.aux_addresses.iter();
+        let reserved: Map<String, Value> = reserved
+            .filter(|(_, address)| address.is_ipv4() == (family == Family::V4))
+            .map(|(name, address)| (name.clone(), address.to_string().into()))
+            .collect();
+        let mut config = Map::new();
+        config.insert(
+            "Subnet".into(),
+            network.subnet_of(family)?.to_string().into(),
+        );
+        if let Some(range) = range {
+            config.insert("IPRange".into(), range.into());
+        }
+        config.insert(
+            "Gateway".into(),
+            network.gateway_of(family)?.to_string().into(),
+        );
+        if !reserved.is_empty() {
+            config.insert("AuxiliaryAddresses".into(), reserved.into());
+        }
+        Some(Value::from(config))
+    };
+    Family::ALL.into_iter().filter_map(of).collect()
 }
 
 /// `02:42:ac:11:00:02`
@@ -200,6 +235,35 @@ mod tests {
         assert_eq!(attached["Name"], "web1");
         assert_eq!(attached["IPv4Address"], "172.18.0.2/16");
         assert_eq!(attached["MacAddress"], "02:42:ac:12:00:02");
+    }
+
+    #[test]
+    fn both_families_have_their_own_addresses() {
+        let mut both = sample::network();
+        both.ip_range = "172.18.5.0/24".parse().ok();
+        both.v6 = Some(netmgr::V6 {
+            subnet: "fd00:6::/64".parse().unwrap(),
+            gateway: "fd00:6::7".parse().unwrap(),
+            ip_range: None,
+        });
+        both.aux_addresses = vec![("a".into(), "fd00:6::3".parse().unwrap())];
+        let mut endpoint = sample::endpoint();
+        endpoint.address6 = "fd00:6::55".parse().ok();
+        let value = network(&both, &[endpoint]);
+        assert_eq!(value["EnableIPv6"], true);
+        assert_eq!(
+            value["IPAM"]["Config"],
+            json!([
+                {"Subnet": "172.18.0.0/16", "IPRange": "172.18.5.0/24", "Gateway": "172.18.0.1"},
+                {
+                    "Subnet": "fd00:6::/64",
+                    "Gateway": "fd00:6::7",
+                    "AuxiliaryAddresses": {"a": "fd00:6::3"},
+                },
+            ])
+        );
+        let attached = &value["Containers"][sample::id('c')];
+        assert_eq!(attached["IPv6Address"], "fd00:6::55/64");
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub fn running() -> Container {
             labels: vec![("tier".into(), "front".into())],
             exposed_ports: vec!["80/tcp".into()],
             stop_signal: "SIGTERM".into(),
+            connections: NetworkMode::Bridge.connections(),
             mounts: vec![
                 ResolvedMount {
                     source: "/tmp".into(),

@@ -1,13 +1,14 @@
 //! The operations from one model to the next, on a kernel that is as the first one says.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
-use super::pieces::{bridge, default_hop, new_endpoints, new_networks, reserved, veth};
-use super::{Backend, Batch, DefaultRoute, Op, ReservePorts, Tool, Veth, Written};
+use super::moves::{reroute, routed_apart, staying};
+use super::pieces::{bridge, new_endpoints, new_networks, reserved};
+use super::{Backend, Batch, Op, ReservePorts, Tool, Written};
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::{diff, nftables, policy};
-use crate::model::{Endpoint, Family, Model, Network};
+use crate::model::{Family, Model};
 
 /// The operations from one model to the next.
 ///
@@ -35,55 +36,7 @@ pub fn between(
     ops
 }
 
-/// Containers that keep running while their endpoints change: those that are in both models, and those whose last
-/// endpoint goes although their namespace lives on.
-fn staying(before: &Model, after: &Model, by_kernel: &HashSet<String>) -> BTreeSet<String> {
-    let gone = new_endpoints(after, before)
-        .map(|(_, e)| e)
-        .filter(|e| !by_kernel.contains(&e.id));
-    let come = new_endpoints(before, after).map(|(_, e)| e);
-    let touched: BTreeSet<&str> = gone.chain(come).map(|e| e.container_id.as_str()).collect();
-    let is_in = |model: &Model, id: &str| model.endpoints.iter().any(|e| e.container_id == id);
-    touched
-        .into_iter()
-        .filter(|id| is_in(before, id) && is_in(after, id))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// A veth whose container has others beside it gets its default routes by [`Op::DefaultRoute`] alone, so that they move
-/// in one step and back in one step.
-fn routed_apart(
-    model: &Model,
-    network: &Network,
-    endpoint: &Endpoint,
-    staying: &BTreeSet<String>,
-) -> Veth {
-    let mut veth = veth(model, network, endpoint);
-    if staying.contains(&endpoint.container_id) {
-        (veth.gateway, veth.gateway6) = (None, None);
-    }
-    veth
-}
-
-fn reroute(before: &Model, after: &Model, container_id: &str) -> Option<Op> {
-    let (from, to) = (
-        default_hop(before, container_id),
-        default_hop(after, container_id),
-    );
-    let mut endpoints = after.endpoints.iter();
-    let endpoint = endpoints.find(|e| e.container_id == container_id)?;
-    (from != to).then(|| {
-        Op::DefaultRoute(DefaultRoute {
-            container_id: container_id.to_owned(),
-            container_name: endpoint.container_name.clone(),
-            from,
-            to,
-        })
-    })
-}
-
-pub(super) fn reserve(before: &Model, after: &Model) -> Option<Op> {
+fn reserve(before: &Model, after: &Model) -> Option<Op> {
     let change = ReservePorts {
         before: reserved(before),
         after: reserved(after),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::moves::{reroute, routed_apart, staying};
 use super::pieces::{bridge, is_our_name, new_endpoints, reserved, stray_bridge, stray_veth, veth};
 use super::{Batch, Op, ReservePorts, Tool};
 use crate::firewall::iptables::FoundChain;
@@ -83,7 +84,7 @@ pub fn from_found(
     let mut out = Mending::default();
     if aim.links == Goal::Stand {
         forwarding(found, aim, &mut out.ops);
-        links(found, before, after, &mut out.ops);
+        links(found, before, after, by_kernel, &mut out.ops);
     }
     reserve(before, after, aim.links, &mut out.ops);
     iptables(found, before, after, aim.iptables, &mut out);
@@ -102,7 +103,14 @@ fn forwarding(found: &Found, aim: Aim, ops: &mut Vec<Op>) {
 }
 
 /// Bridges that are missing, veths that are new or missing, and veths that have lost their bridge.
-fn links(found: &Found, before: &Model, after: &Model, ops: &mut Vec<Op>) {
+fn links(
+    found: &Found,
+    before: &Model,
+    after: &Model,
+    by_kernel: &HashSet<String>,
+    ops: &mut Vec<Op>,
+) {
+    let staying = staying(before, after, by_kernel);
     let there: HashSet<&str> = found.links.iter().map(|l| l.name.as_str()).collect();
     let missing = after
         .networks
@@ -121,13 +129,16 @@ fn links(found: &Found, before: &Model, after: &Model, ops: &mut Vec<Op>) {
         let can_be_made =
             new.contains(endpoint.id.as_str()) || found.reachable.contains(&endpoint.container_id);
         match link {
-            None if can_be_made => ops.push(Op::CreateVeth(veth(after, network, endpoint))),
+            None if can_be_made => ops.push(Op::CreateVeth(routed_apart(
+                after, network, endpoint, &staying,
+            ))),
             Some(link) if link.master.as_deref() != Some(network.bridge.as_str()) => {
                 ops.push(Op::JoinBridge(veth(after, network, endpoint)));
             }
             _ => {}
         }
     }
+    ops.extend(staying.iter().filter_map(|id| reroute(before, after, id)));
 }
 
 /// What the kernel's list holds is not compared here: `kernel::settle` does that.

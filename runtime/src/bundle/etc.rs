@@ -13,21 +13,44 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 ";
 
-/// /etc/hosts: loopback, then `--add-host` as (name, address), then the container itself.
-pub fn hosts_file(hostname: &str, address: Option<Ipv4Addr>, extra: &[(String, String)]) -> String {
+/// /etc/hosts: loopback, then `--add-host` as (name, address), then the container itself, at each of its addresses.
+pub fn hosts_file(hostname: &str, addresses: &[IpAddr], extra: &[(String, String)]) -> String {
     let mut text = HOSTS_HEAD.to_owned();
     for (name, address) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    if let Some(address) = address {
-        // `web.example.com` is also called `web`.
-        let alias = match hostname.split_once('.') {
-            Some((first, _)) if !first.is_empty() => format!(" {first}"),
-            _ => String::new(),
-        };
-        text.push_str(&format!("{address}\t{hostname}{alias}\n"));
+    hosts_with(text, hostname, addresses)
+}
+
+/// The file of a container that has come to further addresses. What else is in it, the container may have written.
+pub fn hosts_with(mut text: String, hostname: &str, addresses: &[IpAddr]) -> String {
+    if !addresses.is_empty() && !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for address in addresses {
+        text.push_str(&own_line(hostname, *address));
     }
     text
+}
+
+/// The file without the container's own lines of addresses that it has no more.
+pub fn hosts_without(text: &str, hostname: &str, addresses: &[IpAddr]) -> String {
+    let gone: Vec<String> = addresses
+        .iter()
+        .map(|address| own_line(hostname, *address))
+        .collect();
+    text.split_inclusive('\n')
+        .filter(|line| !gone.iter().any(|own| own.trim_end() == line.trim_end()))
+        .collect()
+}
+
+fn own_line(hostname: &str, address: IpAddr) -> String {
+    // `web.example.com` is also called `web`.
+    let alias = match hostname.split_once('.') {
+        Some((first, _)) if !first.is_empty() => format!(" {first}"),
+        _ => String::new(),
+    };
+    format!("{address}\t{hostname}{alias}\n")
 }
 
 /// The host's own file, and `--add-host` below it: what a container in the host's network sees.
@@ -55,17 +78,25 @@ pub enum Resolver {
 /// What Docker falls back on when the host names no server that a container can reach.
 const FALLBACK: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 
-/// /etc/resolv.conf. `dns` and `search` are `--dns` and `--dns-search`; where they are given they replace the host's. A
-/// search list of `.` is none.
+/// `--dns`, `--dns-search`, `--dns-option`: where they are given they replace the host's. A search list of `.` is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    pub servers: &'a [String],
+    pub search: &'a [String],
+    pub options: &'a [String],
+}
+
+/// /etc/resolv.conf.
 ///
-/// IPv6 servers are left out of a namespace of our own: its networks are IPv4 only.
-pub fn resolv_conf(
-    host_text: &str,
-    dns: &[String],
-    search: &[String],
-    resolver: Resolver,
-) -> String {
-    if resolver == Resolver::SameAsHost && dns.is_empty() && search.is_empty() {
+/// IPv6 servers of the host are left out on the default network, which is IPv4 only; elsewhere a responder of ours asks
+/// them, from the host's side.
+pub fn resolv_conf(host_text: &str, asked: Asked<'_>, resolver: Resolver) -> String {
+    let (dns, search) = (asked.servers, asked.search);
+    if resolver == Resolver::SameAsHost
+        && dns.is_empty()
+        && search.is_empty()
+        && asked.options.is_empty()
+    {
         return host_text.to_owned();
     }
     let host = Parsed::of(host_text);
@@ -89,7 +120,10 @@ pub fn resolv_conf(
     } else {
         search.join(" ")
     };
-    let mut options = host.options;
+    let mut options = match asked.options.is_empty() {
+        true => host.options,
+        false => asked.options.iter().map(String::as_str).collect(),
+    };
     if matches!(resolver, Resolver::Own(_)) && !options.iter().any(|o| o.starts_with("ndots:")) {
         // A container's bare name is looked up as it is, before the search list is tried.
         options.push("ndots:0");
@@ -168,8 +202,14 @@ mod tests {
     fn check(host: &str, dns: &[&str], search: &[&str], resolver: Resolver, expect: &str) {
         let own =
             |words: &[&str]| -> Vec<String> { words.iter().map(|w| (*w).to_owned()).collect() };
+        let (servers, search) = (own(dns), own(search));
+        let asked = Asked {
+            servers: &servers,
+            search: &search,
+            options: &[],
+        };
         assert_eq!(
-            resolv_conf(host, &own(dns), &own(search), resolver),
+            resolv_conf(host, asked, resolver),
             expect,
             "{host:?} {dns:?} {search:?} {resolver:?}"
         );
@@ -180,11 +220,12 @@ mod tests {
     #[test]
     fn hosts_file_is_dockers() {
         let extra = [("db".to_owned(), "10.0.0.9".to_owned())];
-        let text = hosts_file("web", Some(Ipv4Addr::new(172, 17, 0, 2)), &extra);
+        let address = [IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2))];
+        let text = hosts_file("web", &address, &extra);
         let tail = text.strip_prefix(HOSTS_HEAD).unwrap();
         assert_eq!(tail, "10.0.0.9\tdb\n172.17.0.2\tweb\n");
-        assert_eq!(hosts_file("web", None, &[]), HOSTS_HEAD);
-        let long = hosts_file("web.example.com", Some(Ipv4Addr::new(172, 17, 0, 2)), &[]);
+        assert_eq!(hosts_file("web", &[], &[]), HOSTS_HEAD);
+        let long = hosts_file("web.example.com", &address, &[]);
         assert!(
             long.ends_with("\n172.17.0.2\tweb.example.com web\n"),
             "{long}"
@@ -192,6 +233,39 @@ mod tests {
         assert_eq!(
             extended_hosts("::1 x".into(), &extra),
             "::1 x\n10.0.0.9\tdb\n"
+        );
+    }
+
+    #[test]
+    fn hosts_follow_the_addresses_and_keep_what_the_container_wrote() {
+        let first = [IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2))];
+        let second: [IpAddr; 2] = [[10, 5, 0, 2].into(), "fd00:5::2".parse().unwrap()];
+        let mut text = hosts_file("web", &first, &[]);
+        text.push_str("172.17.0.2\tmine\n1.2.3.4 also-mine");
+        let both = hosts_with(text, "web", &second);
+        assert!(
+            both.ends_with("also-mine\n10.5.0.2\tweb\nfd00:5::2\tweb\n"),
+            "{both}"
+        );
+        let left = hosts_without(&both, "web", &first);
+        let tail = left.strip_prefix(HOSTS_HEAD).unwrap();
+        assert_eq!(
+            tail,
+            "172.17.0.2\tmine\n1.2.3.4 also-mine\n10.5.0.2\tweb\nfd00:5::2\tweb\n"
+        );
+    }
+
+    #[test]
+    fn options_that_are_asked_for_replace_the_hosts() {
+        let options = ["timeout:2".to_owned()];
+        let asked = Asked {
+            options: &options,
+            ..Asked::default()
+        };
+        let host = "nameserver 10.0.0.1\noptions ndots:2 rotate\n";
+        assert_eq!(
+            resolv_conf(host, asked, HostsServers),
+            "nameserver 10.0.0.1\noptions timeout:2\n"
         );
     }
 

@@ -9,7 +9,10 @@ mod kernel;
 mod overlay;
 mod seal;
 
-pub use etc::{Resolver, extended_hosts, host_resolv_conf, hosts_file, resolv_conf};
+pub use etc::{
+    Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_with, hosts_without,
+    resolv_conf,
+};
 pub use host::{cgroup_v1_hierarchies, host_devices};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;

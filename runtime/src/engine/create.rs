@@ -2,29 +2,50 @@
 
 use time::OffsetDateTime;
 
-use super::Engine;
+use super::{Engine, network_options};
 use crate::error::Error;
 use crate::names;
-use crate::record::{Container, Resolved, ResolvedMount, State};
+use crate::record::{self, Container, Resolved, ResolvedMount, State};
 use crate::request::{ContainerRequest, Mount, MountKind, NetworkMode};
 use crate::store;
 use crate::volume;
 
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
-    let image = image::store::find(&engine.conn, &engine.settings.root, &request.image)?
-        .ok_or_else(|| Error::NoSuchImage(full_name(&request.image)))?;
-    let id = names::new_id()?;
-    let resolved = resolve(request, &image, &id)?;
-    if let Some(name) = &request.name {
-        names::validate(name)?;
-    }
     let root = engine.settings.root.clone();
+    let image = find_image(&engine.conn, &root, request)?;
     let tx = engine
         .conn
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut container = draft(&tx, &image, request)?;
+    container.resolved.mounts = mounts(&tx, &root, request, &image.config)?;
+    store::insert(&tx, &container)?;
+    tx.commit()?;
+    Ok(container)
+}
+
+pub(super) fn find_image(
+    conn: &rusqlite::Connection,
+    root: &std::path::Path,
+    request: &ContainerRequest,
+) -> Result<image::Image, Error> {
+    image::store::find(conn, root, &request.image)?
+        .ok_or_else(|| Error::NoSuchImage(full_name(&request.image)))
+}
+
+/// The record, but for its mounts, which make volumes. Enters nothing.
+pub(super) fn draft(
+    conn: &rusqlite::Connection,
+    image: &image::Image,
+    request: &ContainerRequest,
+) -> Result<Container, Error> {
+    let id = names::new_id()?;
+    let resolved = resolve(request, image, &id)?;
+    if let Some(name) = &request.name {
+        names::validate(name)?;
+    }
     let name = match &request.name {
         Some(name) => name.clone(),
-        None => free_name(&tx)?,
+        None => free_name(conn)?,
     };
     let mut container = Container {
         id,
@@ -32,13 +53,16 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
         created: OffsetDateTime::now_utc(),
         request: request.clone(),
         resolved,
-        image_id: image.id,
+        image_id: image.id.clone(),
         state: State::Created,
         attachments: Vec::new(),
     };
-    container.resolved.mounts = mounts(&tx, &root, request, &image.config)?;
-    store::insert(&tx, &container)?;
-    tx.commit()?;
+    for connection in &mut container.resolved.connections {
+        // An ID is kept as the name, by which people will disconnect it; what is not there yet may be at the start.
+        if let Ok(network) = netmgr::store::find_network(conn, &connection.network) {
+            connection.network = network.name;
+        }
+    }
     Ok(container)
 }
 
@@ -88,13 +112,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
     if let Some(signal) = &request.stop_signal {
         super::end::signal_number(signal)?;
     }
-    match request.network {
-        NetworkMode::None if !request.ports.is_empty() => {
-            return Err(Error::PortsNeedNetwork("none"));
-        }
-        // As in Docker, published ports mean nothing with the host's own network.
-        _ => {}
-    }
+    network_options::check(request)?;
     Ok(Resolved {
         entrypoint,
         command,
@@ -112,7 +130,8 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             (None, _) => id[..12].to_owned(),
         },
         labels: merge_labels(config.labels().clone().unwrap_or_default(), &request.labels),
-        exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request),
+        exposed_ports: exposed(config.exposed_ports().clone().unwrap_or_default(), request)?,
+        connections: network_options::connections(request),
         stop_signal: request
             .stop_signal
             .clone()
@@ -160,7 +179,11 @@ fn merge_labels(
     labels.into_iter().collect()
 }
 
-fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Vec<String> {
+fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Result<Vec<String>, Error> {
+    for port in &request.expose {
+        record::parse_port(port).ok_or_else(|| Error::ExposedPort(port.clone()))?;
+        exposed.push(port.clone());
+    }
     for port in exposed.iter_mut().filter(|p| !p.contains('/')) {
         port.push_str("/tcp");
     }
@@ -182,7 +205,7 @@ fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Vec<String> 
     }
     exposed.sort_unstable();
     exposed.dedup();
-    exposed
+    Ok(exposed)
 }
 
 /// The mounts of the request, and the image's VOLUMEs that none of them covers.

@@ -2,9 +2,13 @@
 
 pub mod finish;
 
+mod care;
 mod create;
 mod end;
+mod etc_files;
 mod exec;
+mod network;
+mod network_options;
 mod repair;
 mod start;
 
@@ -17,7 +21,7 @@ use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
 use crate::logs;
 use crate::record::{Container, State};
-use crate::request::{ContainerRequest, ExecRequest};
+use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
 use crate::store;
 
 /// Where state lives. Built once by the front end.
@@ -280,6 +284,42 @@ impl Engine {
         })
     }
 
+    /// `network connect`: a running container is on the network when this returns, a stopped one from its next start on.
+    pub fn connect_network(
+        &mut self,
+        container: &str,
+        connection: &NetworkConnection,
+    ) -> Result<(), Error> {
+        network::connect(self, container, connection)
+    }
+
+    /// `network disconnect`, likewise.
+    pub fn disconnect_network(
+        &mut self,
+        container: &str,
+        network: &str,
+        force: bool,
+    ) -> Result<(), Error> {
+        network::disconnect(self, container, network, force)
+    }
+
+    /// `network prune`: removes the user networks without running containers that `wanted` names, and returns them.
+    pub fn prune_networks(
+        &mut self,
+        wanted: impl Fn(&netmgr::Network) -> bool,
+    ) -> Result<Vec<netmgr::Network>, Error> {
+        network::prune(self, wanted)
+    }
+
+    /// `network reload`: compares the kernel with what should be there and mends every difference. All networks share
+    /// their rules, so a name only has to be one.
+    pub fn reload_networks(&mut self, name: Option<&str>) -> Result<Vec<String>, Error> {
+        if let Some(name) = name {
+            self.find_network(name)?;
+        }
+        self.system_reload()
+    }
+
     /// The network of this name, ID or unique prefix of an ID, and who is attached to it.
     pub fn find_network(
         &mut self,
@@ -339,8 +379,58 @@ impl Engine {
         Ok(notes)
     }
 
-    pub fn system_reload(&mut self) -> Result<(), Error> {
-        Ok(netmgr::reload(&self.settings.network, &mut self.conn)?)
+    /// Returns what the user is to be told.
+    pub fn system_reload(&mut self) -> Result<Vec<String>, Error> {
+        care::reload(self)
+    }
+
+    /// What is amiss with the networks, the worst first; with `fix`, what remains after mending.
+    pub fn network_doctor(&mut self, fix: bool) -> Result<Vec<netmgr::doctor::Finding>, Error> {
+        care::doctor(self, fix)
+    }
+
+    /// Watches the kernel and mends until `stop` is readable.
+    pub fn network_watch(
+        &self,
+        stop: std::os::fd::OwnedFd,
+        report: &mut dyn FnMut(netmgr::watch::Event),
+    ) -> Result<(), Error> {
+        care::watch(self, stop, report)
+    }
+
+    /// `network create --dry-run`.
+    pub fn preview_create_network(
+        &mut self,
+        request: &netmgr::NetworkRequest,
+    ) -> Result<netmgr::preview::Preview<()>, Error> {
+        care::preview(self, |edit| {
+            edit.create_network(request)?;
+            Ok(())
+        })
+    }
+
+    /// `network rm --dry-run`.
+    pub fn preview_remove_network(
+        &mut self,
+        name: &str,
+    ) -> Result<netmgr::preview::Preview<()>, Error> {
+        care::preview(self, |edit| {
+            edit.remove_network(name)?;
+            Ok(())
+        })
+    }
+
+    /// `run --dry-run`: what a container of this request would need of networks and rules.
+    pub fn preview_run(
+        &mut self,
+        request: &ContainerRequest,
+    ) -> Result<netmgr::preview::Preview<()>, Error> {
+        care::preview_run(self, request)
+    }
+
+    /// `network reload --dry-run`, `system reload --dry-run`.
+    pub fn preview_reload(&mut self) -> Result<netmgr::preview::Preview<()>, Error> {
+        Ok(netmgr::preview::reload(&self.settings.network, &self.conn)?)
     }
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.

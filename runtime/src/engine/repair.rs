@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use netmgr::dns::Listening;
 use netmgr::proxy::{Forward, Targets};
 use netmgr::{Firewall, VethRemoval};
 
-use super::{Engine, finish};
+use super::{Engine, finish, network};
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -84,7 +85,8 @@ impl Engine {
                     boot_id: boot_id.to_owned(),
                 };
                 store::hand_over(edit.transaction(), id, &owner)?;
-                return Ok(Mended::Adopted(monitor));
+                let responder = network::responder_again(edit.transaction(), &stored)?;
+                return Ok(Mended::Adopted(monitor, responder));
             }
             let end = end_of(&stored, &directory, dead.boot_id == boot_id);
             finish::bury(&settings, id)?;
@@ -103,8 +105,8 @@ impl Engine {
         match outcome {
             Mended::Nothing => Ok(()),
             Mended::Removed => finish::remove_storage(&self.settings, id),
-            Mended::Adopted(monitor) => {
-                monitor.go()?;
+            Mended::Adopted(monitor, responder) => {
+                monitor.go(responder.as_ref())?;
                 monitor.release();
                 Ok(())
             }
@@ -136,7 +138,7 @@ impl Engine {
 enum Mended {
     Nothing,
     Removed,
-    Adopted(Handle),
+    Adopted(Handle, Option<Listening>),
 }
 
 fn io_error(step: &'static str, id: &str, source: std::io::Error) -> Error {

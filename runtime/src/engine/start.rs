@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netmgr::{AttachRequest, Attachment, Netns};
+use netmgr::proxy::Forward;
+use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, finish};
+use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
 use crate::attach::Session;
-use crate::bundle;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -100,7 +99,7 @@ struct Running {
 
 fn run(
     engine: &mut Engine,
-    container: Container,
+    mut container: Container,
     owner: &Owner,
     mode: StartMode,
 ) -> Result<Option<Session>, Error> {
@@ -123,11 +122,11 @@ fn run(
         .map_err(failed("remove the last run's directory"))?;
     make_directories(&storage, &directory, image.layers.first())
         .map_err(failed("make the container's directories"))?;
-    let netns = match container.request.network {
-        NetworkMode::Host => None,
-        _ => Some(netmgr::kernel::netns::create().map_err(netmgr::Error::from)?),
-    };
-    let launch = Launch::new(
+    let place = Place::find(engine, &container)?;
+    if let Place::Joined(joined) = &place {
+        container.resolved.hostname = joined.hostname.clone();
+    }
+    let mut launch = Launch::new(
         &engine.settings,
         container.clone(),
         LaunchKind::Run {
@@ -136,11 +135,21 @@ fn run(
         },
     );
     let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
-        let attachment = attach(edit, &container, netns.as_ref())?;
-        write_files(&storage, &container, attachment.as_ref())
-            .map_err(failed("write hosts and resolv.conf"))?;
+        // It may have been connected and disconnected since it was read.
+        let stored = store::get(edit.transaction(), &id)?;
+        if let Some(stored) = stored {
+            container.resolved.connections = stored.container.resolved.connections;
+        }
+        let (attached, forwards) = place.attach(edit, &container)?;
+        let written = match &place {
+            Place::Joined(joined) => etc_files::share(&storage, &joined.storage),
+            Place::Host | Place::Own(_) => etc_files::write(&storage, &container, &attached),
+        };
+        written.map_err(failed("write hosts and resolv.conf"))?;
+        store::set_resolved(edit.transaction(), &id, &container.resolved)?;
+        launch.container = container.clone();
         // From here the monitor prepares the container while this process writes links and rules.
-        let running = spawn(launch, attachment, netns.as_ref(), mode, &directory)?;
+        let running = spawn(launch, forwards, place.netns(), mode, &directory)?;
         let owner = Owner {
             process: running.monitor.process,
             boot_id: owner.boot_id.clone(),
@@ -148,10 +157,22 @@ fn run(
         store::hand_over(edit.transaction(), &id, &owner)?;
         Ok::<_, Error>(running)
     })?;
-    drop(netns);
+    // While the monitor still prepares the container.
+    let responder = match &place {
+        Place::Own(netns) if wants_names(&container) => Some(network::responder(netns)),
+        _ => None,
+    };
+    let responder = match responder.transpose() {
+        Ok(responder) => responder,
+        Err(error) => {
+            drop(running);
+            return Err(error);
+        }
+    };
+    drop(place);
     let begun = running.monitor.created().and_then(|init| {
         store::set_running(&engine.conn, &id, init, OffsetDateTime::now_utc())?;
-        running.monitor.go()?;
+        running.monitor.go(responder.as_ref())?;
         Ok(init)
     });
     match begun {
@@ -162,6 +183,14 @@ fn run(
             Err(error)
         }
     }
+}
+
+/// On a user network containers know each other by name.
+fn wants_names(container: &Container) -> bool {
+    let connections = container.resolved.connections.iter();
+    connections
+        .map(|connection| connection.network.as_str())
+        .any(network_options::is_user_network)
 }
 
 impl Running {
@@ -177,40 +206,55 @@ impl Running {
     }
 }
 
-fn attach(
-    edit: &mut netmgr::Edit<'_>,
-    container: &Container,
-    netns: Option<&Netns>,
-) -> Result<Option<Attachment>, Error> {
-    let network = match &container.request.network {
-        NetworkMode::Host => return Ok(None),
-        NetworkMode::None => {
-            if let Some(netns) = netns {
-                netmgr::kernel::netns::loopback_up(netns).map_err(netmgr::Error::from)?;
+/// Where in the network a container starts.
+enum Place {
+    Host,
+    Own(Netns),
+    Joined(network::Joined),
+}
+
+/// A container's places in networks, and what its monitor serves for them.
+type Attached = (Vec<(Network, Endpoint)>, Vec<Forward>);
+
+impl Place {
+    fn find(engine: &Engine, container: &Container) -> Result<Place, Error> {
+        Ok(match &container.request.network {
+            NetworkMode::Host => Place::Host,
+            NetworkMode::Container(name) => Place::Joined(network::join(engine, container, name)?),
+            NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
+                Place::Own(netmgr::kernel::netns::create().map_err(netmgr::Error::from)?)
             }
-            return Ok(None);
+        })
+    }
+
+    fn netns(&self) -> Option<&Netns> {
+        match self {
+            Place::Host => None,
+            Place::Own(netns) => Some(netns),
+            Place::Joined(joined) => joined.netns.as_ref(),
         }
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::Named(name) => name,
-    };
-    let Some(netns) = netns else { return Ok(None) };
-    let attachment = edit.attach(&AttachRequest {
-        address: None,
-        address6: None,
-        aliases: Vec::new(),
-        mac: None,
-        container_id: container.id.clone(),
-        container_name: container.name.clone(),
-        network: network.to_owned(),
-        netns: netns.clone(),
-        ports: container.request.ports.clone(),
-    })?;
-    Ok(Some(attachment))
+    }
+
+    fn attach(
+        &self,
+        edit: &mut netmgr::Edit<'_>,
+        container: &Container,
+    ) -> Result<Attached, Error> {
+        let Place::Own(netns) = self else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let (mut attached, mut forwards) = (Vec::new(), Vec::new());
+        for attachment in network::attach_all(edit, container, netns)? {
+            attached.push((attachment.network, attachment.endpoint));
+            forwards.extend(attachment.forwards);
+        }
+        Ok((attached, forwards))
+    }
 }
 
 fn spawn(
     launch: Launch,
-    attachment: Option<Attachment>,
+    forwards: Vec<Forward>,
     netns: Option<&Netns>,
     mode: StartMode,
     directory: &Path,
@@ -228,11 +272,8 @@ fn spawn(
             (Some(ours), Some(theirs))
         }
     };
-    let netns = netns
-        .map(|netns| netns.0.try_clone())
-        .transpose()
-        .map_err(failed)?;
-    let forwards = attachment.map(|a| a.forwards).unwrap_or_default();
+    let netns = netns.map(|netns| netns.0.try_clone()).transpose();
+    let netns = netns.map_err(failed)?;
     let monitor = monitor::spawn(
         launch,
         Descriptors {
@@ -281,63 +322,4 @@ fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> 
         }
     }
     fs::create_dir_all(directory)
-}
-
-/// `--add-host NAME:host-gateway` is the address at which the container reaches the host: the gateway of its network, or
-/// loopback in the host's own. Without any network there is none, and no line.
-fn extra_hosts(asked: &[(String, String)], gateway: Option<Ipv4Addr>) -> Vec<(String, String)> {
-    let resolve = |(name, address): &(String, String)| match address.as_str() {
-        "host-gateway" => gateway.map(|address| (name.clone(), address.to_string())),
-        _ => Some((name.clone(), address.clone())),
-    };
-    asked.iter().filter_map(resolve).collect()
-}
-
-/// The three files that are bound over the image's own.
-fn write_files(
-    storage: &Path,
-    container: &Container,
-    attachment: Option<&Attachment>,
-) -> io::Result<()> {
-    let resolved = &container.resolved;
-    let on_host = container.request.network == NetworkMode::Host;
-    let address = attachment.map(|a| a.endpoint.address);
-    let gateway = match (on_host, attachment) {
-        (true, _) => Some(Ipv4Addr::LOCALHOST),
-        (false, attachment) => attachment.map(|a| a.network.gateway),
-    };
-    let extra = extra_hosts(&container.request.extra_hosts, gateway);
-    let hosts = match on_host {
-        true => {
-            bundle::extended_hosts(fs::read_to_string("/etc/hosts").unwrap_or_default(), &extra)
-        }
-        false => bundle::hosts_file(&resolved.hostname, address, &extra),
-    };
-    fs::write(storage.join("hosts"), hosts)?;
-    fs::write(storage.join("hostname"), format!("{}\n", resolved.hostname))?;
-    let resolver = match on_host {
-        true => bundle::Resolver::SameAsHost,
-        false => bundle::Resolver::HostsServers,
-    };
-    let request = &container.request;
-    let host_text = bundle::host_resolv_conf(resolver)?;
-    let text = bundle::resolv_conf(&host_text, &request.dns, &request.dns_search, resolver);
-    fs::write(storage.join("resolv.conf"), text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_goes_by_the_gateways_address() {
-        let pair = |name: &str, address: &str| (name.to_owned(), address.to_owned());
-        let asked = [pair("me", "host-gateway"), pair("db", "10.0.0.1")];
-        let gateway = Some(Ipv4Addr::new(172, 17, 0, 1));
-        assert_eq!(
-            extra_hosts(&asked, gateway),
-            [pair("me", "172.17.0.1"), pair("db", "10.0.0.1")]
-        );
-        assert_eq!(extra_hosts(&asked, None), [pair("db", "10.0.0.1")]);
-    }
 }

@@ -1,14 +1,17 @@
 //! The life of one container, from its mounts to the last trace of it.
 
-use std::io;
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::rc::Rc;
 
-use netmgr::proxy::{Control, Forward, Proxy};
+use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::launch::{self, Descriptors, Launch};
+use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
@@ -24,9 +27,6 @@ use crate::store::End;
 use crate::user;
 use crate::volume;
 use crate::wire::{self, Kind};
-
-/// The small stack of the proxy's thread: it keeps its buffers on the heap, and only while they are used.
-const PROXY_STACK: usize = 128 * 1024;
 
 /// The monitor of a container that is to be created.
 pub(super) fn run_new(
@@ -70,19 +70,17 @@ pub(super) fn run_new(
         }
     }
     answer(&control, &init);
-    let word = wire::receive(&control)
-        .ok()
-        .flatten()
-        .map(|message| message.kind);
-    if word != Some(Kind::Go) {
+    let word = wire::receive(&control).ok().flatten();
+    let heard = word.is_some();
+    let Some(responder) = go(word) else {
         kill_and_reap(init);
         clean_up(&launch, None);
-        if word.is_none() {
+        if !heard {
             // The command was killed: nobody else is there to leave the container as it was before the start.
             finish::abandon(&launch.settings(), &id);
         }
         return 1;
-    }
+    };
     if let Err(failure) = created.start() {
         kill_and_reap(init);
         return failed(&failure);
@@ -95,11 +93,20 @@ pub(super) fn run_new(
         launch,
         relay,
         descriptors.client,
-        descriptors.forwards,
+        Served {
+            forwards: descriptors.forwards,
+            responder,
+        },
         descriptors.netns,
         init,
         Waiter::Parent,
     )
+}
+
+/// The word to go on, and the sockets that come with it; `None` for any other word, or none.
+fn go(word: Option<wire::Message>) -> Option<Option<Listening>> {
+    let message = word.filter(|message| message.kind == Kind::Go)?;
+    Some(networks::listening(&mut message.fds.into()))
 }
 
 /// Takes the place of a monitor that was killed. The container's network namespace lives by its processes.
@@ -110,22 +117,45 @@ pub(super) fn adopt(
     init: Identity,
 ) -> i32 {
     let directory = launch::directory(&launch.run_root, &launch.container.id);
+    if let Err(e) = name_netns_by(init, &directory) {
+        eprintln!("commands cannot be run in the container: {e}");
+    }
     let relay = Relay::new(streams::reopen(&directory));
     answer(&control, &init);
-    if !matches!(wire::receive(&control), Ok(Some(m)) if m.kind == Kind::Go) {
+    let Some(responder) = go(wire::receive(&control).ok().flatten()) else {
         return 1;
-    }
+    };
     let _ = wire::send(&control, Kind::Started, &[]);
     drop(control);
     watch(
         launch,
         relay,
         None,
-        descriptors.forwards,
+        Served {
+            forwards: descriptors.forwards,
+            responder,
+        },
         None,
         init,
         Waiter::Stranger,
     )
+}
+
+/// The spec names the network namespace by a descriptor of the monitor that was killed, and libcontainer looks at it before
+/// each exec.
+fn name_netns_by(init: Identity, directory: &Path) -> Result<(), OciSpecError> {
+    let path = directory.join("config.json");
+    let mut spec = Spec::load(&path)?;
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let joined = namespaces.iter_mut().find(|namespace| {
+        namespace.typ() == LinuxNamespaceType::Network && namespace.path().is_some()
+    });
+    let Some(joined) = joined else { return Ok(()) };
+    joined.set_path(Some(format!("/proc/{}/ns/net", init.pid).into()));
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    spec.save(&path)
 }
 
 /// How the exit code is learnt.
@@ -271,7 +301,7 @@ fn watch(
     launch: Launch,
     mut relay: Relay,
     client: Option<OwnedFd>,
-    forwards: Vec<Forward>,
+    served: Served,
     netns: Option<OwnedFd>,
     init: Identity,
     waiter: Waiter,
@@ -294,7 +324,10 @@ fn watch(
         Ok(listener) => relay.listener = Some(listener),
         Err(e) => eprintln!("cannot listen for clients: {e}"),
     }
-    let proxy = start_proxy(forwards);
+    let services = Rc::new(RefCell::new(Services::of(&launch)));
+    services.borrow_mut().start(served);
+    let follower = Rc::clone(&services);
+    relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
     let code = match open(init, waiter) {
         Some(ended) => {
             if let Err(e) = relay.run(&ended) {
@@ -308,33 +341,15 @@ fn watch(
         code,
         ..End::default()
     };
-    if let Some((thread, control)) = proxy {
-        control.stop();
-        let _ = thread.join();
-    }
+    // Who would change the networks now, has no container left to change.
+    relay.follower = None;
+    services.borrow_mut().stop();
     drop(netns);
     // Should this be killed from here on, repair finds the exit code.
     let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());
     clean_up(&launch, Some(&end));
     relay.say_goodbye(end.code);
     0
-}
-
-fn start_proxy(forwards: Vec<Forward>) -> Option<(JoinHandle<()>, Control)> {
-    if forwards.is_empty() {
-        return None;
-    }
-    let start = || {
-        let (proxy, control) = Proxy::new(forwards)?;
-        let thread = std::thread::Builder::new()
-            .name("proxy".into())
-            .stack_size(PROXY_STACK)
-            .spawn(move || proxy.serve())?;
-        Ok((thread, control))
-    };
-    start()
-        .inspect_err(|e: &io::Error| eprintln!("cannot start the loopback proxy: {e}"))
-        .ok()
 }
 
 /// Cgroups and directories always; with an end, the network and the record too.

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use netmgr::Protocol;
+use netmgr::dns::Listening;
 use netmgr::proxy::{Forward, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use super::networks::responder_fds;
 use crate::bundle;
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind};
@@ -173,11 +175,7 @@ fn launch_descriptors(
         .iter()
         .map(|f| (f.protocol, f.target, f.run))
         .collect();
-    let text = rustix::fs::memfd_create("launch", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = File::from(text);
-    file.write_all(&serde_json::to_vec(launch)?)?;
-    file.rewind()?;
-    let mut fds = VecDeque::from([OwnedFd::from(file)]);
+    let mut fds = VecDeque::from([wire::in_memory("launch", launch)?]);
     fds.extend(descriptors.netns);
     fds.extend(descriptors.client);
     fds.extend(descriptors.forwards.into_iter().map(|f| f.listener));
@@ -187,12 +185,7 @@ fn launch_descriptors(
 impl Handle {
     fn send_launch(&self, fds: &VecDeque<OwnedFd>) -> io::Result<()> {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-        let mut chunks = borrowed.chunks(wire::FDS_PER_MESSAGE).peekable();
-        while let Some(chunk) = chunks.next() {
-            let last = [u8::from(chunks.peek().is_none())];
-            wire::send_with_fds(self.control(), Kind::Launch, &last, chunk)?;
-        }
-        Ok(())
+        wire::send_all_fds(self.control(), Kind::Launch, &borrowed)
     }
 
     fn control(&self) -> BorrowedFd<'_> {
@@ -211,9 +204,11 @@ impl Handle {
         })
     }
 
-    /// Lets the program run; returns once it does.
-    pub fn go(&self) -> Result<(), Error> {
-        wire::send(self.control(), Kind::Go, &[]).map_err(|source| Error::Io {
+    /// Lets the program run; returns once it does. Its names are served at these sockets, if it is on a user network.
+    pub fn go(&self, responder: Option<&Listening>) -> Result<(), Error> {
+        let fds: Vec<BorrowedFd<'_>> = responder.iter().flat_map(|l| responder_fds(l)).collect();
+        let sent = wire::send_with_fds(self.control(), Kind::Go, &[], &fds);
+        sent.map_err(|source| Error::Io {
             step: "let the program run",
             container: self.container.clone(),
             source,

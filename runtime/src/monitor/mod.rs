@@ -7,10 +7,12 @@
 mod container;
 pub mod exec;
 mod launch;
+mod networks;
 mod relay;
 mod streams;
 
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
+pub use networks::{Served, tell_of_networks};
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -34,14 +34,20 @@ struct Client {
     /// Wants the program's output; others only wait for its end.
     attached: bool,
     gone: bool,
+    /// Descriptors of a message in several parts.
+    handed: Vec<OwnedFd>,
 }
 
-#[derive(Debug, Default)]
+/// Who follows a container's networks: see `networks`.
+pub(super) type Follower = Box<dyn FnMut(Vec<OwnedFd>) -> io::Result<()>>;
+
+#[derive(Default)]
 pub(super) struct Relay {
     pub(super) streams: Streams,
     pub(super) log: Option<logs::Writer>,
     /// New clients come in here.
     pub(super) listener: Option<OwnedFd>,
+    pub(super) follower: Option<Follower>,
     clients: Vec<Client>,
     input: VecDeque<u8>,
     input_ended: bool,
@@ -76,6 +82,7 @@ impl Relay {
             first,
             attached: first,
             gone: false,
+            handed: Vec::new(),
         });
         Ok(())
     }
@@ -229,6 +236,7 @@ impl Relay {
                 Kind::Stdin => self.input.extend(message.payload),
                 Kind::Attach => self.clients[i].attached = true,
                 Kind::Resize => self.resize(&message.payload),
+                Kind::Networks => self.follow(i, message),
                 _ => {}
             },
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -241,6 +249,28 @@ impl Relay {
             }
         }
         self.feed();
+    }
+
+    /// A command has changed the container's networks, and waits.
+    fn follow(&mut self, i: usize, message: wire::Message) {
+        let client = &mut self.clients[i];
+        client.handed.extend(message.fds);
+        if message.payload != [1] {
+            return;
+        }
+        let handed = std::mem::take(&mut client.handed);
+        let followed = match &mut self.follower {
+            Some(follower) => follower(handed),
+            None => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        };
+        match followed {
+            Ok(()) => client.push(Kind::Networks, &[]),
+            // The command reads the end of its connection.
+            Err(e) => {
+                eprintln!("cannot follow the container's networks: {e}");
+                client.gone = true;
+            }
+        }
     }
 
     fn end_input(&mut self) {

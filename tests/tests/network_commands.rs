@@ -678,7 +678,11 @@ fn reload_brings_back_the_rules_of_a_published_port() {
     host.start_web("web", "--network n1 -p 8080:80");
     served(&host.neighbour, "192.0.2.1:8080");
     // The proxy would answer, too: that the kernel forwards again is seen by its rules.
-    let rules = || host.tool("iptables", ["-t", "nat", "-S", "CORACLE"]).ok().stdout;
+    let rules = || {
+        host.tool("iptables", ["-t", "nat", "-S", "CORACLE"])
+            .ok()
+            .stdout
+    };
     let before = rules();
     assert!(before.contains("--dport 8080"), "{before}");
     host.tool("iptables", ["-t", "nat", "-F"]).ok();

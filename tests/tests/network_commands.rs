@@ -213,6 +213,16 @@ fn a_running_container_is_connected_and_disconnected() {
     run(&host, "network disconnect -f n1 web");
     assert_eq!(own_lines(&host, "web"), [] as [String; 0]);
     assert!(net::http_get(&host.neighbour, "192.0.2.1:8080").is_err());
+    // Its address is free: the port must not lead to whoever gets it.
+    host.start_web("next", "--network n1 --ip 10.54.0.77");
+    assert!(net::http_get(&host.netns, "127.0.0.1:8080").is_err());
+    // And yet the port is its own.
+    refuses(
+        &host,
+        "run --rm -p 8080:80 busybox true",
+        125,
+        "port is already allocated",
+    );
     run(&host, "network connect n1 web");
     served(&host.netns, "127.0.0.1:8080");
     served(&host.neighbour, "192.0.2.1:8080");

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use netmgr::dns::Listening;
-use netmgr::proxy::{Forward, Targets};
+use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish, network};
@@ -165,13 +165,11 @@ fn held_again(
     id: &str,
     firewall: Firewall,
 ) -> Result<Vec<Forward>, Error> {
+    let targets = monitor::targets(&netmgr::store::endpoints_of(conn, id)?);
     let mut forwards = Vec::new();
-    for endpoint in netmgr::store::endpoints_of(conn, id)? {
-        let targets = Targets::of(&endpoint);
-        for map in &endpoint.ports {
-            let held = netmgr::ports::hold_again(map, firewall != Firewall::None)?;
-            forwards.extend(held.into_iter().map(|held| held.forward(targets)));
-        }
+    for map in netmgr::store::ports_of(conn, id)? {
+        let held = netmgr::ports::hold_again(&map, firewall != Firewall::None)?;
+        forwards.extend(held.into_iter().map(|held| held.forward(targets)));
     }
     Ok(forwards)
 }

@@ -12,7 +12,7 @@ mod relay;
 mod streams;
 
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
-pub use networks::{Served, tell_of_networks};
+pub use networks::{Served, targets, tell_of_networks};
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeWriter};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -19,6 +19,18 @@ use crate::wire::{self, Kind};
 
 /// The small stack of a serving thread: it keeps its buffers on the heap, and only while they are used.
 const STACK: usize = 128 * 1024;
+
+/// Where a container's published ports lead to. One of its endpoints has all of them. Where none has, they wait for one
+/// and stay ours, but must not lead to the address that it had: that may be another container's by now. Nobody can
+/// connect to the broadcast address (`ip(7)`, Address format), so clients are turned away.
+pub fn targets(endpoints: &[Endpoint]) -> Targets {
+    let nowhere = Targets {
+        v4: Ipv4Addr::BROADCAST,
+        v6: None,
+    };
+    let publishing = endpoints.iter().find(|e| !e.ports.is_empty());
+    publishing.map_or(nowhere, Targets::of)
+}
 
 /// A container's endpoints as they are now.
 #[derive(Debug, Serialize, Deserialize)]
@@ -169,10 +181,7 @@ impl Services {
         });
         let forwards = forwards.collect::<io::Result<Vec<_>>>()?;
         if let Some((_, control)) = &self.proxy {
-            // One endpoint has all of a container's ports. Where none has, they wait for one, and stay ours.
-            if let Some(endpoint) = news.endpoints.iter().find(|e| !e.ports.is_empty()) {
-                control.replace_targets(Targets::of(endpoint));
-            }
+            control.replace_targets(targets(&news.endpoints));
         }
         self.publish(forwards)?;
         match responder {

@@ -137,6 +137,6 @@ pub(super) fn plug(switch: &Netns, machine: &Netns, last: u8) {
         machine.path().display()
     ));
     machine.ip(&format!(
-        "link set lo up\naddr add 192.0.2.{last}/24 dev eth0\naddr add 2001:db8::{last:x}/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.0.2.254\n-6 route add default via 2001:db8::fe\n"
+        "link set lo up\naddr add 192.0.2.{last}/24 dev eth0\naddr add 2001:db8::{last:x}/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.0.2.254\nroute add default via 2001:db8::fe\n"
     ));
 }

@@ -66,13 +66,10 @@ pub fn internal_network(world: &World, family: Family, protocol: Protocol) {
     answers(&sibling.netns, protocol, inside.at(family, 80), "inside");
     answers(&world.host.netns, protocol, inside.at(family, 80), "inside");
     // Even with a default route that somebody gives it.
-    let (flag, via) = match family {
-        Family::V4 => ("", gateway.ip()),
-        Family::V6 => ("-6 ", gateway.ip()),
-    };
+    let via = gateway.ip();
     inside
         .netns
-        .ip(&format!("{flag}route add default via {via}\n"));
+        .ip(&format!("route replace default via {via}\n"));
     let outside = SocketAddr::new(NEIGHBOUR[family as usize].parse().unwrap(), port);
     answers(&world.host.netns, protocol, outside, "neighbour");
     silent(&inside.netns, protocol, outside);

@@ -170,11 +170,6 @@ pub fn loopback(family: Family, port: u16) -> SocketAddr {
 /// Makes the attacker send packets for `address` to the host.
 pub fn route_through_host(machine: &Netns, address: IpAddr) {
     let host = HOST[usize::from(address.is_ipv6())];
-    let (flag, length) = match address {
-        IpAddr::V4(_) => ("", 32),
-        IpAddr::V6(_) => ("-6 ", 128),
-    };
-    machine.ip(&format!(
-        "{flag}route replace {address}/{length} via {host}\n"
-    ));
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    machine.ip(&format!("route replace {address}/{length} via {host}\n"));
 }

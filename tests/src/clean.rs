@@ -43,7 +43,9 @@ impl Snapshot {
             ("rule", &["rule"]),
         ] {
             for line in ask("ip", args).stdout.lines() {
-                network += &format!("{what} {}\n", line.trim());
+                // Whether a cable is plugged in is no setting.
+                let line = line.trim().trim_end_matches(" linkdown");
+                network += &format!("{what} {line}\n");
             }
         }
         Snapshot {

@@ -255,20 +255,29 @@ fn main_filter(plan: &Plan<'_>) -> Chain {
 }
 
 /// `-A CORACLE-ISOLATION-STAGE-1 -i coracle0 ! -o coracle0 -j CORACLE-ISOLATION-STAGE-2`; an internal network:
-/// `! -s 10.201.0.0/24 -o cr-x -j DROP` and `! -d 10.201.0.0/24 -i cr-x -j DROP`.
+/// `! -i cr-x -o cr-x -j DROP` and `-i cr-x ! -o cr-x -j DROP`. Docker has `! -s 10.201.0.0/24 -o cr-x` and
+/// `! -d 10.201.0.0/24 -i cr-x`: with br_netfilter that drops a network's own broadcasts, and with IPv6 its neighbour
+/// discovery. Addresses are judged in `raw`.
 fn stage1(plan: &Plan<'_>) -> Chain {
     let mut rules = Rules::new(plan.profile);
     for network in &plan.networks {
         let (name, bridge) = (label(&network.name), &network.bridge);
         if network.internal {
+            let (from_elsewhere, to_elsewhere) = match plan.profile {
+                Profile::Docker => (
+                    plan.source(network, Sign::Not),
+                    plan.destination(network, Sign::Not),
+                ),
+                Profile::Coracle => (input_not(bridge), output_not(bridge)),
+            };
             rules
                 .add(
-                    vec![plan.source(network, Sign::Not), output_is(bridge)],
+                    vec![from_elsewhere, output_is(bridge)],
                     Verdict::Drop,
                     format!("network {name}: internal, nothing comes in"),
                 )
                 .add(
-                    vec![plan.destination(network, Sign::Not), input_is(bridge)],
+                    vec![input_is(bridge), to_elsewhere],
                     Verdict::Drop,
                     format!("network {name}: internal, nothing goes out"),
                 );

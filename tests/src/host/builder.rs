@@ -18,6 +18,7 @@ pub struct HostBuilder {
     options: Vec<String>,
     ip_forward: bool,
     foreign_rules: bool,
+    rules: Vec<String>,
     busybox: bool,
     binary: Option<PathBuf>,
 }
@@ -28,6 +29,7 @@ impl Default for HostBuilder {
             options: Vec::new(),
             ip_forward: false,
             foreign_rules: false,
+            rules: Vec::new(),
             busybox: true,
             binary: None,
         }
@@ -51,6 +53,12 @@ impl HostBuilder {
     /// Gives the host firewall rules of its own.
     pub fn foreign_rules(mut self) -> HostBuilder {
         self.foreign_rules = true;
+        self
+    }
+
+    /// More rules of the host's own, of both families: input of `iptables-restore`.
+    pub fn rules(mut self, input: &str) -> HostBuilder {
+        self.rules.push(input.to_owned());
         self
     }
 
@@ -87,6 +95,12 @@ impl HostBuilder {
                 .stdin(FOREIGN_RULES)
                 .run_in(&host)
                 .ok();
+        }
+        for input in &self.rules {
+            for tool in ["iptables-restore", "ip6tables-restore"] {
+                let restore = Cmd::new(tool).arg("--noflush").stdin(input);
+                restore.run_in(&host).ok();
+            }
         }
         let before = Snapshot::take(&host);
         let docker = images::compare_with_docker()

@@ -29,11 +29,13 @@ pub fn no_stale_connection(world: &World, family: Family, protocol: Protocol) {
         return;
     }
     let port = world.port();
-    let options = format!("--network one -p {port}:80/udp");
+    // A network of its own: the addresses are nobody else's.
+    let network = world.unique("flow");
+    world.host.run(&format!("network create --ipv6 {network}"));
+    let options = format!("--network {network} -p {port}:80/udp");
     let flow = Flow::open(&world.host.neighbour, host_at(family, port));
     // From before anything is published: the kernel keeps this one as a connection to the host itself.
     flow.send();
-    // Another container keeps the first one's address from being used again.
     let first = world.container(&options);
     {
         let _server = Server::start(&first.netns, Protocol::Udp, 80, "first");
@@ -42,14 +44,14 @@ pub fn no_stale_connection(world: &World, family: Family, protocol: Protocol) {
     let old = first.address(family);
     drop(first);
     flow.send();
-    let keeper = match family {
-        Family::V4 => world.container(&format!("--network one --ip {old}")),
-        Family::V6 => world.container(&format!("--network one --ip6 {old}")),
-    };
+    // Another container keeps the first one's address from being used again.
+    let keeper = world.container(&format!("--network {network}"));
+    assert_eq!(keeper.address(family), old);
     let second = world.container(&options);
-    assert_ne!(second.address(family), keeper.address(family));
     let _server = Server::start(&second.netns, Protocol::Udp, 80, "second");
     eventually("the second one answers", || named(&flow, "second"));
+    drop((second, keeper));
+    world.host.run(&format!("network rm {network}"));
 }
 
 fn named(flow: &Flow, name: &str) -> Result<(), String> {
@@ -287,7 +289,8 @@ pub fn one_broken_network(world: &World, _: Family, _: Protocol) {
     let host = World::bare(world.firewall, Forward::Accept);
     host.run("network create -o com.docker.network.bridge.name=brx broken");
     host.run("network create well");
-    host.netns.ip("link del brx\nlink add brx type dummy\n");
+    host.netns
+        .ip("link del brx\nlink add brx type veth peer name bry\n");
     host.start_web("web", "--network well -p 8080:80");
     eventually("published", || {
         net::http_get(&host.neighbour, "192.0.2.1:8080")

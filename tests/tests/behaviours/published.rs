@@ -147,9 +147,8 @@ pub fn two_loopback_addresses(world: &World, _: Family, protocol: Protocol) {
             protocol.as_str()
         );
         let container = world.container(&option);
-        held.push(Server::start(&container.netns, protocol, INSIDE, name));
-        held.push(Server::start(&container.netns, protocol, 81, "unused"));
-        std::mem::forget(container);
+        let server = Server::start(&container.netns, protocol, INSIDE, name);
+        held.push((server, container));
     }
     for (address, name) in [("127.0.0.2", "first"), ("127.0.0.3", "second")] {
         let at = SocketAddr::new(address.parse().unwrap(), port);
@@ -196,7 +195,7 @@ pub fn spoofed_sources(world: &World, family: Family, protocol: Protocol) {
         return;
     }
     let victim = world.container("--network one");
-    let port = 4000;
+    let port = world.port();
     let seen = super::spoof::Listener::start(&victim.netns, port);
     let friend = world.container("--network one");
     let attacker = &world.host.attacker;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use harness::Netns;
+use harness::{Netns, eventually};
 
 pub struct Listener {
     socket: UdpSocket,
@@ -48,9 +48,10 @@ pub fn send(from: &Netns, source: IpAddr, to: SocketAddr, word: &str) {
     if !own {
         from.ip(&format!("addr add {source}/{length} dev lo\n"));
     }
-    let socket = from
-        .enter(|| UdpSocket::bind((source, 0)))
-        .expect("an address just added");
+    // The kernel may take a moment to make a new IPv6 address usable.
+    let socket = eventually("an address just added", || {
+        from.enter(|| UdpSocket::bind((source, 0)))
+    });
     // A first datagram may be lost while a neighbour is looked up.
     for _ in 0..3 {
         let _ = from.enter(|| socket.send_to(word.as_bytes(), to));

@@ -68,20 +68,15 @@ impl World {
 
     /// Such a host before the program is used for the first time.
     pub fn bare(firewall: &str, forward: Forward) -> Host {
-        let host = Host::builder()
+        let builder = Host::builder()
             .ip_forward(true)
-            .options(["--firewall", firewall])
-            .build();
-        for tool in ["iptables", "ip6tables"] {
-            match forward {
-                Forward::Accept => {}
-                Forward::Drop => drop(host.tool(tool, ["-P", "FORWARD", "DROP"]).ok()),
-                Forward::AppendedDrop => {
-                    drop(host.tool(tool, ["-A", "FORWARD", "-j", "DROP"]).ok());
-                }
-            }
+            .options(["--firewall", firewall]);
+        match forward {
+            Forward::Accept => builder,
+            Forward::Drop => builder.rules("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"),
+            Forward::AppendedDrop => builder.rules("*filter\n-A FORWARD -j DROP\nCOMMIT\n"),
         }
-        host
+        .build()
     }
 
     /// A host port that no other behaviour of this world uses, nor the nine after it; outside of the ephemeral range.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::firewall::mend::Goal;
 use crate::journal::{Journal, Live, Lock, State};
 use crate::kernel::{commands, conntrack};
-use crate::model::{Model, Profile};
+use crate::model::{Family, Model, Profile};
 use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
 use crate::stale::stale;
 use crate::{apply, edit, kernel, store};
@@ -55,7 +55,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn begin(settings: &Settings) -> Result<Session, Error> {
         let settings = Settings {
-            firewall: decided(settings.firewall),
+            firewall: decided(settings)?,
             ..settings.clone()
         };
         let written = Written {
@@ -355,18 +355,30 @@ impl Session {
     }
 }
 
-/// `auto` takes iptables where its commands are, else nftables; where neither is, the error about the missing command
-/// names iptables.
-pub(crate) fn decided(firewall: Firewall) -> Firewall {
-    let has = |name| commands::path(name).is_some();
-    match firewall {
-        Firewall::Auto if !has("iptables-restore") && has("nft") => Firewall::Nftables,
-        Firewall::Auto => Firewall::Iptables,
-        other => other,
+/// `auto` stays with the rules that stand: commands of different settings beside each other do not write all of them anew
+/// by turns. With none it takes iptables where that works, else nftables; where neither does, the error is that of iptables.
+fn decided(settings: &Settings) -> Result<Firewall, Error> {
+    if settings.firewall != Firewall::Auto {
+        return Ok(settings.firewall);
     }
+    let standing = Live::now(settings, Written::default())?.state(&settings.run_root)?;
+    let has = |name| commands::path(name).is_some();
+    Ok(match standing.written().backend {
+        Backend::Iptables => Firewall::Iptables,
+        Backend::Nftables => Firewall::Nftables,
+        Backend::None if has("nft") && commands::save(Family::V4, "nat").is_err() => {
+            Firewall::Nftables
+        }
+        Backend::None => Firewall::Iptables,
+    })
 }
 
-pub(crate) fn backend(decided: Firewall) -> Backend {
+/// The backend that a command with these settings writes.
+pub(crate) fn standing_backend(settings: &Settings) -> Result<Backend, Error> {
+    Ok(backend(decided(settings)?))
+}
+
+fn backend(decided: Firewall) -> Backend {
     match decided {
         Firewall::None => Backend::None,
         Firewall::Nftables => Backend::Nftables,

@@ -249,6 +249,12 @@ const BEHAVIOURS: &[Behaviour] = &[
         published::spoofed_sources,
     ),
     behaviour(
+        45,
+        "chosen-by-itself",
+        Axes::Firewall,
+        lifecycle::chosen_by_itself,
+    ),
+    behaviour(
         44,
         "own-server-on-port-53",
         Axes::All,

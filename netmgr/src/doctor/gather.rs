@@ -19,8 +19,8 @@ use crate::session;
 const NET: &str = "/proc/thread-self/net";
 
 /// Which backend writes here.
-pub(super) fn backend(settings: &Settings) -> Backend {
-    session::backend(session::decided(settings.firewall))
+pub(super) fn backend(settings: &Settings) -> Result<Backend, Error> {
+    session::standing_backend(settings)
 }
 
 pub(super) fn facts(

@@ -102,7 +102,7 @@ pub fn examine(
         let what = "nothing is up: no container is attached to a network".to_owned();
         return Ok(vec![Finding::new(Severity::Note, what, "")]);
     }
-    let backend = gather::backend(settings);
+    let backend = gather::backend(settings)?;
     let mut facts = gather::facts(&model, backend, netns_of)?;
     if backend == Backend::Nftables {
         let turned_on = crate::kernel::host::turned_on(&settings.run_root)?;

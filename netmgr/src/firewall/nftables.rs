@@ -28,4 +28,4 @@ pub use elements::{Element, Elements, Guard, elements};
 pub use found::{FoundChain, FoundElement, FoundRule, FoundSet, FoundTable, ParseError, parse};
 pub use layout::{FAMILY, TABLE, USER_CHAIN};
 pub use mend::{Mending, mend};
-pub use script::{render_elements, render_layout};
+pub use script::{explained, render_elements, render_layout};

@@ -46,6 +46,7 @@ pub struct Host {
     switch: Netns,
     binary: PathBuf,
     options: Vec<String>,
+    path: Option<String>,
     before: Snapshot,
     containers: Mutex<BTreeSet<String>>,
 }
@@ -138,7 +139,11 @@ impl Host {
     /// Gives another program that runs ours the environment that ours must have.
     pub fn with_environment(&self, cmd: Cmd) -> Cmd {
         let (name, value) = self.marker.split_once('=').expect("a marker is NAME=VALUE");
-        cmd.env(name, value).env("HOME", self.folder())
+        let cmd = cmd.env(name, value).env("HOME", self.folder());
+        match &self.path {
+            Some(path) => cmd.env("PATH", path),
+            None => cmd,
+        }
     }
 
     /// Runs the program on the host.

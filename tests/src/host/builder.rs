@@ -18,6 +18,7 @@ pub struct HostBuilder {
     options: Vec<String>,
     ip_forward: bool,
     foreign_rules: bool,
+    legacy_iptables: bool,
     rules: Vec<String>,
     busybox: bool,
     binary: Option<PathBuf>,
@@ -29,6 +30,7 @@ impl Default for HostBuilder {
             options: Vec::new(),
             ip_forward: false,
             foreign_rules: false,
+            legacy_iptables: false,
             rules: Vec::new(),
             busybox: true,
             binary: None,
@@ -53,6 +55,12 @@ impl HostBuilder {
     /// Gives the host firewall rules of its own.
     pub fn foreign_rules(mut self) -> HostBuilder {
         self.foreign_rules = true;
+        self
+    }
+
+    /// The program finds the older flavour of iptables first.
+    pub fn legacy_iptables(mut self) -> HostBuilder {
+        self.legacy_iptables = true;
         self
     }
 
@@ -110,6 +118,7 @@ impl HostBuilder {
             (None, Some(binary)) => binary,
             (None, None) => images::binary(),
         };
+        let path = self.legacy_iptables.then(|| legacy_path(folder.path()));
         let this = Host {
             marker: format!("CORACLE_TEST_HOST={}", folder.path().display()),
             run_root: folder.path().join("run"),
@@ -120,6 +129,7 @@ impl HostBuilder {
             switch,
             binary,
             options: self.options,
+            path,
             before,
             containers: Mutex::default(),
             docker,
@@ -153,4 +163,19 @@ pub(super) fn plug(switch: &Netns, machine: &Netns, last: u8) {
     machine.ip(&format!(
         "link set lo up\naddr add 192.0.2.{last}/24 dev eth0\naddr add 2001:db8::{last:x}/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.0.2.254\nroute add default via 2001:db8::fe\n"
     ));
+}
+
+/// A folder with iptables' names for the programs that write to the old xtables, before everything else.
+fn legacy_path(folder: &std::path::Path) -> String {
+    let programs = folder.join("legacy");
+    fs::create_dir(&programs).expect("a folder for programs");
+    for name in ["iptables", "ip6tables"] {
+        for verb in ["save", "restore"] {
+            let program = format!("/usr/sbin/{name}-legacy-{verb}");
+            std::os::unix::fs::symlink(&program, programs.join(format!("{name}-{verb}")))
+                .expect("a link to a program");
+        }
+    }
+    let rest = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{rest}", programs.display())
 }

@@ -20,6 +20,7 @@ pub struct HostBuilder {
     foreign_rules: bool,
     busybox: bool,
     binary: Option<PathBuf>,
+    docker: bool,
 }
 
 impl Default for HostBuilder {
@@ -30,6 +31,7 @@ impl Default for HostBuilder {
             foreign_rules: false,
             busybox: true,
             binary: None,
+            docker: false,
         }
     }
 }
@@ -66,6 +68,13 @@ impl HostBuilder {
         self
     }
 
+    /// A real Docker Engine on this host, whatever the others run.
+    pub fn docker(mut self) -> HostBuilder {
+        self.docker = true;
+        self.binary = Some(crate::docker::CLIENT.into());
+        self
+    }
+
     #[track_caller]
     pub fn build(self) -> Host {
         let folder = tempfile::Builder::new()
@@ -89,12 +98,12 @@ impl HostBuilder {
                 .ok();
         }
         let before = Snapshot::take(&host);
-        let docker = images::compare_with_docker()
+        let docker = (self.docker || images::compare_with_docker())
             .then(|| Dockerd::start(&host, folder.path(), &self.options));
         let binary = match (&docker, self.binary) {
-            (Some(_), _) => PathBuf::from("docker"),
-            (None, Some(binary)) => binary,
-            (None, None) => images::binary(),
+            (Some(_), _) if !self.docker => PathBuf::from("docker"),
+            (_, Some(binary)) => binary,
+            (_, None) => images::binary(),
         };
         let this = Host {
             marker: format!("CORACLE_TEST_HOST={}", folder.path().display()),

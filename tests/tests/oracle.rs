@@ -96,7 +96,10 @@ fn question(worlds: &[World], all: &mut [Answers], phase: &str, questions: &[Que
             })
         })
         .collect();
-    for _ in 0..2 {
+    println!("{phase}: asked once in {:.1?}", start.elapsed());
+    // So many are no matter of a slow machine, and would take long.
+    let rounds = if doubtful.len() > 100 { 0 } else { 2 };
+    for _ in 0..rounds {
         let again: Vec<_> = doubtful
             .iter()
             .filter(|&&number| {
@@ -121,7 +124,7 @@ fn question(worlds: &[World], all: &mut [Answers], phase: &str, questions: &[Que
         answers.extend(keys.zip(given));
     }
     println!(
-        "{phase}: {} questions, {} of them again, in {:.1?}",
+        "{phase}: {} questions, {} of them in doubt, in {:.1?}",
         questions.len(),
         doubtful.len(),
         start.elapsed()

@@ -95,7 +95,7 @@ pub fn ask(
     message.add_query(Query::query(name, kind));
     let bytes = message.to_vec().expect("a question");
     // A forwarded question takes its time, and its failure a longer one.
-    let limit = patience.limit() * 4;
+    let limit = patience.limit() * 2;
     let heard = match protocol {
         Protocol::Udp => by_udp(from, server, &bytes, limit),
         Protocol::Tcp => by_tcp(from, server, &bytes, limit),

@@ -107,7 +107,7 @@ pub fn put_all(world: &World, questions: &[&Question], patience: Patience) -> Ve
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(vec![String::new(); questions.len()]);
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..48 {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);

@@ -79,6 +79,11 @@ impl Host {
         self.docker.is_some()
     }
 
+    /// Ends the real `dockerd`, if there is one; what it left behind, one line each.
+    pub fn end_docker(&self) -> Vec<String> {
+        self.docker.as_ref().map(Dockerd::end).unwrap_or_default()
+    }
+
     /// One more machine on the LAN, 192.0.2.`last` and 2001:db8::`last`.
     pub fn another_machine(&self, last: u8) -> Netns {
         let machine = Netns::new();

@@ -22,6 +22,7 @@ pub struct HostBuilder {
     rules: Vec<String>,
     busybox: bool,
     binary: Option<PathBuf>,
+    docker: bool,
 }
 
 impl Default for HostBuilder {
@@ -34,6 +35,7 @@ impl Default for HostBuilder {
             rules: Vec::new(),
             busybox: true,
             binary: None,
+            docker: false,
         }
     }
 }
@@ -82,6 +84,13 @@ impl HostBuilder {
         self
     }
 
+    /// A real Docker Engine on this host, whatever the others run.
+    pub fn docker(mut self) -> HostBuilder {
+        self.docker = true;
+        self.binary = Some(crate::docker::CLIENT.into());
+        self
+    }
+
     #[track_caller]
     pub fn build(self) -> Host {
         let folder = tempfile::Builder::new()
@@ -111,12 +120,12 @@ impl HostBuilder {
             }
         }
         let before = Snapshot::take(&host);
-        let docker = images::compare_with_docker()
+        let docker = (self.docker || images::compare_with_docker())
             .then(|| Dockerd::start(&host, folder.path(), &self.options));
         let binary = match (&docker, self.binary) {
-            (Some(_), _) => PathBuf::from("docker"),
-            (None, Some(binary)) => binary,
-            (None, None) => images::binary(),
+            (Some(_), _) if !self.docker => PathBuf::from("docker"),
+            (_, Some(binary)) => binary,
+            (_, None) => images::binary(),
         };
         let path = self.legacy_iptables.then(|| legacy_path(folder.path()));
         let this = Host {

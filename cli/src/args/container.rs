@@ -47,7 +47,7 @@ pub struct ContainerArgs {
     pub entrypoint: Option<String>,
     #[command(flatten)]
     pub networks: NetworkArgs,
-    /// Publish a port: [[IP:][HOST]:]CONTAINER[/udp], or ranges of ports
+    /// Publish a port: [[IP:][HOST]:]CONTAINER[/tcp|udp|sctp]; HOST and CONTAINER may be ranges
     #[arg(short, long, value_name = "SPEC")]
     pub publish: Vec<String>,
     /// Publish every exposed port at a free port of the host
@@ -65,7 +65,7 @@ pub struct ContainerArgs {
     /// Add a line to /etc/hosts: NAME:ADDRESS, or NAME:host-gateway
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = values::parse_add_host)]
     pub add_host: Vec<(String, String)>,
-    /// DNS server of the container
+    /// DNS server of the container; on user networks its own resolver asks it, from the host
     #[arg(long, value_name = "ADDRESS", value_parser = values::parse_dns)]
     pub dns: Vec<String>,
     /// DNS search domain of the container

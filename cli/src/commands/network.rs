@@ -35,7 +35,7 @@ pub enum Network {
 
 /// Compare the firewall and the bridges with what should be there, and mend the difference
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle network reload [NETWORK]")]
+#[command(override_usage = "coracle network reload [OPTIONS] [NETWORK]")]
 pub struct Reload {
     /// A network that must exist; the rules of all are mended
     #[arg(value_name = "NETWORK")]
@@ -51,6 +51,7 @@ pub struct Reload {
 pub struct Inspect {
     #[command(flatten)]
     format: FormatArg,
+    /// Name, ID, or the start of an ID
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
@@ -76,6 +77,7 @@ pub struct Rm {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Name, ID, or the start of an ID
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }

@@ -20,8 +20,10 @@ pub struct Connect {
     /// IPv6 address; without it the next free one
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<String>,
+    /// Name, ID, or the start of an ID
     #[arg(value_name = "NETWORK")]
     network: String,
+    /// Name, ID, or the start of an ID
     #[arg(value_name = "CONTAINER")]
     container: String,
 }
@@ -33,8 +35,10 @@ pub struct Disconnect {
     /// Taken for the sake of scripts: nothing stands in the way of a disconnect
     #[arg(short, long)]
     force: bool,
+    /// Name, ID, or the start of an ID
     #[arg(value_name = "NETWORK")]
     network: String,
+    /// Name, ID, or the start of an ID
     #[arg(value_name = "CONTAINER")]
     container: String,
 }

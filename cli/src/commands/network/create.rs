@@ -29,7 +29,7 @@ pub struct Create {
     /// Address that no container gets
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = values::parse_option)]
     aux_address: Vec<(String, String)>,
-    /// IPv6 beside IPv4; without a subnet for it from this host's own prefix
+    /// IPv6 beside IPv4; an IPv6 subnet means it too, and without one it is cut from this host's own prefix
     #[arg(long)]
     ipv6: bool,
     /// No way out of the network and none in
@@ -38,7 +38,7 @@ pub struct Create {
     /// Set a label
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = values::parse_label)]
     label: Vec<(String, String)>,
-    /// Set a driver option, such as com.docker.network.bridge.name=NAME
+    /// Set a driver option, such as com.docker.network.bridge.name=NAME (docs/networking.md lists them)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::parse_option)]
     opt: Vec<(String, String)>,
     /// Driver: bridge is the only one
@@ -66,6 +66,7 @@ pub struct Create {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Its name: letters, digits, and after the first also _ . -
     #[arg(value_name = "NETWORK")]
     name: String,
 }

@@ -257,5 +257,6 @@ pub fn say(from: &Netns, to: &str, word: &str) {
     let to: SocketAddr = to.parse().expect("an address and a port");
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = from.enter(|| UdpSocket::bind(any)).expect("a UDP socket");
-    let _ = from.enter(|| socket.send_to(word.as_bytes(), to));
+    let sent = from.enter(|| socket.send_to(word.as_bytes(), to));
+    assert!(sent.is_ok(), "the sender's kernel sends to {to}: {sent:?}");
 }

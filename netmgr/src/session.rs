@@ -16,7 +16,7 @@ use crate::journal::{Journal, Live, Lock, State};
 use crate::kernel::{commands, conntrack};
 use crate::model::{Family, Model, Profile};
 use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
-use crate::stale::stale;
+use crate::stale::{stale, vacated};
 use crate::{apply, edit, kernel, store};
 
 pub(crate) use look::table;
@@ -316,17 +316,19 @@ impl Session {
         {
             tracing::warn!(%error, "the journal of a finished change stays");
         }
-        let stale = match self.backend() {
-            Backend::None => Vec::new(),
-            Backend::Iptables | Backend::Nftables => stale(&step.before, &step.after),
-        };
-        if stale.is_empty() {
+        if self.backend() == Backend::None {
             return;
         }
-        match conntrack::flush(&stale) {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "stale connections forgotten"),
-            Err(error) => tracing::warn!(%error, "stale connections stay"),
+        let vacated = vacated(&step.before, &step.after);
+        for forgotten in [
+            conntrack::flush(&stale(&step.before, &step.after)),
+            conntrack::forget(&vacated),
+        ] {
+            match forgotten {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "stale connections forgotten"),
+                Err(error) => tracing::warn!(%error, "stale connections stay"),
+            }
         }
     }
 

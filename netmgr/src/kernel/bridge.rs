@@ -84,7 +84,7 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
         // The link-local address too, which the kernel would make and then test for duplicates, for two seconds after
         // the first port. With it the host asks for containers on behalf of others (`ndisc_solicit`): a published port
         // would be mute that long.
-        let link_local = link_local(hardware_address(bridge.gateway));
+        let link_local = link_local_of(bridge.gateway);
         for (address, prefix) in [(gateway, prefix), (link_local, 64)] {
             add_address6(channel, index, address, prefix).map_err(|source| {
                 match is_off(&source) {
@@ -215,6 +215,11 @@ pub(crate) fn is_off(source: &io::Error) -> bool {
 fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// The link-local address of the bridge with this gateway.
+pub(crate) fn link_local_of(gateway: Ipv4Addr) -> Ipv6Addr {
+    link_local(hardware_address(gateway))
 }
 
 /// The address that the kernel makes of a hardware address (RFC 4291, appendix A: modified EUI-64), so that there is only

@@ -188,7 +188,7 @@ fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &m
 
 /// Whether somebody has written a FORWARD chain that may drop what our own table accepts: an accept in one table does not
 /// override a drop in another.
-fn drops_what_it_does_not_know(chains: &[FoundChain]) -> bool {
+pub(crate) fn drops_what_it_does_not_know(chains: &[FoundChain]) -> bool {
     let forward = chains
         .iter()
         .find(|c| c.table == Table::Filter && c.name == "FORWARD");

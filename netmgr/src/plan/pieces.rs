@@ -95,7 +95,7 @@ fn hop(model: &Model, endpoint: &Endpoint) -> Option<Hop> {
 }
 
 /// By which endpoint and how a container's default routes go, if they do.
-pub(super) fn default_hop(model: &Model, container_id: &str) -> Option<Hop> {
+pub(crate) fn default_hop(model: &Model, container_id: &str) -> Option<Hop> {
     hop(model, model.primary(container_id)?)
 }
 

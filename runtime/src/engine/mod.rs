@@ -430,7 +430,7 @@ impl Engine {
 
     /// `network reload --dry-run`, `system reload --dry-run`.
     pub fn preview_reload(&mut self) -> Result<netmgr::preview::Preview<()>, Error> {
-        Ok(netmgr::preview::reload(&self.settings.network, &self.conn)?)
+        care::preview_reload(self)
     }
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::change::{Firewall, Netns, Settings};
 use crate::error::Error;
 use crate::firewall::mend::Goal;
-use crate::journal::{Journal, Live, Lock, State};
+use crate::journal::{Journal, Live, Lock, Marker, State};
 use crate::kernel::{commands, conntrack};
 use crate::model::{Family, Model, Profile};
 use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
@@ -41,7 +41,15 @@ pub(crate) struct Planned {
 pub(crate) struct Done {
     ops: Vec<Op>,
     netns: Namespaces,
-    went_live: bool,
+    /// The live marker as it was, where a new one was written.
+    was_live: Option<Marker>,
+}
+
+impl Done {
+    /// Nothing was planned, so there is no journal either.
+    fn is_nothing(&self) -> bool {
+        self.ops.is_empty() && self.was_live.is_none()
+    }
 }
 
 /// The lock is held, for as long as this value lives.
@@ -193,7 +201,7 @@ impl Session {
             return Ok(Done {
                 ops: Vec::new(),
                 netns: Namespaces::new(),
-                went_live: false,
+                was_live: None,
             });
         }
         let looked = planned.live.is_some();
@@ -217,13 +225,15 @@ impl Session {
     fn carry_out(&self, planned: Planned, journal: &Journal, step: &Step) -> Result<Done, Error> {
         journal.write(&self.settings.run_root)?;
         self.apply(&planned.ops, &step.effects.netns)?;
+        let mut was_live = None;
         if let Some(written) = planned.live {
+            was_live = Some(Marker::read(&self.settings.run_root)?);
             self.live.write(&self.settings.run_root, written)?;
         }
         Ok(Done {
             ops: planned.ops,
             netns: step.effects.netns.clone(),
-            went_live: planned.live.is_some(),
+            was_live,
         })
     }
 
@@ -288,14 +298,14 @@ impl Session {
 
     /// The transaction did not commit: nothing of it may stay.
     pub(crate) fn take_back(&self, done: &Done, cause: Error) -> Error {
-        if done.ops.is_empty() {
+        if done.is_nothing() {
             return cause;
         }
         let undo = || -> Result<(), Error> {
             let _passed_on = self.lock.pass_on()?;
             apply::roll_back(&self.settings, &done.ops, &done.netns)?;
-            if done.went_live {
-                Live::remove(&self.settings.run_root)?;
+            if let Some(marker) = &done.was_live {
+                marker.put_back(&self.settings.run_root)?;
             }
             Journal::remove(&self.settings.run_root)
         };
@@ -311,7 +321,7 @@ impl Session {
     /// After the commit nothing may fail any more: a journal that stays makes the next command look once in vain, and a
     /// connection that stays in the kernel's table goes by its own time-out.
     pub(crate) fn finish(&self, done: &Done, step: &Step) {
-        if !done.ops.is_empty()
+        if !done.is_nothing()
             && let Err(error) = Journal::remove(&self.settings.run_root)
         {
             tracing::warn!(%error, "the journal of a finished change stays");

@@ -111,6 +111,20 @@ pub(crate) fn reserved(model: &Model) -> Vec<(u16, u16)> {
     runs
 }
 
+impl Veth {
+    /// Nobody knows whose it was: once it is removed it does not come back.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.endpoint.id.is_empty()
+    }
+}
+
+impl Bridge {
+    /// As [`Veth::is_stray`].
+    pub(crate) fn is_stray(&self) -> bool {
+        self.gateway.is_unspecified()
+    }
+}
+
 /// Enough of a veth to be removed by its name.
 pub(super) fn stray_veth(name: &str) -> Veth {
     Veth {

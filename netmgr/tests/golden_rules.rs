@@ -218,7 +218,7 @@ fn every_rule_says_for_whom_and_what_for() {
     let dnat = explained.iter().find(|e| e.rule.contains("DNAT")).unwrap();
     assert_eq!(
         (
-            dnat.table,
+            dnat.table.clone(),
             dnat.why.contains("c1"),
             dnat.why.contains("8080/tcp")
         ),

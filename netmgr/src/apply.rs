@@ -3,9 +3,16 @@
 use std::collections::HashMap;
 
 use crate::change::{Netns, Settings};
-use crate::kernel::netlink::Channel;
-use crate::kernel::{self, bridge, commands, host, reserved, routes, veth};
+use crate::firewall::committed;
+use crate::firewall::ruleset::Table;
+use crate::kernel;
+use crate::model::Family;
 use crate::plan::{Batch, Op, Tool, Veth};
+
+mod executor;
+
+pub use executor::Executor;
+use executor::Host;
 
 /// Runs `ops` in order. When one fails, those before it are taken back, last first, and the kernel is as it was.
 ///
@@ -15,21 +22,27 @@ pub fn run(
     ops: &[Op],
     netns: &HashMap<String, Netns>,
 ) -> Result<(), kernel::Error> {
-    let mut run = Run::start(settings, netns)?;
+    run_on(&mut Host::open(settings)?, ops, netns)
+}
+
+/// As [`run`], against any kernel.
+pub fn run_on(
+    executor: &mut impl Executor,
+    ops: &[Op],
+    netns: &HashMap<String, Netns>,
+) -> Result<(), kernel::Error> {
+    let mut run = Run {
+        executor,
+        netns,
+        tolerant: false,
+    };
     let mut done = Vec::new();
     for op in ops {
         match run.execute(op) {
             Ok(Effect::Done) => done.push(op),
             Ok(Effect::Nothing) => {}
             Err(cause) => {
-                let undo = run.undo_all(done.into_iter().rev());
-                return Err(match undo.is_empty() {
-                    true => cause,
-                    false => kernel::Error::RollBack {
-                        cause: Box::new(cause),
-                        undo,
-                    },
-                });
+                return Err(with_undo(cause, run.undo_all(done.into_iter().rev())));
             }
         }
     }
@@ -46,8 +59,20 @@ pub fn roll_back(
     ops: &[Op],
     netns: &HashMap<String, Netns>,
 ) -> Result<(), kernel::Error> {
-    let mut run = Run::start(settings, netns)?;
-    run.tolerant = true;
+    roll_back_on(&mut Host::open(settings)?, ops, netns)
+}
+
+/// As [`roll_back`], against any kernel.
+pub fn roll_back_on(
+    executor: &mut impl Executor,
+    ops: &[Op],
+    netns: &HashMap<String, Netns>,
+) -> Result<(), kernel::Error> {
+    let mut run = Run {
+        executor,
+        netns,
+        tolerant: true,
+    };
     let mut errors = run.undo_all(ops.iter().rev());
     match errors.len() {
         0 => Ok(()),
@@ -62,51 +87,34 @@ enum Effect {
     Nothing,
 }
 
-struct Run<'a> {
-    settings: &'a Settings,
+struct Run<'a, E> {
+    executor: &'a mut E,
     netns: &'a HashMap<String, Netns>,
-    channel: Channel,
     /// Nobody knows how much of it was done: an inverse that finds nothing to do is no failure.
     tolerant: bool,
 }
 
-impl<'a> Run<'a> {
-    fn start(
-        settings: &'a Settings,
-        netns: &'a HashMap<String, Netns>,
-    ) -> Result<Run<'a>, kernel::Error> {
-        Ok(Run {
-            settings,
-            netns,
-            channel: Channel::open()?,
-            tolerant: false,
-        })
-    }
-
+impl<'a, E: Executor> Run<'a, E> {
     fn execute(&mut self, op: &Op) -> Result<Effect, kernel::Error> {
         match op {
             Op::EnableForwarding(family) => {
-                let changed = host::enable_forwarding(
-                    *family,
-                    &self.settings.run_root,
-                    self.settings.firewall,
-                )?;
+                let changed = self.executor.enable_forwarding(*family)?;
                 tracing::debug!(changed, "forwarding enabled");
                 if !changed {
                     return Ok(Effect::Nothing);
                 }
             }
             Op::CreateBridge(bridge) => {
-                bridge::create(&mut self.channel, bridge)?;
+                self.executor.create_bridge(bridge)?;
                 tracing::debug!(bridge = bridge.name, gateway = %bridge.gateway, "bridge created");
             }
             Op::RemoveBridge(bridge) => {
-                bridge::remove(&mut self.channel, bridge)?;
+                self.executor.remove_bridge(bridge)?;
                 tracing::debug!(bridge = bridge.name, "bridge removed");
             }
             Op::CreateVeth(veth) => {
                 let netns = self.netns_of(veth)?;
-                veth::create(&mut self.channel, veth, netns)?;
+                self.executor.create_veth(veth, netns)?;
                 tracing::debug!(
                     veth = veth.endpoint.host_interface,
                     bridge = veth.bridge,
@@ -116,11 +124,11 @@ impl<'a> Run<'a> {
                 );
             }
             Op::RemoveVeth(veth) => {
-                veth::remove(&mut self.channel, veth)?;
+                self.executor.remove_veth(veth)?;
                 tracing::debug!(veth = veth.endpoint.host_interface, "veth removed");
             }
             Op::JoinBridge(veth) => {
-                bridge::join(&mut self.channel, veth)?;
+                self.executor.join_bridge(veth)?;
                 tracing::debug!(
                     veth = veth.endpoint.host_interface,
                     bridge = veth.bridge,
@@ -130,19 +138,18 @@ impl<'a> Run<'a> {
             Op::DefaultRoute(change) => {
                 let netns =
                     self.netns_of_container(&change.container_id, &change.container_name)?;
-                routes::set_default(netns, change.from.as_ref(), change.to.as_ref())?;
+                self.executor
+                    .set_default_route(netns, change.from.as_ref(), change.to.as_ref())?;
                 tracing::debug!(container = change.container_name, "default route moved");
             }
             Op::ReservePorts(change) => {
-                reserved::replace(&self.settings.run_root, &change.after)?;
+                self.executor.reserve_ports(&change.after)?;
                 tracing::debug!(runs = ?change.after, "ports reserved");
             }
             Op::Rules(batch) => {
-                commands::write(batch.tool, &batch.forward).inspect_err(|_| match batch.tool {
-                    Tool::Iptables | Tool::Ip6tables => undo_batch(batch),
-                    // Refused as a whole, and the inverse would take what somebody else has put there.
-                    Tool::Nft => {}
-                })?;
+                if let Err(cause) = self.executor.write_rules(batch.tool, &batch.forward) {
+                    return Err(with_undo(cause, self.undo_committed(batch)));
+                }
                 tracing::debug!(
                     tool = ?batch.tool,
                     lines = batch.forward.lines().count(),
@@ -166,14 +173,18 @@ impl<'a> Run<'a> {
 
     fn undo(&mut self, op: &Op) -> Result<(), kernel::Error> {
         match op {
-            Op::EnableForwarding(family) => host::restore_family(*family, &self.settings.run_root),
+            Op::EnableForwarding(family) => self.executor.restore_forwarding(*family),
             // A port of a bridge that is remade: it goes with that bridge.
             Op::JoinBridge(_) => Ok(()),
             Op::DefaultRoute(change) if self.is_out_of_reach(&change.container_id) => Ok(()),
             Op::DefaultRoute(change) => {
                 let netns =
                     self.netns_of_container(&change.container_id, &change.container_name)?;
-                match routes::set_default(netns, change.to.as_ref(), change.from.as_ref()) {
+                match self.executor.set_default_route(
+                    netns,
+                    change.to.as_ref(),
+                    change.from.as_ref(),
+                ) {
                     Err(kernel::Error::DefaultRoute { source, .. })
                         if self.tolerant && source.raw_os_error() == Some(libc::ENODEV) =>
                     {
@@ -182,10 +193,13 @@ impl<'a> Run<'a> {
                     result => result,
                 }
             }
-            Op::ReservePorts(change) => reserved::replace(&self.settings.run_root, &change.before),
-            Op::CreateBridge(bridge) => bridge::remove(&mut self.channel, bridge),
-            Op::CreateVeth(veth) => veth::remove(&mut self.channel, veth),
-            Op::RemoveBridge(bridge) => match bridge::create(&mut self.channel, bridge) {
+            Op::ReservePorts(change) => self.executor.reserve_ports(&change.before),
+            Op::CreateBridge(bridge) => self.executor.remove_bridge(bridge),
+            Op::CreateVeth(veth) => self.executor.remove_veth(veth),
+            // What a killed command left is not put back.
+            Op::RemoveBridge(bridge) if bridge.is_stray() => Ok(()),
+            Op::RemoveVeth(veth) if veth.is_stray() => Ok(()),
+            Op::RemoveBridge(bridge) => match self.executor.create_bridge(bridge) {
                 Err(kernel::Error::CreateBridge { source, .. })
                     if self.tolerant && source.raw_os_error() == Some(libc::EEXIST) =>
                 {
@@ -196,7 +210,7 @@ impl<'a> Run<'a> {
             Op::RemoveVeth(veth) if self.is_out_of_reach(&veth.endpoint.container_id) => Ok(()),
             Op::RemoveVeth(veth) => {
                 let netns = self.netns_of(veth)?;
-                match veth::create(&mut self.channel, veth, netns) {
+                match self.executor.create_veth(veth, netns) {
                     Err(kernel::Error::CreateVeth { source, .. })
                         if self.tolerant && source.raw_os_error() == Some(libc::EEXIST) =>
                     {
@@ -212,11 +226,56 @@ impl<'a> Run<'a> {
                 }
             }
             Op::Rules(batch) if self.tolerant => {
-                undo_batch(batch);
-                Ok(())
+                let mut errors = self.undo_committed(batch);
+                match errors.pop() {
+                    None => Ok(()),
+                    Some(error) if errors.is_empty() => Err(error),
+                    Some(error) => {
+                        errors.push(error);
+                        Err(kernel::Error::Several(errors))
+                    }
+                }
             }
-            Op::Rules(batch) => commands::write(batch.tool, &batch.inverse),
+            Op::Rules(batch) => self.executor.write_rules(batch.tool, &batch.inverse),
         }
+    }
+
+    /// Takes back a batch of which some tables were committed and some were not: an inverse that meets a table that was
+    /// not would put rules there a second time.
+    fn undo_committed(&mut self, batch: &Batch) -> Vec<kernel::Error> {
+        let family = match batch.tool {
+            Tool::Iptables => Family::V4,
+            Tool::Ip6tables => Family::V6,
+            Tool::Nft => return self.undo_transaction(batch),
+        };
+        let listed = match self.executor.list_rules(family) {
+            Ok(listed) => listed,
+            Err(error) => return vec![error],
+        };
+        let committed: Vec<Table> = committed::parts(&batch.forward)
+            .iter()
+            .filter(|part| committed::is_committed(part, &listed))
+            .map(|part| part.table)
+            .collect();
+        committed::parts(&batch.inverse)
+            .iter()
+            .filter(|part| committed.contains(&part.table))
+            .filter_map(|part| {
+                let written = self.executor.write_rules(batch.tool, &part.input);
+                written.err()
+            })
+            .collect()
+    }
+
+    /// nft takes all or nothing. One that failed has changed nothing, and its inverse would take what somebody else has put
+    /// there; of one of a killed command nobody knows, and the inverse fails where it was not run.
+    fn undo_transaction(&mut self, batch: &Batch) -> Vec<kernel::Error> {
+        if self.tolerant
+            && let Err(error) = self.executor.write_rules(batch.tool, &batch.inverse)
+        {
+            tracing::debug!(%error, "nothing to take back");
+        }
+        Vec::new()
     }
 
     /// Nobody holds the namespace of a change that was killed: it is nothing that can be taken back here.
@@ -236,45 +295,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Takes back a batch of which some tables were committed and some were not: each table by itself, as the command
-/// commits them. An inverse that fails belongs to a table that was not committed: within one table it is all or nothing.
-/// So it is for the whole of a batch for nft.
-fn undo_batch(batch: &Batch) {
-    let parts = match batch.tool {
-        Tool::Iptables | Tool::Ip6tables => tables(&batch.inverse),
-        Tool::Nft => vec![batch.inverse.clone()],
-    };
-    for part in parts {
-        if let Err(error) = commands::write(batch.tool, &part) {
-            tracing::debug!(%error, "nothing to take back");
-        }
-    }
-}
-
-/// The input, cut after each `COMMIT`.
-fn tables(input: &str) -> Vec<String> {
-    let mut tables = Vec::new();
-    let mut table = String::new();
-    for line in input.lines() {
-        table.push_str(line);
-        table.push('\n');
-        if line.trim() == "COMMIT" {
-            tables.push(std::mem::take(&mut table));
-        }
-    }
-    tables
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn input_is_cut_after_each_table() {
-        let input = "*nat\n-A X\nCOMMIT\n# a note\n*filter\n-D Y\nCOMMIT\n";
-        assert_eq!(
-            tables(input),
-            ["*nat\n-A X\nCOMMIT\n", "# a note\n*filter\n-D Y\nCOMMIT\n"]
-        );
+/// The failure, and what of taking back failed after it.
+fn with_undo(cause: kernel::Error, undo: Vec<kernel::Error>) -> kernel::Error {
+    match undo.is_empty() {
+        true => cause,
+        false => kernel::Error::RollBack {
+            cause: Box::new(cause),
+            undo,
+        },
     }
 }

@@ -132,6 +132,28 @@ pub(crate) struct Live {
     written: Written,
 }
 
+/// The live marker's file as it is, whatever is in it; `None`: there is none.
+#[derive(Debug)]
+pub(crate) struct Marker(Option<Vec<u8>>);
+
+impl Marker {
+    pub(crate) fn read(run_root: &Path) -> Result<Marker, Error> {
+        let path = run_root.join(LIVE);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Marker(Some(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Marker(None)),
+            Err(error) => Err(state("read", &path)(error)),
+        }
+    }
+
+    pub(crate) fn put_back(&self, run_root: &Path) -> Result<(), Error> {
+        match &self.0 {
+            Some(bytes) => replace_bytes(&run_root.join(LIVE), bytes),
+            None => Live::remove(run_root),
+        }
+    }
+}
+
 /// How what was left by earlier commands relates to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -203,11 +225,16 @@ impl Live {
     }
 }
 
-/// By a rename: a killed command leaves the old content or the new, never a part.
 fn replace(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).map_err(|error| state("write", path)(error.into()))?;
+    replace_bytes(path, &bytes)
+}
+
+/// By a rename: a killed command leaves the old content or the new, never a part.
+fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let new: PathBuf = path.with_extension("new");
     let write = || {
-        fs::write(&new, serde_json::to_vec(value)?)?;
+        fs::write(&new, bytes)?;
         fs::rename(&new, path)
     };
     write().map_err(state("write", path))

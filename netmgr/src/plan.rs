@@ -9,9 +9,10 @@ mod moves;
 mod pieces;
 
 pub use between::between;
+pub(crate) use found::drops_what_it_does_not_know;
 pub use found::{Aim, Found, FoundLink, Mending, RulesAim, from_found};
-pub(crate) use pieces::reserved;
 pub use pieces::{VETH_DIGITS, VETH_PREFIX, host_interface};
+pub(crate) use pieces::{default_hop, reserved};
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::change::Settings;
+use crate::change::{Netns, Settings};
 use crate::edit::Edit;
 use crate::error::Error;
 use crate::journal::Journal;
@@ -61,10 +61,18 @@ pub fn change<T, E: From<Error>>(
 }
 
 /// What [`crate::reload`] would mend.
-pub fn reload(settings: &Settings, conn: &Connection) -> Result<Preview<()>, Error> {
+pub fn reload(
+    settings: &Settings,
+    conn: &Connection,
+    netns_of: &dyn Fn(&str) -> Option<Netns>,
+) -> Result<Preview<()>, Error> {
     let session = Session::begin(settings)?;
     let model = store::load_model(conn, settings.profile)?;
-    let survey = session.survey(&model, &Namespaces::new())?;
+    let ids = model.endpoints.iter().map(|e| &e.container_id);
+    let netns: Namespaces = ids
+        .filter_map(|id| Some((id.clone(), netns_of(id)?)))
+        .collect();
+    let survey = session.survey(&model, &netns)?;
     let mut notes = pending(settings);
     if survey.policy_lost {
         notes.push("set the policy of FORWARD to DROP again".to_owned());
@@ -200,7 +208,7 @@ fn rules(batch: &Batch) -> Vec<String> {
     let mut table = String::new();
     for line in batch.forward.lines().map(str::trim) {
         if batch.tool == Tool::Nft {
-            out.push(format!("  {line}"));
+            out.push(nft_line(line));
         } else if let Some(name) = line.strip_prefix('*') {
             table = name.to_owned();
         } else if let Some(chain) = line.strip_prefix(':') {
@@ -215,4 +223,14 @@ fn rules(batch: &Batch) -> Vec<String> {
         }
     }
     out
+}
+
+/// Of several elements in one command the lines after the first hold one each.
+fn nft_line(line: &str) -> String {
+    let sign = match line.split(' ').next() {
+        Some("add") => '+',
+        Some("delete" | "flush") => '-',
+        _ => return format!("      {line}"),
+    };
+    format!("  {sign} {line}")
 }

@@ -12,11 +12,11 @@ use rusqlite::Connection;
 use crate::change::{Firewall, Netns, Settings};
 use crate::error::Error;
 use crate::firewall::mend::Goal;
-use crate::journal::{Journal, Live, Lock, State};
+use crate::journal::{Journal, Live, Lock, Marker, State};
 use crate::kernel::{commands, conntrack};
-use crate::model::{Model, Profile};
+use crate::model::{Family, Model, Profile};
 use crate::plan::{self, Aim, Backend, Op, RulesAim, Written};
-use crate::stale::stale;
+use crate::stale::{stale, vacated};
 use crate::{apply, edit, kernel, store};
 
 pub(crate) use look::table;
@@ -41,7 +41,15 @@ pub(crate) struct Planned {
 pub(crate) struct Done {
     ops: Vec<Op>,
     netns: Namespaces,
-    went_live: bool,
+    /// The live marker as it was, where a new one was written.
+    was_live: Option<Marker>,
+}
+
+impl Done {
+    /// Nothing was planned, so there is no journal either.
+    fn is_nothing(&self) -> bool {
+        self.ops.is_empty() && self.was_live.is_none()
+    }
 }
 
 /// The lock is held, for as long as this value lives.
@@ -55,7 +63,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn begin(settings: &Settings) -> Result<Session, Error> {
         let settings = Settings {
-            firewall: decided(settings.firewall),
+            firewall: decided(settings)?,
             ..settings.clone()
         };
         let written = Written {
@@ -193,7 +201,7 @@ impl Session {
             return Ok(Done {
                 ops: Vec::new(),
                 netns: Namespaces::new(),
-                went_live: false,
+                was_live: None,
             });
         }
         let looked = planned.live.is_some();
@@ -217,13 +225,15 @@ impl Session {
     fn carry_out(&self, planned: Planned, journal: &Journal, step: &Step) -> Result<Done, Error> {
         journal.write(&self.settings.run_root)?;
         self.apply(&planned.ops, &step.effects.netns)?;
+        let mut was_live = None;
         if let Some(written) = planned.live {
+            was_live = Some(Marker::read(&self.settings.run_root)?);
             self.live.write(&self.settings.run_root, written)?;
         }
         Ok(Done {
             ops: planned.ops,
             netns: step.effects.netns.clone(),
-            went_live: planned.live.is_some(),
+            was_live,
         })
     }
 
@@ -288,14 +298,14 @@ impl Session {
 
     /// The transaction did not commit: nothing of it may stay.
     pub(crate) fn take_back(&self, done: &Done, cause: Error) -> Error {
-        if done.ops.is_empty() {
+        if done.is_nothing() {
             return cause;
         }
         let undo = || -> Result<(), Error> {
             let _passed_on = self.lock.pass_on()?;
             apply::roll_back(&self.settings, &done.ops, &done.netns)?;
-            if done.went_live {
-                Live::remove(&self.settings.run_root)?;
+            if let Some(marker) = &done.was_live {
+                marker.put_back(&self.settings.run_root)?;
             }
             Journal::remove(&self.settings.run_root)
         };
@@ -311,22 +321,24 @@ impl Session {
     /// After the commit nothing may fail any more: a journal that stays makes the next command look once in vain, and a
     /// connection that stays in the kernel's table goes by its own time-out.
     pub(crate) fn finish(&self, done: &Done, step: &Step) {
-        if !done.ops.is_empty()
+        if !done.is_nothing()
             && let Err(error) = Journal::remove(&self.settings.run_root)
         {
             tracing::warn!(%error, "the journal of a finished change stays");
         }
-        let stale = match self.backend() {
-            Backend::None => Vec::new(),
-            Backend::Iptables | Backend::Nftables => stale(&step.before, &step.after),
-        };
-        if stale.is_empty() {
+        if self.backend() == Backend::None {
             return;
         }
-        match conntrack::flush(&stale) {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "stale connections forgotten"),
-            Err(error) => tracing::warn!(%error, "stale connections stay"),
+        let vacated = vacated(&step.before, &step.after);
+        for forgotten in [
+            conntrack::flush(&stale(&step.before, &step.after)),
+            conntrack::forget(&vacated),
+        ] {
+            match forgotten {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "stale connections forgotten"),
+                Err(error) => tracing::warn!(%error, "stale connections stay"),
+            }
         }
     }
 
@@ -355,18 +367,30 @@ impl Session {
     }
 }
 
-/// `auto` takes iptables where its commands are, else nftables; where neither is, the error about the missing command
-/// names iptables.
-pub(crate) fn decided(firewall: Firewall) -> Firewall {
-    let has = |name| commands::path(name).is_some();
-    match firewall {
-        Firewall::Auto if !has("iptables-restore") && has("nft") => Firewall::Nftables,
-        Firewall::Auto => Firewall::Iptables,
-        other => other,
+/// `auto` stays with the rules that stand: commands of different settings beside each other do not write all of them anew
+/// by turns. With none it takes iptables where that works, else nftables; where neither does, the error is that of iptables.
+fn decided(settings: &Settings) -> Result<Firewall, Error> {
+    if settings.firewall != Firewall::Auto {
+        return Ok(settings.firewall);
     }
+    let standing = Live::now(settings, Written::default())?.state(&settings.run_root)?;
+    let has = |name| commands::path(name).is_some();
+    Ok(match standing.written().backend {
+        Backend::Iptables => Firewall::Iptables,
+        Backend::Nftables => Firewall::Nftables,
+        Backend::None if has("nft") && commands::save(Family::V4, "nat").is_err() => {
+            Firewall::Nftables
+        }
+        Backend::None => Firewall::Iptables,
+    })
 }
 
-pub(crate) fn backend(decided: Firewall) -> Backend {
+/// The backend that a command with these settings writes.
+pub(crate) fn standing_backend(settings: &Settings) -> Result<Backend, Error> {
+    Ok(backend(decided(settings)?))
+}
+
+fn backend(decided: Firewall) -> Backend {
     match decided {
         Firewall::None => Backend::None,
         Firewall::Nftables => Backend::Nftables,

@@ -15,6 +15,22 @@ pub(crate) fn stale(before: &Model, after: &Model) -> Vec<Stale> {
     gone.chain(come).collect()
 }
 
+/// The addresses of endpoints that are gone, or have moved: whoever gets them next has nothing to do with what was.
+pub(crate) fn vacated(before: &Model, after: &Model) -> Vec<IpAddr> {
+    let kept: HashSet<(&str, IpAddr)> = addresses(after).collect();
+    let gone = addresses(before).filter(|one| !kept.contains(one));
+    gone.map(|(_, address)| address).collect()
+}
+
+fn addresses(model: &Model) -> impl Iterator<Item = (&str, IpAddr)> {
+    model.endpoints.iter().flat_map(|endpoint| {
+        let both = Family::ALL.map(|family| endpoint.address_of(family));
+        both.into_iter()
+            .flatten()
+            .map(|address| (endpoint.id.as_str(), address))
+    })
+}
+
 /// A published port, and the container's address of one family to which the firewall translates it.
 type Translated = (PortMap, IpAddr);
 
@@ -105,5 +121,16 @@ mod tests {
             stale(&one, &moved),
             [of(5300, Leads::To(to(2))), of(5300, Leads::NotTo(to(9)))]
         );
+    }
+
+    #[test]
+    fn addresses_of_who_has_gone_are_vacated() {
+        let to = |last: u8| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
+        let (one, both) = (model(&[(5300, 2)]), model(&[(5300, 2), (5400, 3)]));
+        assert!(vacated(&one, &both).is_empty());
+        assert_eq!(vacated(&both, &one), [to(3)]);
+        // Another container has the address already.
+        assert_eq!(vacated(&one, &model(&[(5301, 2)])), [to(2)]);
+        assert!(vacated(&both, &both).is_empty());
     }
 }

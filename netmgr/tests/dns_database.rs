@@ -58,7 +58,7 @@ impl Store {
             .execute(
                 "INSERT INTO endpoints (id, network_id, container_id, container_name, address, address6, mac,
                                         host_interface, interface, aliases)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', ?1, ?2, ?7)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?1, ?1, ?2, ?7)",
                 params![
                     format!("{network}-{container}"),
                     id(network),

@@ -78,7 +78,8 @@ fn each_damage_of_ours_is_named_and_mended() {
         assert_eq!(patient.complaints(), [], "a healthy host");
         let veth = patient.veth().to_owned();
         let damages: Vec<(String, Vec<&str>)> = vec![
-            ("iptables -F FORWARD".into(), vec!["filter", "chain FORWARD", "network net", "missing"]),
+            ("iptables -F FORWARD".into(), vec!["filter", "chain FORWARD", "what each network's packets may do", "missing"]),
+            ("iptables -F CORACLE-FORWARD".into(), vec!["filter", "chain CORACLE-FORWARD", "network net", "missing"]),
             ("iptables -F CORACLE".into(), vec!["chain CORACLE:", "container web", "missing", "18080"]),
             ("iptables -t nat -F".into(), vec!["table nat", "POSTROUTING", "network net", "missing"]),
             ("iptables -t raw -F".into(), vec!["table raw", "container web", "missing"]),

@@ -94,14 +94,14 @@ fn doubled_rules_are_named() {
     let text = &mut facts.saves[0].text;
     let rule = text
         .lines()
-        .find(|l| l.starts_with("-A FORWARD -o cr-net ") && l.ends_with("ACCEPT"))
+        .find(|l| l.starts_with("-A CORACLE-FORWARD -o cr-net ") && l.ends_with("ACCEPT"))
         .unwrap()
         .to_owned();
     *text = text.replace(&rule, &format!("{rule}\n{rule}"));
     let found = complaints(&model, &facts);
     let finding = named(
         &found,
-        "chain FORWARD: a rule of network net is there more than once",
+        "chain CORACLE-FORWARD: a rule of network net is there more than once",
     );
     assert!(finding.fixable);
 }

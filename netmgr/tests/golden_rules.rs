@@ -213,16 +213,16 @@ fn every_rule_says_for_whom_and_what_for() {
         "bridge",
         &[map(None, 8080, 80, 1, Protocol::Tcp)],
     );
-    let explained = netmgr::explain::explain(&m, Family::V4);
+    let explained = netmgr::explain::iptables(&m, Family::V4);
     assert!(explained.iter().all(|e| !e.why.is_empty()));
     let dnat = explained.iter().find(|e| e.rule.contains("DNAT")).unwrap();
     assert_eq!(
         (
-            dnat.table,
+            dnat.table.clone(),
             dnat.why.contains("c1"),
             dnat.why.contains("8080/tcp")
         ),
-        ("nat", true, true)
+        ("nat".to_owned(), true, true)
     );
     assert_eq!(
         explained.len(),

@@ -126,7 +126,10 @@ fn a_new_network_is_told_and_not_made() {
         });
         let text = preview.to_string();
         assert!(text.contains("\nremove bridge cr-net\n"), "{text}");
-        assert!(text.contains("  - filter: -D FORWARD -o cr-net "), "{text}");
+        assert!(
+            text.contains("  - filter: -D CORACLE-FORWARD -o cr-net "),
+            "{text}"
+        );
     });
 }
 
@@ -205,12 +208,12 @@ fn a_reload_tells_what_it_would_mend() {
         let mut host = Host::new(Profile::Coracle);
         host.up();
         let attached = host.attach("web", "bridge", &[]);
-        let preview = preview::reload(&host.settings, &host.conn).unwrap();
+        let preview = preview::reload(&host.settings, &host.conn, &|_| None).unwrap();
         assert!(preview.is_empty(), "{preview}");
         iptables("-F CORACLE-ISOLATION-STAGE-1");
         command("ip", &["link", "set", "coracle0", "down"]);
         let preview = unchanged(&mut host, |host| {
-            preview::reload(&host.settings, &host.conn).unwrap()
+            preview::reload(&host.settings, &host.conn, &|_| None).unwrap()
         });
         let text = preview.to_string();
         assert!(
@@ -220,14 +223,14 @@ fn a_reload_tells_what_it_would_mend() {
         assert!(text.ends_with("set coracle0 up\n"), "{text}");
         host.reload();
         assert!(
-            preview::reload(&host.settings, &host.conn)
+            preview::reload(&host.settings, &host.conn, &|_| None)
                 .unwrap()
                 .is_empty()
         );
         // Without a firewall no rule is told, but those that go.
         host.settings.firewall = Firewall::None;
         let preview = unchanged(&mut host, |host| {
-            preview::reload(&host.settings, &host.conn).unwrap()
+            preview::reload(&host.settings, &host.conn, &|_| None).unwrap()
         });
         assert!(preview.to_string().contains("  - "), "{preview}");
         drop(attached);

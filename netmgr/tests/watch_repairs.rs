@@ -40,7 +40,8 @@ fn beside_a_watch(host: &mut Host, test: impl FnOnce(&mut Host, &Receiver<Event>
             store::create_tables(&conn)?;
             Ok(conn)
         };
-        watch::run(&settings, open, theirs.into(), &mut |event| {
+        let nowhere = |_: &Connection, _: &str| None;
+        watch::run(&settings, open, &nowhere, theirs.into(), &mut |event| {
             let _ = tell.send(event);
         })
     });
@@ -276,7 +277,10 @@ fn on_legacy_iptables() {
         host.up();
         assert!(command("iptables", &["--version"]).contains("legacy"));
         let wanted = found();
-        assert!(wanted.contains("-A FORWARD -o coracle0"), "{wanted}");
+        assert!(
+            wanted.contains("-A CORACLE-FORWARD -o coracle0"),
+            "{wanted}"
+        );
         beside_a_watch(&mut host, |_, events| {
             for damage in ["-F", "-t nat -F"] {
                 iptables(damage);

@@ -46,6 +46,7 @@ pub struct Host {
     switch: Netns,
     binary: PathBuf,
     options: Vec<String>,
+    path: Option<String>,
     before: Snapshot,
     containers: Mutex<BTreeSet<String>>,
 }
@@ -76,6 +77,11 @@ impl Host {
     /// Is it a real `dockerd` that answers? A few of our promises are not Docker's.
     pub fn is_docker(&self) -> bool {
         self.docker.is_some()
+    }
+
+    /// Ends the real `dockerd`, if there is one; what it left behind, one line each.
+    pub fn end_docker(&self) -> Vec<String> {
+        self.docker.as_ref().map(Dockerd::end).unwrap_or_default()
     }
 
     /// One more machine on the LAN, 192.0.2.`last` and 2001:db8::`last`.
@@ -138,7 +144,11 @@ impl Host {
     /// Gives another program that runs ours the environment that ours must have.
     pub fn with_environment(&self, cmd: Cmd) -> Cmd {
         let (name, value) = self.marker.split_once('=').expect("a marker is NAME=VALUE");
-        cmd.env(name, value).env("HOME", self.folder())
+        let cmd = cmd.env(name, value).env("HOME", self.folder());
+        match &self.path {
+            Some(path) => cmd.env("PATH", path),
+            None => cmd,
+        }
     }
 
     /// Runs the program on the host.

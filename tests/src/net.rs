@@ -25,6 +25,13 @@ pub fn connect(from: &Netns, to: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// The first line that the server at `to` says to whoever connects.
+pub fn first_line(from: &Netns, to: &str) -> Result<String> {
+    let mut line = String::new();
+    BufReader::new(connect(from, to)?).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
 /// The body of `http://TO/`. Anything but a `200` is an error.
 pub fn http_get(from: &Netns, to: &str) -> Result<String> {
     let mut stream = connect(from, to)?;

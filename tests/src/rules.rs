@@ -8,6 +8,15 @@ pub fn save(netns: &Netns) -> String {
     comparable(&Cmd::new("iptables-save").run_in(netns).ok().stdout)
 }
 
+/// All rules of both families in iptables, and our own table in nft: what a change must leave as it was.
+#[track_caller]
+pub fn everywhere(netns: &Netns) -> String {
+    // Without a table of ours it fails, and says nothing on stdout.
+    let nft = Cmd::new("nft").args(["-s", "list", "table", "inet", "coracle"]);
+    let ip6tables = Cmd::new("ip6tables-save").run_in(netns).ok();
+    save(netns) + &comparable(&ip6tables.stdout) + &nft.run_in(netns).stdout
+}
+
 /// The tables nat and filter of [`save`], without the comments on rules (`-m comment --comment ...`).
 #[track_caller]
 pub fn nat_and_filter(netns: &Netns) -> String {

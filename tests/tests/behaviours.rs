@@ -249,6 +249,12 @@ const BEHAVIOURS: &[Behaviour] = &[
         published::spoofed_sources,
     ),
     behaviour(
+        45,
+        "chosen-by-itself",
+        Axes::Firewall,
+        lifecycle::chosen_by_itself,
+    ),
+    behaviour(
         44,
         "own-server-on-port-53",
         Axes::All,
@@ -260,6 +266,9 @@ const BEHAVIOURS: &[Behaviour] = &[
 const BESIDE_A_FOREIGN_DROP: [u8; 8] = [1, 2, 3, 5, 14, 15, 40, 41];
 
 const FIREWALLS: [&str; 2] = ["iptables", "nftables"];
+
+/// The older flavour of iptables writes the same rules: what shows that they are in force.
+const WITH_LEGACY_IPTABLES: [u8; 9] = [1, 2, 3, 7, 8, 9, 14, 15, 17];
 
 /// The hosts, made when they are first needed and taken down at the end.
 type Worlds = Mutex<BTreeMap<(&'static str, &'static str), Arc<World>>>;
@@ -298,13 +307,22 @@ fn cells(behaviour: &Behaviour, forward: Forward) -> Vec<(String, Family, Protoc
     cells
 }
 
+/// The two smaller worlds are about what they differ in.
+fn applies(firewall: &str, forward: Forward, number: u8) -> bool {
+    match (firewall, forward) {
+        ("iptables-legacy", Forward::Accept) => WITH_LEGACY_IPTABLES.contains(&number),
+        ("iptables-legacy", _) => false,
+        (_, Forward::AppendedDrop) => BESIDE_A_FOREIGN_DROP.contains(&number),
+        _ => true,
+    }
+}
+
 fn matrix(worlds: &Arc<Worlds>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for firewall in FIREWALLS {
+    for firewall in FIREWALLS.into_iter().chain(["iptables-legacy"]) {
         for forward in [Forward::Accept, Forward::Drop, Forward::AppendedDrop] {
             for behaviour in BEHAVIOURS {
-                let beside = BESIDE_A_FOREIGN_DROP.contains(&behaviour.number);
-                if forward == Forward::AppendedDrop && !beside {
+                if !applies(firewall, forward, behaviour.number) {
                     continue;
                 }
                 for (name, family, protocol) in cells(behaviour, forward) {

@@ -3,9 +3,12 @@
 //! The tests of this file kill 200 times in all. Each prints the seed of its random moments; `CORACLE_TEST_SEED=N` repeats them. Victims
 //! live on a network with 13 addresses and publish one and the same port, so that a leaked address, port or name fails a later round.
 
+#[path = "crash/networks.rs"]
+mod networks;
+
 use std::time::{Duration, Instant};
 
-use harness::host::Host;
+use harness::host::{Host, HostBuilder};
 use harness::images::PAGE;
 use harness::{Output, Running, eventually, net, rules};
 use nix::sys::signal::Signal;
@@ -36,13 +39,18 @@ struct Scene {
 impl Scene {
     #[track_caller]
     fn new(test: &str) -> Option<Scene> {
+        Scene::on(test, Host::builder())
+    }
+
+    #[track_caller]
+    fn on(test: &str, host: HostBuilder) -> Option<Scene> {
         let seed = std::env::var("CORACLE_TEST_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
         let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
         // Shown by the test runner when the test fails.
         println!("{test}: CORACLE_TEST_SEED={seed}");
-        let host = Host::builder().foreign_rules().build();
+        let host = host.foreign_rules().build();
         if host.is_docker() {
             return None; // It has a daemon to kill; the promise is ours.
         }
@@ -54,13 +62,20 @@ impl Scene {
         });
         Some(Scene {
             bystander: facts(&host),
-            rules: rules::save(&host.netns),
+            rules: rules::everywhere(&host.netns),
             links: links(&host),
             connection,
             random: StdRng::seed_from_u64(seed),
             round: String::new(),
             host,
         })
+    }
+
+    /// What is there now is as it should be.
+    fn look_again(&mut self) {
+        self.bystander = facts(&self.host);
+        self.rules = rules::everywhere(&self.host.netns);
+        self.links = links(&self.host);
     }
 
     /// Kills a command with SIGKILL at a random moment of the time that it usually takes.
@@ -112,7 +127,7 @@ impl Scene {
             page.unwrap_or_else(|error| panic!("{round}: not reached by loopback: {error}")),
             PAGE
         );
-        rules::assert_same(round, &rules::save(&self.host.netns), &self.rules);
+        rules::assert_same(round, &rules::everywhere(&self.host.netns), &self.rules);
         // A veth goes with its namespace, and that a moment after its last process.
         eventually(round, || {
             let links = links(&self.host);

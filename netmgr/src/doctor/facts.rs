@@ -47,6 +47,8 @@ pub struct Facts {
     pub interfaces: Vec<Interface>,
     /// By container ID: what is in the namespaces that are at hand.
     pub inside: HashMap<String, Vec<Interface>>,
+    /// By container ID: the gateways of its default routes, of both families, where they could be read.
+    pub gateways: HashMap<String, Vec<IpAddr>>,
     /// By the name as in sysctl(8) with slashes (`net/ipv4/ip_forward`).
     pub sysctls: BTreeMap<String, String>,
     pub saves: Vec<Save>,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::packet::{Allow, Chain, Fate, Packet, Table, fate};
 use super::{Facts, Finding, Severity};
 use super::{nft, xtables};
-use crate::firewall::policy;
+use crate::firewall::{nftables, policy};
 use crate::model::{Family, Model, Network};
 use crate::plan::Backend;
 
@@ -52,10 +52,12 @@ fn tables(facts: &Facts) -> Vec<Table> {
         let built_in = |c: &Chain| c.base.is_none() || c.name.to_uppercase() == c.name;
         tables.iter().any(|t| same(&t)) && table.chains.iter().all(built_in)
     };
+    // What is wrong with ours is told by comparing it with what it must be.
+    let own = format!("table {} {}", nftables::FAMILY, nftables::TABLE);
     let native: Vec<Table> = nft::tables(&facts.nft)
         .into_iter()
         .filter(|table| !is_known(table))
-        .filter(|table| table.name != "coracle")
+        .filter(|table| table.title != own)
         .collect();
     tables.extend(native);
     tables

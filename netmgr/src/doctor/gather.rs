@@ -19,8 +19,8 @@ use crate::session;
 const NET: &str = "/proc/thread-self/net";
 
 /// Which backend writes here.
-pub(super) fn backend(settings: &Settings) -> Backend {
-    session::backend(session::decided(settings.firewall))
+pub(super) fn backend(settings: &Settings) -> Result<Backend, Error> {
+    session::standing_backend(settings)
 }
 
 pub(super) fn facts(
@@ -46,11 +46,12 @@ pub(super) fn facts(
         if !facts.inside.contains_key(id)
             && let Some(netns) = netns_of(id)
         {
-            match netns::run_in(&netns, interfaces) {
-                Ok(Ok(inside)) => {
+            match netns::run_in(&netns, || (interfaces(), gateways())) {
+                Ok((Ok(inside), gateways)) => {
                     facts.inside.insert(id.clone(), inside);
+                    facts.gateways.insert(id.clone(), gateways);
                 }
-                Ok(Err(error)) | Err(error) => facts.unread.push(format!(
+                Ok((Err(error), _)) | Err(error) => facts.unread.push(format!(
                     "cannot look into container {}: {error}",
                     endpoint.container_name
                 )),
@@ -159,6 +160,27 @@ fn uplink() -> Option<String> {
         let name = words.next()?;
         (words.next()? == "00000000").then(|| name.to_owned())
     })
+}
+
+/// The gateways of the default routes of both families, in the calling thread's namespace.
+fn gateways() -> Vec<IpAddr> {
+    let read = |name| fs::read_to_string(format!("{NET}/{name}")).unwrap_or_default();
+    let v4 = read("route");
+    // Interface, destination, gateway; the addresses as words in the machine's own byte order.
+    let v4 = v4.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_default = *words.get(1)? == "00000000" && *words.get(7)? == "00000000";
+        parse_address(words.get(2)?).filter(|_| is_default)
+    });
+    let v6 = read("ipv6_route");
+    // Destination, its prefix, source, its prefix, next hop, in network byte order.
+    let v6 = v6.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let next = u128::from_str_radix(words.get(4)?, 16).ok()?;
+        let is_default = *words.get(1)? == "00" && next != 0;
+        is_default.then(|| Ipv6Addr::from_bits(next).into())
+    });
+    v4.chain(v6).collect()
 }
 
 /// Whether a process of this name lives.

@@ -1,8 +1,11 @@
 //! Bridges, veths and what is inside the containers. Pure.
 
+use std::net::IpAddr;
+
 use super::{FIX, Facts, Finding, Interface, Severity};
 use crate::kernel::settle::wanted_addresses;
 use crate::model::{Endpoint, Family, Model, Network};
+use crate::plan::default_hop;
 
 pub(super) fn judge(model: &Model, facts: &Facts) -> Vec<Finding> {
     let mut out = Vec::new();
@@ -14,10 +17,14 @@ pub(super) fn judge(model: &Model, facts: &Facts) -> Vec<Finding> {
             continue;
         };
         veth(network, endpoint, facts, &mut out);
-        if let Some(inside) = facts.inside.get(&endpoint.container_id) {
+        // Without its host's end there is no other end either.
+        if facts.interface(&endpoint.host_interface).is_some()
+            && let Some(inside) = facts.inside.get(&endpoint.container_id)
+        {
             container(network, endpoint, inside, &mut out);
         }
     }
+    out.extend(default_routes(model, facts));
     out
 }
 
@@ -71,11 +78,15 @@ fn veth(network: &Network, endpoint: &Endpoint, facts: &Facts, out: &mut Vec<Fin
         endpoint.host_interface, endpoint.container_name, network.name
     );
     let Some(veth) = facts.interface(&endpoint.host_interface) else {
-        out.push(Finding::new(
-            Severity::Error,
-            format!("{subject} is missing"),
-            format!("restart container {}", endpoint.container_name),
-        ));
+        let what = format!("{subject} is missing");
+        // It is made anew in the container's namespace, where that is at hand.
+        out.push(match facts.inside.contains_key(&endpoint.container_id) {
+            true => Finding::fixable(what),
+            false => {
+                let advice = format!("restart container {}", endpoint.container_name);
+                Finding::new(Severity::Error, what, advice)
+            }
+        });
         return;
     };
     // A bridge that is missing is told by itself, and its ports come with it.
@@ -118,4 +129,42 @@ fn container(network: &Network, endpoint: &Endpoint, inside: &[Interface], out: 
             warn(format!("{subject} lacks the address {address}"));
         }
     }
+}
+
+/// Which way a container sends is its own business too: told, not mended.
+fn default_routes(model: &Model, facts: &Facts) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for endpoint in &model.endpoints {
+        let container = &endpoint.container_id;
+        let is_primary = model
+            .primary(container)
+            .is_some_and(|p| p.id == endpoint.id);
+        let (Some(hop), Some(found)) =
+            (default_hop(model, container), facts.gateways.get(container))
+        else {
+            continue;
+        };
+        if !is_primary || facts.interface(&endpoint.host_interface).is_none() {
+            continue;
+        }
+        let v6 = hop.gateway6.filter(|_| endpoint.address6.is_some());
+        let gateways = [hop.gateway.map(IpAddr::V4), v6.map(IpAddr::V6)];
+        for gateway in gateways.into_iter().flatten() {
+            if found.contains(&gateway) {
+                continue;
+            }
+            let family = match gateway {
+                IpAddr::V4(_) => Family::V4,
+                IpAddr::V6(_) => Family::V6,
+            };
+            let name = &endpoint.container_name;
+            let what = format!(
+                "container {name} has no {} default route by {gateway}: it does not reach the outside",
+                family.as_str()
+            );
+            let advice = format!("restart container {name}");
+            out.push(Finding::new(Severity::Warning, what, advice));
+        }
+    }
+    out
 }

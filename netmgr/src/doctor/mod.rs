@@ -9,10 +9,8 @@ use rusqlite::Connection;
 
 use crate::change::{self, Netns, Settings};
 use crate::error::Error;
-use crate::firewall::mend::Known;
 use crate::firewall::nftables::{self, Guard};
 use crate::journal::Live;
-
 use crate::model::{Family, Model};
 use crate::plan::{Backend, Written};
 use crate::{session, store};
@@ -102,7 +100,7 @@ pub fn examine(
         let what = "nothing is up: no container is attached to a network".to_owned();
         return Ok(vec![Finding::new(Severity::Note, what, "")]);
     }
-    let backend = gather::backend(settings);
+    let backend = gather::backend(settings)?;
     let mut facts = gather::facts(&model, backend, netns_of)?;
     if backend == Backend::Nftables {
         let turned_on = crate::kernel::host::turned_on(&settings.run_root)?;
@@ -131,14 +129,22 @@ pub fn judge(model: &Model, backend: Backend, facts: &Facts) -> Vec<Finding> {
     let mut out = Vec::new();
     out.extend(links::judge(model, facts));
     out.extend(host::sysctls(model, facts));
+    let families = Family::ALL
+        .into_iter()
+        .filter(|family| *family == Family::V4 || model.has_v6());
     match backend {
         Backend::Iptables => {
-            out.extend(rules::judge(model, Family::V4, facts, &Known::new()));
-            if model.has_v6() {
-                out.extend(rules::judge(model, Family::V6, facts, &Known::new()));
+            for family in families {
+                out.extend(rules::judge(model, family, facts));
+            }
+            out.extend(rules::left_over_table(facts));
+        }
+        Backend::Nftables => {
+            out.extend(rules::own_table(facts));
+            for family in families {
+                out.extend(rules::passage(model, family, facts));
             }
         }
-        Backend::Nftables => out.extend(rules::own_table(facts)),
         Backend::None => {}
     }
     out.extend(foreign::judge(model, backend, facts));

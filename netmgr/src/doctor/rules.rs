@@ -4,17 +4,51 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Facts, Finding};
-use crate::firewall::iptables::{self, FoundChain, Line, spec};
+use super::{Facts, Finding, Severity, nft};
+use crate::firewall::iptables::{self, FoundChain, Line, Script, spec};
 use crate::firewall::mend::{self, Goal, Known};
+use crate::firewall::nftables;
 use crate::firewall::policy::{self, COMMENT_TAG};
 use crate::firewall::ruleset::{Chain, Ruleset, Table};
 use crate::model::{Family, Model};
+use crate::plan::drops_what_it_does_not_know;
 
 /// So many rules of one container are told one by one.
 const FEW: usize = 3;
 
-pub(super) fn judge(model: &Model, family: Family, facts: &Facts, known: &Known) -> Vec<Finding> {
+/// Where iptables is the backend: all of the policy.
+pub(super) fn judge(model: &Model, family: Family, facts: &Facts) -> Vec<Finding> {
+    let wanted = policy::ruleset(model, family);
+    compare(family, facts, |found| {
+        let mending = mend::mend(
+            found,
+            &wanted,
+            Goal::Stand,
+            &Ruleset::default(),
+            &Known::new(),
+        );
+        (mending.forward, wanted)
+    })
+}
+
+/// Where nftables is the backend: the passage through a FORWARD that drops, and nothing else of ours.
+pub(super) fn passage(model: &Model, family: Family, facts: &Facts) -> Vec<Finding> {
+    let policy = policy::ruleset(model, family);
+    compare(family, facts, |found| {
+        let standing = match drops_what_it_does_not_know(found) {
+            true => policy::passage(model),
+            false => Ruleset::default(),
+        };
+        let mending = mend::mend(found, &policy, Goal::Gone, &standing, &Known::new());
+        (mending.forward, standing)
+    })
+}
+
+fn compare(
+    family: Family,
+    facts: &Facts,
+    mend: impl FnOnce(&[FoundChain]) -> (Script, Ruleset),
+) -> Vec<Finding> {
     let program = match family {
         Family::V4 => "iptables",
         Family::V6 => "ip6tables",
@@ -23,9 +57,15 @@ pub(super) fn judge(model: &Model, family: Family, facts: &Facts, known: &Known)
         return Vec::new();
     };
     let found = iptables::parse(&save.text);
-    differences(&found, &policy::ruleset(model, family), known)
+    let (forward, wanted) = mend(&found);
+    differences(&found, &forward, &wanted)
         .into_iter()
-        .map(Finding::fixable)
+        .map(|what| {
+            Finding::fixable(match family {
+                Family::V4 => what,
+                Family::V6 => format!("{program}: {what}"),
+            })
+        })
         .collect()
 }
 
@@ -36,12 +76,24 @@ pub(super) fn own_table(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// What differs, in words, by chain and by the container or network that a rule is for.
-fn differences(found: &[FoundChain], wanted: &Ruleset, known: &Known) -> Vec<String> {
-    let mending = mend::mend(found, wanted, Goal::Stand, &Ruleset::default(), known);
+/// Where iptables is the backend: the table of the other one, which judges our packets a second time.
+pub(super) fn left_over_table(facts: &Facts) -> Option<Finding> {
+    let title = format!("table {} {}", nftables::FAMILY, nftables::TABLE);
+    let tables = nft::tables(&facts.nft);
+    let is_there = tables.iter().any(|table| table.title == title);
+    is_there.then(|| Finding {
+        severity: Severity::Warning,
+        ..Finding::fixable(format!(
+            "nftables: {title} is left over from the nftables backend"
+        ))
+    })
+}
+
+/// What a mending would change, in words, by chain and by the container or network that a rule is for.
+fn differences(found: &[FoundChain], forward: &Script, wanted: &Ruleset) -> Vec<String> {
     let mut out = Vec::new();
     for table in Table::ALL {
-        let lines = mending.forward.lines(table);
+        let lines = forward.lines(table);
         let mut touched: Vec<&str> = Vec::new();
         for line in lines {
             let (Line::Chain(name)
@@ -60,6 +112,9 @@ fn differences(found: &[FoundChain], wanted: &Ruleset, known: &Known) -> Vec<Str
             match there {
                 None if !table.built_in_chains().contains(&name) => {
                     out.push(format!("{subject}: the chain is missing"));
+                }
+                Some(_) if lines.contains(&Line::RemoveChain(name.to_owned())) => {
+                    out.push(format!("{subject}: the chain is left over"));
                 }
                 there => {
                     let gone = deleted(lines, name, chain);

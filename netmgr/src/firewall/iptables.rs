@@ -260,7 +260,7 @@ fn find_chain<'a>(chains: &'a mut Vec<FoundChain>, table: Table, name: &str) -> 
 }
 
 /// `-A CHAIN SPEC` (and `-I CHAIN [N] SPEC`, `-D CHAIN SPEC`, which stand in batches), counters removed.
-fn split_rule(line: &str) -> Option<(&str, &str)> {
+pub(super) fn split_rule(line: &str) -> Option<(&str, &str)> {
     let line = match line.strip_prefix('[') {
         Some(rest) => rest.split_once("] ")?.1,
         None => line,
@@ -275,7 +275,7 @@ fn split_rule(line: &str) -> Option<(&str, &str)> {
     }
 }
 
-fn parse_rule(text: &str) -> FoundRule {
+pub(super) fn parse_rule(text: &str) -> FoundRule {
     let words = split_words(text);
     let comment = words
         .windows(2)

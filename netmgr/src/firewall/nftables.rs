@@ -26,6 +26,6 @@ pub use compare::differences;
 pub use delta::{delta, guard_delta};
 pub use elements::{Element, Elements, Guard, elements};
 pub use found::{FoundChain, FoundElement, FoundRule, FoundSet, FoundTable, ParseError, parse};
-pub use layout::{FAMILY, TABLE, USER_CHAIN};
+pub use layout::{FAMILY, Hook, TABLE, USER_CHAIN};
 pub use mend::{Mending, mend};
-pub use script::{render_elements, render_layout};
+pub use script::{explained, render_elements, render_layout};

@@ -227,7 +227,11 @@ fn add_icc_rule(network: &Network, rules: &mut Rules) {
 /// there it is the only rule of a published port.
 fn main_filter(plan: &Plan<'_>) -> Chain {
     let mut rules = Rules::new(plan.profile);
-    for p in plan.published.iter().filter(|p| p.reachable_by_route()) {
+    for p in plan
+        .published
+        .iter()
+        .filter(|p| p.is_forwarded(plan.profile))
+    {
         let Some(address) = p.address else { continue };
         rules.add(
             vec![

@@ -52,8 +52,15 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
         source,
     };
     let index = channel.index(&bridge.name).map_err(failed)?;
+    // With CAP_NET_RAW a container can send router advertisements, and the kernel takes them on every interface unless told
+    // otherwise (CVE-2020-13401). For IPv4, forwarding that is on has turned redirects off.
     for setting in ["accept_ra", "accept_redirects"] {
-        distrust(&bridge.name, setting)?;
+        set_ipv6(&bridge.name, setting, "0")?;
+    }
+    if bridge.gateway6.is_none() {
+        // Or the host would answer there under a link-local address, and forward what comes from it if it is a router:
+        // for IPv6 such a network has no rules.
+        set_ipv6(&bridge.name, "disable_ipv6", "1")?;
     }
     if mtu != FOLLOWS_PORTS {
         // Not at creation, where it does not count as set (`br_change_mtu`, BROPT_MTU_SET_BY_USER): the bridge would
@@ -77,7 +84,7 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
         // The link-local address too, which the kernel would make and then test for duplicates, for two seconds after
         // the first port. With it the host asks for containers on behalf of others (`ndisc_solicit`): a published port
         // would be mute that long.
-        let link_local = link_local(hardware_address(bridge.gateway));
+        let link_local = link_local_of(bridge.gateway);
         for (address, prefix) in [(gateway, prefix), (link_local, 64)] {
             add_address6(channel, index, address, prefix).map_err(|source| {
                 match is_off(&source) {
@@ -94,19 +101,17 @@ fn finish(channel: &mut Channel, bridge: &Bridge, mtu: u32) -> Result<(), Error>
     Ok(())
 }
 
-/// Turns off what lets a container rearrange the host's own IPv6 routes: with CAP_NET_RAW it can send router
-/// advertisements, and the kernel takes them on every interface unless told otherwise (CVE-2020-13401; ip-sysctl:
-/// accept_ra, accept_redirects). For IPv4, forwarding that is on has turned redirects off.
-fn distrust(bridge: &str, setting: &str) -> Result<(), Error> {
+/// One of the settings by which the host trusts a bridge (`ip-sysctl`).
+fn set_ipv6(bridge: &str, setting: &str, value: &'static str) -> Result<(), Error> {
     let path = Path::new("/proc/sys/net/ipv6/conf")
         .join(bridge)
         .join(setting);
-    match fs::write(&path, "0") {
+    match fs::write(&path, value) {
         // A kernel without IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| Error::WriteSysctl {
             path,
-            value: "0",
+            value,
             source,
         }),
     }
@@ -210,6 +215,11 @@ pub(crate) fn is_off(source: &io::Error) -> bool {
 fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// The link-local address of the bridge with this gateway.
+pub(crate) fn link_local_of(gateway: Ipv4Addr) -> Ipv6Addr {
+    link_local(hardware_address(gateway))
 }
 
 /// The address that the kernel makes of a hardware address (RFC 4291, appendix A: modified EUI-64), so that there is only

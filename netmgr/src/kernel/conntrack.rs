@@ -5,14 +5,13 @@
 //! good (moby#8795). Which entries are stale is told by [`Stale`]; this file finds and deletes them.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 
 use rtnetlink::packet_core::NLM_F_ACK;
 use rtnetlink::sys::{Socket, protocols::NETLINK_NETFILTER};
 
 use crate::kernel::Error;
-use crate::kernel::conntrack_message::{Entry, Filter, Message};
+use crate::kernel::conntrack_message::{Direction, Entry, Filter, Message};
 use crate::kernel::links;
 use crate::kernel::netlink::Conversation;
 use crate::model::{Family, Protocol};
@@ -55,11 +54,9 @@ pub fn flush(stale: &[Stale]) -> Result<usize, Error> {
     if stale.is_empty() {
         return Ok(0);
     }
-    let socket = match Socket::new(NETLINK_NETFILTER) {
-        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
-        socket => socket.map_err(|source| Error::OpenNetlink { source })?,
+    let Some(mut kernel) = open()? else {
+        return Ok(0);
     };
-    let mut kernel = Conversation::new(socket);
     // One reading for each family and protocol, however many ports there are.
     let mut groups: HashMap<(Family, Protocol), Vec<&Stale>> = HashMap::new();
     for one in stale {
@@ -70,10 +67,7 @@ pub fn flush(stale: &[Stale]) -> Result<usize, Error> {
     let mut deleted = 0;
     for ((family, protocol), group) in groups {
         let filter = filter(family, protocol, &group);
-        let entries = read(&mut kernel, &filter).map_err(|source| Error::List {
-            what: "connections",
-            source,
-        })?;
+        let entries = read(&mut kernel, Message::list(&filter), family)?;
         for entry in entries {
             let suspect = group.iter().filter(|stale| leads_astray(stale, &entry));
             let mut is_stale = false;
@@ -92,6 +86,47 @@ pub fn flush(stale: &[Stale]) -> Result<usize, Error> {
         }
     }
     Ok(deleted)
+}
+
+/// Deletes all entries of containers that have gone: what one of them began, or answered. The next container of that
+/// address would be sent the packets of peers that it has never spoken to, past every rule: they count as replies.
+pub fn forget(addresses: &[IpAddr]) -> Result<usize, Error> {
+    if addresses.is_empty() {
+        return Ok(0);
+    }
+    let Some(mut kernel) = open()? else {
+        return Ok(0);
+    };
+    let mut deleted = 0;
+    let mut remove = |family, request| -> Result<(), Error> {
+        for entry in read(&mut kernel, request, family)? {
+            let is_of = |address| [entry.source, entry.reply_source].contains(address);
+            if addresses.iter().any(is_of) {
+                deleted += usize::from(delete(&mut kernel, family, &entry)?);
+            }
+        }
+        Ok(())
+    };
+    for address in addresses {
+        if let IpAddr::V4(address) = *address {
+            for direction in [Direction::Original, Direction::Reply] {
+                remove(Family::V4, Message::list_from(address, direction))?;
+            }
+        }
+    }
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        remove(Family::V6, Message::list_all(Family::V6))?;
+    }
+    Ok(deleted)
+}
+
+/// `None`: a kernel without connection tracking.
+fn open() -> Result<Option<Conversation<Message>>, Error> {
+    match Socket::new(NETLINK_NETFILTER) {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(None),
+        Err(source) => Err(Error::OpenNetlink { source }),
+        Ok(socket) => Ok(Some(Conversation::new(socket))),
+    }
 }
 
 /// Everything but the host's address.
@@ -127,19 +162,27 @@ fn filter(family: Family, protocol: Protocol, group: &[&Stale]) -> Filter {
     }
 }
 
-/// The entries of one family and protocol, or more: a kernel before 5.8 knows no filter and answers with all there are.
-fn read(kernel: &mut Conversation<Message>, filter: &Filter) -> io::Result<Vec<Entry>> {
-    let answers = match kernel.dump(Message::list(filter)) {
+/// The entries that were asked for, or more: a kernel before 5.8 knows no filter and answers with all there are.
+fn read(
+    kernel: &mut Conversation<Message>,
+    request: Message,
+    family: Family,
+) -> Result<Vec<Entry>, Error> {
+    let answers = match kernel.dump(request) {
         // Whatever it does not like about the filter, we look for ourselves.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            kernel.dump(Message::list_all(filter.family))
+            kernel.dump(Message::list_all(family))
         }
         answers => answers,
     };
     match answers {
         // And it is the answer of a kernel to which connection tracking cannot be loaded (`nfnetlink_rcv_msg`).
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
-        answers => Ok(answers?
+        Err(source) => Err(Error::List {
+            what: "connections",
+            source,
+        }),
+        Ok(answers) => Ok(answers
             .into_iter()
             .filter_map(Message::into_entry)
             .collect()),

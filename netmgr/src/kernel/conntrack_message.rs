@@ -57,10 +57,19 @@ pub(crate) struct Filter {
     pub(crate) reply_source: Option<IpAddr>,
 }
 
+/// Which packets of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Original,
+    Reply,
+}
+
 /// A connection, as far as it can be stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) protocol: Protocol,
+    /// Who began it.
+    pub(crate) source: IpAddr,
     /// Where the client addressed it to.
     pub(crate) destination: IpAddr,
     pub(crate) port: u16,
@@ -122,6 +131,24 @@ impl Message {
             kind: GET,
             family: filter.family,
             attributes,
+        }
+    }
+
+    /// Entries by who sent the first packet (`Direction::Original`) or answers it. IPv4 only: see `conntrack::filter`.
+    pub(crate) fn list_from(source: Ipv4Addr, direction: Direction) -> Message {
+        let (tuple, flags) = match direction {
+            Direction::Original => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS),
+            Direction::Reply => (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS),
+        };
+        let source = ip(source.into(), CTA_IP_V4_SRC, CTA_IP_V6_SRC);
+        let filter = attribute(flags, &FLAG_IP_SRC.to_ne_bytes());
+        Message::Request {
+            kind: GET,
+            family: Family::V4,
+            attributes: vec![
+                nested(tuple, &[nested(CTA_TUPLE_IP, &[source])]),
+                nested(CTA_FILTER, &[filter]),
+            ],
         }
     }
 
@@ -242,6 +269,7 @@ fn entry(attributes: &[u8]) -> Result<Option<Entry>, DecodeError> {
     let found = || {
         Some(Entry {
             protocol: protocol(original.protocol?)?,
+            source: original.source?,
             destination: original.destination?,
             port: original.port?,
             reply_source: reply.source?,

@@ -5,18 +5,18 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use crate::kernel::links::{self, Link};
 use crate::kernel::netlink::Channel;
-use crate::kernel::{Error, reserved};
+use crate::kernel::{Error, bridge, reserved};
 use crate::model::Model;
 use crate::plan;
 
@@ -117,17 +117,13 @@ fn set(channel: &mut Channel, step: &Step) -> io::Result<()> {
         Step::Mtu(name, mtu) => change(channel, LinkUnspec::new_with_name(name).mtu(*mtu)),
         Step::Address(name, address) => {
             let index = channel.index(name)?;
-            let message = match address {
-                IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
-                    .index(index)
-                    .address(net.addr(), net.prefix_len())
-                    .build(),
-                IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
-                    .index(index)
-                    .address(net.addr(), net.prefix_len())
-                    .build(),
+            let added = match address {
+                IpNet::V4(net) => bridge::add_address(channel, index, net.addr(), net.prefix_len()),
+                IpNet::V6(net) => {
+                    bridge::add_address6(channel, index, net.addr(), net.prefix_len())
+                }
             };
-            match channel.create(RouteNetlinkMessage::NewAddress(message)) {
+            match added {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
                 result => result,
             }
@@ -145,13 +141,16 @@ fn find<'a>(links: &'a [Link], name: &str, kind: &str) -> Option<&'a Link> {
     links.iter().find(|l| l.name == name && l.kind == kind)
 }
 
-/// The gateways, with the length of their subnets' prefixes.
+/// The gateways, with the length of their subnets' prefixes; with IPv6 the link-local address too, as
+/// `bridge::create` gives it: the kernel takes all IPv6 addresses of an interface that is set down.
 pub(crate) fn wanted_addresses(network: &crate::model::Network) -> Vec<IpNet> {
+    let link_local = bridge::link_local_of(network.gateway);
     let pairs = [
         Some((IpAddr::from(network.gateway), network.subnet.prefix_len())),
         network
             .v6
             .map(|v6| (IpAddr::from(v6.gateway), v6.subnet.prefix_len())),
+        network.v6.map(|_| (IpAddr::from(link_local), 64)),
     ];
     let nets = pairs.into_iter().flatten();
     nets.filter_map(|(address, prefix)| IpNet::new(address, prefix).ok())
@@ -169,7 +168,6 @@ fn trusting(bridge: &str) -> impl Iterator<Item = Step> {
         .map(Step::Sysctl)
 }
 
-/// Runs of host ports that have one listener for all, and so must be kept from ephemeral use.
 /// What `ip_local_reserved_ports` holds; nothing where it cannot be read.
 pub(crate) fn reserved_runs() -> Vec<(u16, u16)> {
     reserved::runs().unwrap_or_default()

@@ -83,14 +83,16 @@ fn iptables_batch(family: Family, old: &Ruleset, new: &Ruleset) -> Option<Batch>
 
 /// Leaves out the endpoints that both models begin with, where all that differs comes after them: their rules stand above
 /// those of the difference and are not touched, so the usual change costs the same however many containers run. When
-/// something in the middle changes, the positions of the others' rules are needed to undo it exactly.
+/// something in the middle changes, the positions of the others' rules are needed to undo it exactly; so they are for a
+/// network's rules, which stand above those of its and of any other containers.
 fn without_common_endpoints<'a>(
     before: &'a Model,
     after: &'a Model,
 ) -> (Cow<'a, Model>, Cow<'a, Model>) {
     let pairs = before.endpoints.iter().zip(&after.endpoints);
     let common = pairs.take_while(|(old, new)| old == new).count();
-    if common < before.endpoints.len() && common < after.endpoints.len() {
+    let in_the_middle = common < before.endpoints.len() && common < after.endpoints.len();
+    if in_the_middle || before.networks != after.networks {
         return (Cow::Borrowed(before), Cow::Borrowed(after));
     }
     let rest = |model: &Model| Model {

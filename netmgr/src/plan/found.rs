@@ -160,6 +160,9 @@ fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &m
         (Family::V4, &found.chains, &found.journal_rules),
         (Family::V6, &found.chains6, &found.journal_rules6),
     ];
+    // For both families or for none: the live marker remembers one answer, and later changes go by it.
+    let mut listed = families.iter().filter_map(|(_, chains, _)| chains.as_ref());
+    out.passage = aim == RulesAim::Passage && listed.any(|c| drops_what_it_does_not_know(c));
     for (family, chains, journal) in families {
         let Some(chains) = chains else { continue };
         let mut known = journal.clone();
@@ -168,10 +171,7 @@ fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &m
         let (goal, standing) = match aim {
             RulesAim::Policy => (Goal::Stand, Ruleset::default()),
             RulesAim::Gone => (Goal::Gone, Ruleset::default()),
-            RulesAim::Passage if drops_what_it_does_not_know(chains) => {
-                out.passage = true;
-                (Goal::Gone, policy::passage(after))
-            }
+            RulesAim::Passage if out.passage => (Goal::Gone, policy::passage(after)),
             RulesAim::Passage => (Goal::Gone, Ruleset::default()),
         };
         let mending = mend::mend(chains, &wanted, goal, &standing, &known);
@@ -188,7 +188,7 @@ fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &m
 
 /// Whether somebody has written a FORWARD chain that may drop what our own table accepts: an accept in one table does not
 /// override a drop in another.
-fn drops_what_it_does_not_know(chains: &[FoundChain]) -> bool {
+pub(crate) fn drops_what_it_does_not_know(chains: &[FoundChain]) -> bool {
     let forward = chains
         .iter()
         .find(|c| c.table == Table::Filter && c.name == "FORWARD");
@@ -255,7 +255,17 @@ fn remove_leftovers(
     };
     let (bridges, veths): (Vec<_>, Vec<_>) =
         found.links.iter().filter(stray).partition(|l| l.is_bridge);
-    ops.extend(veths.iter().map(|l| Op::RemoveVeth(stray_veth(&l.name))));
+    // With all that it takes to bring it back.
+    let staying = staying(before, after, by_kernel);
+    ops.extend(veths.iter().map(|link| {
+        let mut endpoints = before.endpoints.iter();
+        let endpoint = endpoints.find(|e| e.host_interface == link.name);
+        let known = endpoint.and_then(|e| Some((before.network(&e.network_id)?, e)));
+        Op::RemoveVeth(match known {
+            Some((network, endpoint)) => routed_apart(before, network, endpoint, &staying),
+            None => stray_veth(&link.name),
+        })
+    }));
     for link in bridges {
         let network = before.networks.iter().find(|n| n.bridge == link.name);
         ops.push(Op::RemoveBridge(match network {

@@ -95,7 +95,7 @@ fn hop(model: &Model, endpoint: &Endpoint) -> Option<Hop> {
 }
 
 /// By which endpoint and how a container's default routes go, if they do.
-pub(super) fn default_hop(model: &Model, container_id: &str) -> Option<Hop> {
+pub(crate) fn default_hop(model: &Model, container_id: &str) -> Option<Hop> {
     hop(model, model.primary(container_id)?)
 }
 
@@ -109,6 +109,20 @@ pub(crate) fn reserved(model: &Model) -> Vec<(u16, u16)> {
     runs.sort_unstable();
     runs.dedup();
     runs
+}
+
+impl Veth {
+    /// Nobody knows whose it was: once it is removed it does not come back.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.endpoint.id.is_empty()
+    }
+}
+
+impl Bridge {
+    /// As [`Veth::is_stray`].
+    pub(crate) fn is_stray(&self) -> bool {
+        self.gateway.is_unspecified()
+    }
 }
 
 /// Enough of a veth to be removed by its name.

@@ -55,11 +55,11 @@ impl Session {
                 })
                 .collect(),
             chains: match read(Tool::Iptables)? {
-                true => Some(chains(Family::V4)?),
+                true => self.chains(Family::V4, journal)?,
                 false => None,
             },
             chains6: match read(Tool::Ip6tables)? {
-                true => Some(chains(Family::V6)?),
+                true => self.chains(Family::V6, journal)?,
                 false => None,
             },
             nft: match read(Tool::Nft)? {
@@ -71,6 +71,31 @@ impl Session {
             journal_rules6: rules_of(journal, Tool::Ip6tables),
             ..Found::default()
         })
+    }
+
+    /// Where iptables is installed and does not work (a kernel without xtables), there is nothing of ours and nothing of
+    /// others that could drop our packets, unless we know better.
+    fn chains(
+        &self,
+        family: Family,
+        journal: &Journal,
+    ) -> Result<Option<Vec<iptables::FoundChain>>, Error> {
+        let tool = Tool::iptables(family);
+        let ours = self.backend() == Backend::Iptables
+            || self.state()?.written().backend == Backend::Iptables
+            || journal.batches.iter().any(|(of, _)| *of == tool);
+        let mut all = Vec::new();
+        for table in Table::ALL {
+            match commands::save(family, table.as_str()) {
+                Ok(text) => all.extend(iptables::parse(&text)),
+                Err(error) if ours => return Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(%error, "rules that are not ours are not looked at");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(all))
     }
 
     /// Whether the rules of a tool have to be read for a change: those that we write, and those that stand by an earlier
@@ -95,14 +120,6 @@ fn lister(tool: Tool) -> &'static str {
         Tool::Ip6tables => "ip6tables-save",
         Tool::Nft => "nft",
     }
-}
-
-fn chains(family: Family) -> Result<Vec<iptables::FoundChain>, Error> {
-    let mut all = Vec::new();
-    for table in Table::ALL {
-        all.extend(iptables::parse(&commands::save(family, table.as_str())?));
-    }
-    Ok(all)
 }
 
 pub(crate) fn table() -> Result<Option<nftables::FoundTable>, Error> {

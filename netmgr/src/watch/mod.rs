@@ -13,10 +13,12 @@ use rusqlite::Connection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::change::Settings;
+use crate::change::{Netns, Settings};
 use crate::error::Error;
 use crate::firewall::mend::Goal;
 use crate::journal::Journal;
+use crate::kernel::links;
+use crate::model::Model;
 use crate::plan::Op;
 use crate::preview;
 use crate::session::{Namespaces, Session};
@@ -34,7 +36,10 @@ mod unannounced;
 const EACH: Duration = Duration::from_millis(750);
 
 /// As the kernel names them: with the first 15 bytes.
-const OUR_TOOLS: [&str; 2] = ["iptables-restor", "ip6tables-resto"];
+const OUR_TOOLS: [&str; 3] = ["iptables-restor", "ip6tables-resto", "nft"];
+
+/// Finds a running container's namespace by the container's ID, in the database as it is then.
+pub type NetnsOf<'a> = &'a dyn Fn(&Connection, &str) -> Option<Netns>;
 
 /// Something that the watch did, and when.
 #[derive(Clone, Debug)]
@@ -112,13 +117,15 @@ impl fmt::Display for What {
     }
 }
 
-/// Watches until `stop` can be read (or its other end is closed). `open` opens the database for one comparison.
+/// Watches until `stop` can be read (or its other end is closed). `open` opens the database for one comparison;
+/// `netns_of` is asked for containers whose veth is missing, which can then be made anew.
 ///
 /// Only what keeps it from listening at all is an error; a comparison or mending that fails is reported and
 /// tried again.
 pub fn run(
     settings: &Settings,
     open: impl Fn() -> Result<Connection, Error>,
+    netns_of: NetnsOf<'_>,
     stop: OwnedFd,
     report: &mut dyn FnMut(Event),
 ) -> Result<(), Error> {
@@ -128,6 +135,7 @@ pub fn run(
         report(Event { at, what });
     };
     tell(What::Started);
+    let mend = || mend(settings, &open()?, netns_of);
     let mut patience = Patience::default();
     let mut last = None;
     let mut wrote = false;
@@ -142,14 +150,14 @@ pub fn run(
             _ if pause.is_some() => {}
             Woken::Quiet if now == last && !patience.owes() => {}
             Woken::Quiet => {
-                wrote = compare(settings, &open, Vec::new(), &mut patience, &mut tell);
+                wrote = compare(mend, Vec::new(), &mut patience, &mut tell);
             }
             Woken::Changed { mut by } => {
                 // What we wrote last is announced by now too, under the name of the command that wrote it for us.
                 if wrote {
                     by.retain(|author| !OUR_TOOLS.iter().any(|tool| author.starts_with(tool)));
                 }
-                wrote = compare(settings, &open, by, &mut patience, &mut tell);
+                wrote = compare(mend, by, &mut patience, &mut tell);
             }
         }
         last = now;
@@ -159,14 +167,13 @@ pub fn run(
 
 /// Once under the lock: compares, and mends what is amiss. Returns whether it mended.
 fn compare(
-    settings: &Settings,
-    open: &impl Fn() -> Result<Connection, Error>,
+    mend: impl Fn() -> Result<Vec<String>, Error>,
     by: Vec<String>,
     patience: &mut Patience,
     tell: &mut impl FnMut(What),
 ) -> bool {
     let begun = Instant::now();
-    match open().and_then(|conn| mend(settings, &conn)) {
+    match mend() {
         Ok(did) if did.is_empty() => {
             patience.well();
             tell(What::Compared);
@@ -198,7 +205,11 @@ fn compare(
 }
 
 /// What was mended, in words; nothing where all is in place, and then nothing was written either.
-fn mend(settings: &Settings, conn: &Connection) -> Result<Vec<String>, Error> {
+fn mend(
+    settings: &Settings,
+    conn: &Connection,
+    netns_of: NetnsOf<'_>,
+) -> Result<Vec<String>, Error> {
     let session = Session::begin(settings)?;
     let mut did = Vec::new();
     if Journal::is_pending(&settings.run_root) {
@@ -206,20 +217,38 @@ fn mend(settings: &Settings, conn: &Connection) -> Result<Vec<String>, Error> {
         did.push("repaired a change that was cut short".to_owned());
     }
     let model = store::load_model(conn, settings.profile)?;
-    let survey = session.survey(&model, &Namespaces::new())?;
+    let netns = without_veth(&model, |id| netns_of(conn, id))?;
+    let survey = session.survey(&model, &netns)?;
     // A veth that no endpoint has any more is on its way out with its container's namespace.
     let dying = |op: &Op| matches!(op, Op::RemoveVeth(_));
     let amiss = !survey.settle.is_empty() || survey.policy_lost;
     if !amiss && survey.ops.iter().all(dying) {
         return Ok(did);
     }
-    session.mend(&model, Goal::Stand, &Journal::default(), &Namespaces::new())?;
+    session.mend(&model, Goal::Stand, &Journal::default(), &netns)?;
     if survey.policy_lost {
         did.push("set the policy of FORWARD to DROP".to_owned());
     }
     did.extend(survey.ops.iter().filter(|op| !dying(op)).map(in_short));
     did.extend(survey.settle.iter().map(ToString::to_string));
     Ok(did)
+}
+
+/// The namespaces of containers that have lost a veth, where they are at hand.
+fn without_veth(
+    model: &Model,
+    netns_of: impl Fn(&str) -> Option<Netns>,
+) -> Result<Namespaces, Error> {
+    let links = links::list()?;
+    let mut found = Namespaces::new();
+    for endpoint in &model.endpoints {
+        let id = &endpoint.container_id;
+        let is_there = links.iter().any(|l| l.name == endpoint.host_interface);
+        if !is_there && let Some(netns) = netns_of(id) {
+            found.insert(id.clone(), netns);
+        }
+    }
+    Ok(found)
 }
 
 /// Without the rules themselves: `system reload --dry-run` prints those.

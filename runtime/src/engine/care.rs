@@ -69,9 +69,23 @@ pub(super) fn watch(
     Ok(netmgr::watch::run(
         &engine.settings.network,
         open,
+        &|conn, id| netns_in(conn, id),
         stop,
         report,
     )?)
+}
+
+/// The namespace of one container, if it runs.
+fn netns_in(conn: &rusqlite::Connection, id: &str) -> Option<Netns> {
+    let stored = store::find(conn, id).ok()?;
+    network::namespace_of(stored.init?).ok()?
+}
+
+pub(super) fn preview_reload(engine: &Engine) -> Result<Preview<()>, Error> {
+    let namespaces = namespaces(engine)?;
+    let of = |id: &str| namespaces.get(id).cloned();
+    let settings = &engine.settings.network;
+    Ok(netmgr::preview::reload(settings, &engine.conn, &of)?)
 }
 
 pub(super) fn preview(

@@ -430,16 +430,17 @@ impl Engine {
 
     /// `network reload --dry-run`, `system reload --dry-run`.
     pub fn preview_reload(&mut self) -> Result<netmgr::preview::Preview<()>, Error> {
-        Ok(netmgr::preview::reload(&self.settings.network, &self.conn)?)
+        care::preview_reload(self)
     }
 
     /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.
     pub fn rules(&mut self) -> Result<Vec<ExplainedRule>, Error> {
-        let rules = netmgr::explain::explain(&self.model()?, netmgr::Family::V4);
+        let model = self.model()?;
+        let rules = netmgr::explain::explain(&self.settings.network, &model)?;
         Ok(rules
             .into_iter()
             .map(|rule| ExplainedRule {
-                table: rule.table.to_owned(),
+                table: rule.table,
                 rule: rule.rule,
                 why: rule.why,
             })

@@ -64,6 +64,7 @@ impl Engine {
             let started = dead.boot_id == boot_id && directory.join(finish::STARTED).exists();
             if let (true, Some(init)) = (started, stored.init.filter(|init| init.is_alive()))
                 && !stored.container.request.tty
+                && let Some(responder) = responder_again(edit.transaction(), &stored)?
             {
                 let forwards = held_again(edit.transaction(), id, settings.network.firewall)?;
                 let launch = Launch::new(
@@ -85,7 +86,6 @@ impl Engine {
                     boot_id: boot_id.to_owned(),
                 };
                 store::hand_over(edit.transaction(), id, &owner)?;
-                let responder = network::responder_again(edit.transaction(), &stored)?;
                 return Ok(Mended::Adopted(monitor, responder));
             }
             let end = end_of(&stored, &directory, dead.boot_id == boot_id);
@@ -157,6 +157,18 @@ fn names_in(directory: &Path) -> Vec<String> {
         .flatten()
         .filter_map(|e| e.file_name().into_string().ok())
         .collect()
+}
+
+/// The sockets for names of a container whose monitor has gone, if it has any; the outer `None`: it has just ended, perhaps
+/// by the signal of the very command that repairs.
+fn responder_again(
+    conn: &rusqlite::Connection,
+    stored: &Stored,
+) -> Result<Option<Option<Listening>>, Error> {
+    match network::responder_again(conn, stored) {
+        Err(Error::NotRunning(_)) => Ok(None),
+        responder => responder.map(Some),
+    }
 }
 
 /// Listens again on the ports of a container whose monitor, with its sockets, has gone.

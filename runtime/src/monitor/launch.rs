@@ -129,7 +129,8 @@ pub fn spawn(
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(messages);
-    for variable in ["RUST_BACKTRACE", "CORACLE_LOG"] {
+    // It must find the same iptables as this command: the two flavours do not see each other's rules.
+    for variable in ["RUST_BACKTRACE", "CORACLE_LOG", "PATH"] {
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
         }

@@ -18,9 +18,11 @@ pub struct HostBuilder {
     options: Vec<String>,
     ip_forward: bool,
     foreign_rules: bool,
+    legacy_iptables: bool,
     rules: Vec<String>,
     busybox: bool,
     binary: Option<PathBuf>,
+    docker: bool,
 }
 
 impl Default for HostBuilder {
@@ -29,9 +31,11 @@ impl Default for HostBuilder {
             options: Vec::new(),
             ip_forward: false,
             foreign_rules: false,
+            legacy_iptables: false,
             rules: Vec::new(),
             busybox: true,
             binary: None,
+            docker: false,
         }
     }
 }
@@ -56,6 +60,12 @@ impl HostBuilder {
         self
     }
 
+    /// The program finds the older flavour of iptables first.
+    pub fn legacy_iptables(mut self) -> HostBuilder {
+        self.legacy_iptables = true;
+        self
+    }
+
     /// More rules of the host's own, of both families: input of `iptables-restore`.
     pub fn rules(mut self, input: &str) -> HostBuilder {
         self.rules.push(input.to_owned());
@@ -71,6 +81,13 @@ impl HostBuilder {
     /// Another copy of the program than the usual one.
     pub fn binary(mut self, binary: impl Into<PathBuf>) -> HostBuilder {
         self.binary = Some(binary.into());
+        self
+    }
+
+    /// A real Docker Engine on this host, whatever the others run.
+    pub fn docker(mut self) -> HostBuilder {
+        self.docker = true;
+        self.binary = Some(crate::docker::CLIENT.into());
         self
     }
 
@@ -103,13 +120,14 @@ impl HostBuilder {
             }
         }
         let before = Snapshot::take(&host);
-        let docker = images::compare_with_docker()
+        let docker = (self.docker || images::compare_with_docker())
             .then(|| Dockerd::start(&host, folder.path(), &self.options));
         let binary = match (&docker, self.binary) {
-            (Some(_), _) => PathBuf::from("docker"),
-            (None, Some(binary)) => binary,
-            (None, None) => images::binary(),
+            (Some(_), _) if !self.docker => PathBuf::from("docker"),
+            (_, Some(binary)) => binary,
+            (_, None) => images::binary(),
         };
+        let path = self.legacy_iptables.then(|| legacy_path(folder.path()));
         let this = Host {
             marker: format!("CORACLE_TEST_HOST={}", folder.path().display()),
             run_root: folder.path().join("run"),
@@ -120,6 +138,7 @@ impl HostBuilder {
             switch,
             binary,
             options: self.options,
+            path,
             before,
             containers: Mutex::default(),
             docker,
@@ -153,4 +172,19 @@ pub(super) fn plug(switch: &Netns, machine: &Netns, last: u8) {
     machine.ip(&format!(
         "link set lo up\naddr add 192.0.2.{last}/24 dev eth0\naddr add 2001:db8::{last:x}/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.0.2.254\nroute add default via 2001:db8::fe\n"
     ));
+}
+
+/// A folder with iptables' names for the programs that write to the old xtables, before everything else.
+fn legacy_path(folder: &std::path::Path) -> String {
+    let programs = folder.join("legacy");
+    fs::create_dir(&programs).expect("a folder for programs");
+    for name in ["iptables", "ip6tables"] {
+        for verb in ["save", "restore"] {
+            let program = format!("/usr/sbin/{name}-legacy-{verb}");
+            std::os::unix::fs::symlink(&program, programs.join(format!("{name}-{verb}")))
+                .expect("a link to a program");
+        }
+    }
+    let rest = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{rest}", programs.display())
 }

@@ -259,6 +259,41 @@ pub fn failing_firewall(world: &World, _: Family, _: Protocol) {
     host.assert_clean();
 }
 
+/// Without `--firewall`: iptables where it works, else nftables; and then what stands, until somebody asks for the other.
+pub fn chosen_by_itself(world: &World, _: Family, _: Protocol) {
+    let host = Host::builder().ip_forward(true).build();
+    let stubs = host.folder().join("broken");
+    fs::create_dir(&stubs).unwrap();
+    if world.firewall == "nftables" {
+        // As on a kernel without xtables: the programs are there, and fail.
+        for name in ["iptables-save", "iptables-restore"] {
+            let stub = stubs.join(name);
+            fs::write(&stub, "#!/bin/sh\nexit 3\n").unwrap();
+            fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let path = format!("{}:{}", stubs.display(), std::env::var("PATH").unwrap());
+    let first = "run -d --name web -p 8080:80 busybox httpd -f -p 80 -h /www";
+    host.command(first.split_whitespace())
+        .env("PATH", &path)
+        .run_in(&host.netns)
+        .ok();
+    let in_nft = || {
+        let tables = host.tool("nft", ["list", "tables"]).stdout;
+        tables.contains("table inet coracle")
+    };
+    assert_eq!(in_nft(), world.firewall == "nftables");
+    host.run("run -d --name more -p 8081:80 busybox sleep 1000");
+    assert_eq!(in_nft(), world.firewall == "nftables", "what stands stays");
+    let told = host.run("system rules").stdout;
+    assert_eq!(told.contains("inet coracle"), in_nft(), "{told}");
+    eventually("published", || {
+        net::http_get(&host.neighbour, "192.0.2.1:8080")
+    });
+    host.remove_everything();
+    host.assert_clean();
+}
+
 fn real_path(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     std::env::split_paths(&path)

@@ -70,7 +70,11 @@ impl World {
     pub fn bare(firewall: &str, forward: Forward) -> Host {
         let builder = Host::builder()
             .ip_forward(true)
-            .options(["--firewall", firewall]);
+            .options(["--firewall", firewall.trim_end_matches("-legacy")]);
+        let builder = match firewall {
+            "iptables-legacy" => builder.legacy_iptables(),
+            _ => builder,
+        };
         match forward {
             Forward::Accept => builder,
             Forward::Drop => builder.rules("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"),

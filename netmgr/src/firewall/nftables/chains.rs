@@ -99,6 +99,28 @@ pub(super) const CHAINS: &[ChainDef] = &[
             RuleDef("drop", "containers are not reachable by a route"),
         ],
     ),
+    regular(
+        "from-internal",
+        &[
+            RuleDef(
+                "iifname . ip daddr @home4 return",
+                "its containers and its bridge have each other",
+            ),
+            RuleDef(
+                "iifname . ip6 daddr @home6 return",
+                "its containers and its bridge have each other",
+            ),
+            RuleDef(
+                "ip6 daddr fe80::/10 return",
+                "neighbour discovery, never forwarded",
+            ),
+            RuleDef(
+                "ip6 daddr ff00::/8 return",
+                "neighbour discovery, never forwarded",
+            ),
+            RuleDef("drop", "an internal network reaches no other address"),
+        ],
+    ),
     base(
         "prerouting-raw",
         "filter",
@@ -117,6 +139,10 @@ pub(super) const CHAINS: &[ChainDef] = &[
             RuleDef(
                 "iifname @bridges jump from-network",
                 "containers speak from addresses of their network",
+            ),
+            RuleDef(
+                "iifname @internal jump from-internal",
+                "an internal network has its bridge and nothing else of this host",
             ),
             RuleDef(
                 "iifname != @bridges meta nfproto . ip saddr @subnets4 drop",

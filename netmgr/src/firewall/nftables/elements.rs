@@ -102,8 +102,11 @@ fn of_network_side(network: &Network, family: Family, bridge: &str, why: &str, a
     let home = format!("{bridge} . {subnet}");
     put(all, by(family, "home4", "home6"), home, None, why);
     put(all, by(family, "subnets4", "subnets6"), &net, None, why);
-    let set = by(family, "gateways4", "gateways6");
-    put(all, set, gateway.to_string(), None, why);
+    // An internal network's own address is for its containers alone.
+    if !network.internal {
+        let set = by(family, "gateways4", "gateways6");
+        put(all, set, gateway.to_string(), None, why);
+    }
     let masqueraded = !network.internal && network.masquerade() && mode != GatewayMode::Routed;
     if masqueraded {
         let set = by(family, "masquerade4", "masquerade6");

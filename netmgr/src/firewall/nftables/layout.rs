@@ -105,6 +105,7 @@ pub(super) const SETS: &[SetDef] = &[
     // An interface of the host and a subnet that it reaches by a route.
     interval("trusted4", BRIDGE_NET4),
     interval("trusted6", BRIDGE_NET6),
+    // The bridges' own addresses, but for internal networks.
     set("gateways4", &["ipv4_addr"]),
     set("gateways6", &["ipv6_addr"]),
     // Host ports to containers: on every address, on one address (`-at`), in runs of equal ports (`runs`).

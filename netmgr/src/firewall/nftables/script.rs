@@ -176,6 +176,25 @@ pub fn render_elements(elements: &Elements) -> String {
     script.text()
 }
 
+/// Every rule and element as `nft` reads it, each with its intent.
+pub fn explained(elements: &Elements) -> Vec<(String, String)> {
+    let rules = CHAINS.iter().flat_map(|def| {
+        let line = |rule: &RuleDef| {
+            let text = format!("add rule {FAMILY} {TABLE} {} {}", def.name, rule.0);
+            (text, rule.1.to_owned())
+        };
+        def.rules.iter().map(line).collect::<Vec<_>>()
+    });
+    let elements = elements.iter().map(|((set, key), element)| {
+        let data = element.data.as_ref().map(|data| format!(" : {data}"));
+        let data = data.unwrap_or_default();
+        let why = element.comment.trim_start_matches(COMMENT_TAG).to_owned();
+        let text = format!("add element {FAMILY} {TABLE} {set} {{ {key}{data} }}");
+        (text, why)
+    });
+    rules.chain(elements).collect()
+}
+
 /// A set's elements are neighbours in the order of [`Elements`].
 fn for_each_set<'a>(
     elements: &'a Elements,

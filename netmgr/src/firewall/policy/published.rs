@@ -25,9 +25,11 @@ impl Published<'_> {
         self.mode == GatewayMode::Routed
     }
 
-    /// A port that is published for this host only is not, where neighbours have a route to it.
-    pub(super) fn reachable_by_route(&self) -> bool {
-        !self.is_routed() || !self.host_address.is_some_and(|ip| ip.is_loopback())
+    /// A port that is published for this host only is not forwarded to: the proxy serves it. Docker accepts it all the
+    /// same, which opens it to neighbours where no rule of `raw` keeps them from the container's address (a network
+    /// without masquerading, a trusted interface).
+    pub(super) fn is_forwarded(&self, profile: Profile) -> bool {
+        profile == Profile::Docker || !self.host_address.is_some_and(|ip| ip.is_loopback())
     }
 
     pub(super) fn host_destination(&self) -> Option<Match> {

@@ -1,0 +1,139 @@
+//! What the commands print of the network: `ps`, `port`, `inspect` field by field, and `--format` as users write it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::scenario::NETWORKS;
+use crate::world::World;
+
+/// Answers by key.
+pub type Answers = BTreeMap<String, String>;
+
+const LINES: &[&str] = &[
+    "port web",
+    "port web 80",
+    "port web 80/tcp",
+    "port web 80/udp",
+    "port six",
+    "port plain",
+    "port plain2",
+    "port sib",
+    "port idle",
+    "port joined",
+    "network ls --filter driver=bridge --format {{.Name}}",
+    "network ls --filter label=team=blue --format {{.Name}}|{{.Labels}}",
+    "network ls --filter type=custom --format {{.Name}}|{{.Internal}}|{{.IPv6}}|{{.Scope}}",
+    "network ls --filter name=clos -q --no-trunc",
+    "network ls --filter nonsense=x",
+    "network inspect --format {{.Name}}|{{.Driver}}|{{.Internal}}|{{.EnableIPv6}} front closed dual",
+    "network inspect --format {{range.IPAM.Config}}{{.Subnet}},{{.Gateway}};{{end}} back dual",
+    "network inspect --format {{json.Containers}} closed",
+    "network inspect --format {{index.Options\"com.docker.network.bridge.name\"}} named",
+    "network inspect --format {{.NoSuchField}} front",
+    "inspect --format {{range.NetworkSettings.Networks}}{{.IPAddress}},{{end}} multi",
+    "inspect --format {{.NetworkSettings.Networks.front.IPAddress}} web",
+    "inspect --format {{range$p,$c:=.NetworkSettings.Ports}}{{$p}}={{$c}};{{end}} web",
+    "inspect --format {{(index(index.NetworkSettings.Ports\"80/udp\")0).HostPort}} web",
+    "inspect --format {{range$name,$place:=.NetworkSettings.Networks}}{{$name}},{{end}} multi",
+    "inspect --format {{.HostConfig.NetworkMode}} web plain joined hosted alone",
+];
+
+/// Subtrees of `inspect` of which every key is a question of its own.
+const CONTAINER_KEYS: &[(&str, &[&str])] = &[
+    (
+        "HostConfig",
+        &[
+            "NetworkMode",
+            "PortBindings",
+            "Dns",
+            "DnsSearch",
+            "DnsOptions",
+            "ExtraHosts",
+            "PublishAllPorts",
+            "Links",
+        ],
+    ),
+    (
+        "Config",
+        &["ExposedPorts", "Hostname", "Domainname", "MacAddress"],
+    ),
+];
+
+/// One engine's words on all that is there now.
+#[track_caller]
+pub fn look(world: &World, phase: &str) -> Answers {
+    let mut answers = Answers::new();
+    for line in LINES {
+        answers.insert(format!("{phase}: {line}"), world.request(line));
+    }
+    for (title, column) in [("ports", "{{.Ports}}"), ("networks", "{{.Networks}}")] {
+        let line = format!("ps -a --format {{{{.Names}}}}|{column}");
+        for row in world.request(&line).lines() {
+            let (name, value) = row.split_once('|').unwrap_or((row, ""));
+            answers.insert(format!("{phase}: ps {title} of {name}"), value.to_owned());
+        }
+    }
+    for container in world.inspect_all() {
+        fields(&mut answers, phase, &container);
+    }
+    for network in NETWORKS.iter().chain(&["bridge", "host", "none"]) {
+        let output = world.host.try_run(&format!("network inspect {network}"));
+        let value: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        for (key, value) in value[0].as_object().into_iter().flatten() {
+            let key = format!("{phase}: network inspect {network} {key}");
+            answers.insert(key, sorted(value).to_string());
+        }
+    }
+    for answer in answers.values_mut() {
+        *answer = world.comparable(answer);
+    }
+    answers
+}
+
+fn fields(answers: &mut Answers, phase: &str, container: &Value) {
+    let name = container["Name"].as_str().unwrap_or_default();
+    let mut put = |path: String, value: &Value| {
+        answers.insert(
+            format!("{phase}: inspect {name} {path}"),
+            sorted(value).to_string(),
+        );
+    };
+    for (part, keys) in CONTAINER_KEYS {
+        for key in *keys {
+            put(format!("{part}.{key}"), &container[*part][*key]);
+        }
+    }
+    let settings = container["NetworkSettings"].as_object();
+    for (key, value) in settings.into_iter().flatten() {
+        if key != "Networks" {
+            put(format!("NetworkSettings.{key}"), value);
+        }
+    }
+    let networks = container["NetworkSettings"]["Networks"].as_object();
+    for (network, place) in networks.into_iter().flatten() {
+        for (key, value) in place.as_object().into_iter().flatten() {
+            put(format!("Networks.{network}.{key}"), value);
+        }
+    }
+}
+
+/// With the keys of all objects in order: theirs is an accident.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let ordered: BTreeMap<_, _> = object
+                .iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            Value::Object(
+                ordered
+                    .into_iter()
+                    .map(|(key, value)| (key.clone(), value))
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}

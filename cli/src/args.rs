@@ -75,7 +75,7 @@ pub struct Global {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
-    /// Which firewall is written: auto (iptables if it is installed, else nftables), iptables, nftables or none
+    /// Which firewall is written: auto (what stands, else iptables where it works, else nftables), iptables, nftables or none
     #[arg(long, global = true, env = "CORACLE_FIREWALL", value_name = "KIND", value_parser = parse_firewall, hide_env_values = true)]
     pub firewall: Option<netmgr::Firewall>,
     /// --iptables=false is --firewall none

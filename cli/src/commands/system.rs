@@ -30,7 +30,7 @@ pub struct Reload {
     dry_run: bool,
 }
 
-/// Print the firewall rules of ours, each with its reason: those of IPv4, as iptables has them
+/// Print the firewall rules of ours, each with its reason
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle system rules [OPTIONS]")]
 pub struct Rules {

@@ -54,6 +54,11 @@ impl Words {
         let settings = &container["NetworkSettings"];
         let place = &settings["Networks"]["bridge"];
         self.know(text(&place["IPAddress"]), format!("<{name} on bridge>"));
+        // An engine that chose it itself may tell it here alone.
+        self.know(text(&place["Gateway"]), "<gateway of bridge>".to_owned());
+        self.gateway = self
+            .gateway
+            .or_else(|| text(&place["Gateway"]).parse().ok());
         if let Ok(IpAddr::V4(address)) = text(&place["IPAddress"]).parse() {
             let [a, b, c, d] = address.octets();
             let mac = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");

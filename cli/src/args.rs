@@ -124,6 +124,8 @@ impl Global {
             run_root: self.run_root.clone(),
             network: netmgr::Settings {
                 pools: config.pools(),
+                // The engine's to know.
+                namespace_of: None,
                 root: self.root.clone(),
                 run_root: self.run_root.clone(),
                 firewall,

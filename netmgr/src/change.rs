@@ -47,7 +47,14 @@ pub struct Settings {
     pub profile: Profile,
     /// Where networks without `--subnet` get theirs; empty: the profile's own pools.
     pub pools: Vec<Pool>,
+    /// How the namespace of a running container is found: what a killed command has done inside of it can then be mended
+    /// as well. `None`: it stays as it is until the container starts anew.
+    #[serde(skip)]
+    pub namespace_of: Option<NamespaceOf>,
 }
+
+/// From the database and a container's ID.
+pub type NamespaceOf = fn(&Connection, &str) -> Option<Netns>;
 
 /// One of `default-address-pools`: `base` is cut into subnets of prefix length `size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

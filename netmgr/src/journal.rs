@@ -74,6 +74,9 @@ pub(crate) struct Journal {
     pub(crate) links: Vec<String>,
     /// The batches, forward and inverse, and the command that they are for.
     pub(crate) batches: Vec<(Tool, String)>,
+    /// Whose links or default routes change.
+    #[serde(default)]
+    pub(crate) containers: Vec<String>,
 }
 
 impl Journal {
@@ -88,6 +91,7 @@ impl Journal {
         Journal {
             links: plan::link_names(ops),
             batches: batches.flatten().collect(),
+            containers: ops.iter().filter_map(container_of).collect(),
         }
     }
 
@@ -95,6 +99,7 @@ impl Journal {
     pub(crate) fn and(mut self, other: &Journal) -> Journal {
         self.links.extend(other.links.iter().cloned());
         self.batches.extend(other.batches.iter().cloned());
+        self.containers.extend(other.containers.iter().cloned());
         self
     }
 
@@ -119,6 +124,14 @@ impl Journal {
 
     pub(crate) fn remove(run_root: &Path) -> Result<(), Error> {
         remove(&run_root.join(JOURNAL))
+    }
+}
+
+fn container_of(op: &Op) -> Option<String> {
+    match op {
+        Op::CreateVeth(veth) | Op::RemoveVeth(veth) => Some(veth.endpoint.container_id.clone()),
+        Op::DefaultRoute(change) => Some(change.container_id.clone()),
+        _ => None,
     }
 }
 

@@ -28,8 +28,8 @@ mod stale;
 mod error;
 
 pub use change::{
-    AttachRequest, Attachment, Edit, Firewall, Netns, NetworkRequest, Pool, Settings, VethRemoval,
-    change, down, reload, repair, up,
+    AttachRequest, Attachment, Edit, Firewall, NamespaceOf, Netns, NetworkRequest, Pool, Settings,
+    VethRemoval, change, down, reload, repair, up,
 };
 pub use error::{Error, ErrorKind};
 pub use model::{

@@ -93,8 +93,17 @@ impl Session {
         tracing::warn!("the last change was cut short: repairing");
         let model = store::load_model(conn, self.settings.profile)?;
         let goal = self.goal(&model)?;
-        self.mend(&model, goal, &journal, &Namespaces::new())
-            .map(|_| ())
+        let netns = self.namespaces(conn, &journal);
+        self.mend(&model, goal, &journal, &netns).map(|_| ())
+    }
+
+    /// Those of the containers that a killed change was at, where they still run.
+    fn namespaces(&self, conn: &Connection, journal: &Journal) -> Namespaces {
+        let Some(find) = self.settings.namespace_of else {
+            return Namespaces::new();
+        };
+        let found = |id: &String| Some((id.clone(), find(conn, id)?));
+        journal.containers.iter().filter_map(found).collect()
     }
 
     fn goal(&self, model: &Model) -> Result<Goal, Error> {
@@ -155,6 +164,11 @@ impl Session {
             look::keep_what_is_known(&mut found, journal);
         }
         found.reachable = netns.keys().cloned().collect();
+        let touched = journal
+            .containers
+            .iter()
+            .filter(|id| netns.contains_key(*id));
+        found.astray = touched.cloned().collect();
         let aim = self.aim(goal, model)?;
         Ok(plan::from_found(&found, model, model, aim, &HashSet::new()))
     }

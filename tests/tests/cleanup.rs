@@ -92,11 +92,11 @@ fn system_down_stops_what_still_runs_and_may_be_said_twice() {
 fn a_removed_container_leaves_only_what_its_network_has() {
     let host = Host::new();
     host.run("run --rm busybox true");
-    let (rules_before, links_before) = (rules::save(&host.netns), links(&host));
+    let (rules_before, links_before) = (rules::everywhere(&host.netns), links(&host));
     host.start_web("web", "-p 8080:80 -p 9000-9100:9000-9100");
-    assert_ne!(rules::save(&host.netns), rules_before);
+    assert_ne!(rules::everywhere(&host.netns), rules_before);
     host.run("rm -f web");
-    rules::assert_same("after rm", &rules::save(&host.netns), &rules_before);
+    rules::assert_same("after rm", &rules::everywhere(&host.netns), &rules_before);
     assert_eq!(links(&host), links_before);
     let left: Vec<_> = std::fs::read_dir(host.root().join("containers"))
         .into_iter()
@@ -111,10 +111,10 @@ fn a_removed_container_leaves_only_what_its_network_has() {
 fn a_stopped_container_holds_no_link_rule_process_or_port() {
     let host = Host::new();
     host.run("run --rm busybox true");
-    let (rules_before, links_before) = (rules::save(&host.netns), links(&host));
+    let (rules_before, links_before) = (rules::everywhere(&host.netns), links(&host));
     let id = host.start_web("web", "-p 8080:80");
     host.run("stop -t 0 web");
-    rules::assert_same("after stop", &rules::save(&host.netns), &rules_before);
+    rules::assert_same("after stop", &rules::everywhere(&host.netns), &rules_before);
     assert_eq!(links(&host), links_before);
     assert_eq!(host.monitor_of(&id), None);
     let _free = host

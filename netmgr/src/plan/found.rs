@@ -1,8 +1,8 @@
 //! The operations from what was read of the kernel to what must be there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::moves::{reroute, routed_apart, staying};
+use super::moves::{reroute, route_again, routed_apart, staying};
 use super::pieces::{bridge, is_our_name, new_endpoints, reserved, stray_bridge, stray_veth, veth};
 use super::{Batch, Op, ReservePorts, Tool};
 use crate::firewall::iptables::FoundChain;
@@ -51,6 +51,8 @@ pub struct Found {
     pub journal_rules6: Known,
     /// Containers whose namespace is at hand: a veth of theirs that is missing can be made anew.
     pub reachable: HashSet<String>,
+    /// Those of them whose default routes a change that was cut short may have moved.
+    pub astray: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +112,8 @@ fn links(
     by_kernel: &HashSet<String>,
     ops: &mut Vec<Op>,
 ) {
-    let staying = staying(before, after, by_kernel);
+    let mut staying = staying(before, after, by_kernel);
+    staying.extend(found.astray.iter().cloned());
     let there: HashSet<&str> = found.links.iter().map(|l| l.name.as_str()).collect();
     let missing = after
         .networks
@@ -138,7 +141,12 @@ fn links(
             _ => {}
         }
     }
-    ops.extend(staying.iter().filter_map(|id| reroute(before, after, id)));
+    for id in &staying {
+        match found.astray.contains(id) {
+            true => ops.extend(route_again(after, id)),
+            false => ops.extend(reroute(before, after, id)),
+        }
+    }
 }
 
 /// What the kernel's list holds is not compared here: `kernel::settle` does that.

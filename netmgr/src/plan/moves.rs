@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::pieces::{default_hop, new_endpoints, veth};
+use super::pieces::{default_hop, new_endpoints, veth, way_over};
 use super::{DefaultRoute, Op, Veth};
 use crate::model::{Endpoint, Model, Network};
 
@@ -56,4 +56,34 @@ pub(super) fn reroute(before: &Model, after: &Model, container_id: &str) -> Opti
             to,
         })
     })
+}
+
+/// The default routes as the model has them, wherever they go now: by whichever of the container's networks.
+pub(super) fn route_again(model: &Model, container_id: &str) -> Vec<Op> {
+    let endpoints = model.endpoints.iter();
+    let own: Vec<&Endpoint> = endpoints
+        .filter(|e| e.container_id == container_id)
+        .collect();
+    let Some(first) = own.first() else {
+        return Vec::new();
+    };
+    let to = default_hop(model, container_id);
+    let others = own
+        .iter()
+        .filter(|e| to.as_ref().is_none_or(|to| to.interface != e.interface))
+        .filter_map(|e| Some(Some(way_over(model.network(&e.network_id)?, e))));
+    // Setting a route takes the place of any other; one of a family in which there is to be none has to be named.
+    [None]
+        .into_iter()
+        .chain(others)
+        .filter(|from| from.is_some() || to.is_some())
+        .map(|from| {
+            Op::DefaultRoute(DefaultRoute {
+                container_id: container_id.to_owned(),
+                container_name: first.container_name.clone(),
+                from,
+                to: to.clone(),
+            })
+        })
+        .collect()
 }

@@ -87,11 +87,15 @@ pub(super) fn veth(model: &Model, network: &Network, endpoint: &Endpoint) -> Vet
 fn hop(model: &Model, endpoint: &Endpoint) -> Option<Hop> {
     let primary = model.primary(&endpoint.container_id)?;
     let network = model.network(&endpoint.network_id)?;
-    (primary.id == endpoint.id && !network.internal).then(|| Hop {
+    (primary.id == endpoint.id && !network.internal).then(|| way_over(network, endpoint))
+}
+
+pub(super) fn way_over(network: &Network, endpoint: &Endpoint) -> Hop {
+    Hop {
         interface: endpoint.interface.clone(),
         gateway: Some(network.gateway),
         gateway6: network.v6.map(|v6| v6.gateway),
-    })
+    }
 }
 
 /// By which endpoint and how a container's default routes go, if they do.

@@ -115,6 +115,7 @@ impl Host {
     pub fn open(folder: &Path, profile: Profile) -> Host {
         let settings = Settings {
             pools: Vec::new(),
+            namespace_of: None,
             root: folder.join("root"),
             run_root: folder.join("run"),
             firewall: Firewall::Iptables,

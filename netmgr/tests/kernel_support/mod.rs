@@ -87,6 +87,7 @@ pub fn attempt_inside(netns: &Netns, line: &str) -> Output {
 pub fn settings(run_root: &tempfile::TempDir) -> Settings {
     Settings {
         pools: Vec::new(),
+        namespace_of: None,
         root: run_root.path().into(),
         run_root: run_root.path().into(),
         firewall: Firewall::Iptables,

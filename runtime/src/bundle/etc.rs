@@ -44,6 +44,17 @@ pub fn hosts_without(text: &str, hostname: &str, addresses: &[IpAddr]) -> String
         .collect()
 }
 
+/// The file without any of the container's own lines, whatever their addresses.
+pub fn hosts_of_others(text: &str, hostname: &str) -> String {
+    let is_own = |line: &str| {
+        let address = line.split('\t').next().and_then(|word| word.parse().ok());
+        address.is_some_and(|address| line.trim_end() == own_line(hostname, address).trim_end())
+    };
+    text.split_inclusive('\n')
+        .filter(|line| !is_own(line))
+        .collect()
+}
+
 fn own_line(hostname: &str, address: IpAddr) -> String {
     // `web.example.com` is also called `web`.
     let alias = match hostname.split_once('.') {
@@ -241,6 +252,8 @@ mod tests {
         let first = [IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2))];
         let second: [IpAddr; 2] = [[10, 5, 0, 2].into(), "fd00:5::2".parse().unwrap()];
         let mut text = hosts_file("web", &first, &[]);
+        assert_eq!(hosts_of_others(&text, "web"), HOSTS_HEAD);
+        assert_eq!(hosts_of_others(&text, "we"), text);
         text.push_str("172.17.0.2\tmine\n1.2.3.4 also-mine");
         let both = hosts_with(text, "web", &second);
         assert!(

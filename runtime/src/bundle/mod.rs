@@ -10,8 +10,8 @@ mod overlay;
 mod seal;
 
 pub use etc::{
-    Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_with, hosts_without,
-    resolv_conf,
+    Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_of_others, hosts_with,
+    hosts_without, resolv_conf,
 };
 pub use host::{cgroup_v1_hierarchies, host_devices};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};

@@ -93,6 +93,25 @@ pub(super) fn disconnected(
     })
 }
 
+/// A running container's networks have changed, and nobody has told its files: the container's own lines are written anew.
+pub(super) fn write_again(
+    storage: &Path,
+    container: &Container,
+    attached: &[(Network, Endpoint)],
+) -> io::Result<()> {
+    let hostname = &container.resolved.hostname;
+    edit(&storage.join(HOSTS), |text| {
+        let others = bundle::hosts_of_others(&text, hostname);
+        bundle::hosts_with(others, hostname, &addresses(attached))
+    })?;
+    let resolver = resolver(attached);
+    if matches!(resolver, bundle::Resolver::Own(_)) {
+        let text = resolv_conf(container, resolver)?;
+        edit(&storage.join(RESOLV_CONF), |_| text)?;
+    }
+    Ok(())
+}
+
 /// Writes over what is there and cuts off the rest, so that nobody finds the file empty.
 fn edit(path: &Path, change: impl FnOnce(String) -> String) -> io::Result<()> {
     let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();

@@ -11,11 +11,14 @@ mod network;
 mod network_options;
 mod repair;
 mod start;
+mod untold;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
+
+pub(crate) use network::namespace_by_row;
 
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
@@ -59,7 +62,7 @@ pub struct LogOptions {
 
 impl Engine {
     /// Opens the database (and makes it on first use), and repairs what a killed command or monitor has left.
-    pub fn open(settings: Settings) -> Result<Engine, Error> {
+    pub fn open(mut settings: Settings) -> Result<Engine, Error> {
         use std::os::unix::fs::DirBuilderExt;
         for directory in [&settings.root, &settings.run_root] {
             // Only root may look: images hold setuid programs of any age.
@@ -72,6 +75,7 @@ impl Engine {
                     source,
                 })?;
         }
+        settings.network.namespace_of = Some(namespace_by_row);
         let conn = store::open(&settings.root)?;
         let mut engine = Engine { settings, conn };
         engine.repair()?;

@@ -15,6 +15,7 @@ use rusqlite::Connection as Database;
 use rustix::fs::{Mode, OFlags, fstat};
 
 use super::network_options::{check_connection, is_user_network};
+use super::untold::Mark;
 use super::{Engine, end, etc_files, finish};
 use crate::error::Error;
 use crate::monitor;
@@ -75,6 +76,12 @@ pub(super) fn namespace_of(process: Identity) -> io::Result<Option<Netns>> {
     };
     // Looked at once more after opening: the number may have gone to another process in between.
     Ok(process.is_alive().then(|| Netns(Arc::new(fd))))
+}
+
+/// For [`netmgr::Settings::namespace_of`].
+pub(crate) fn namespace_by_row(conn: &Database, id: &str) -> Option<Netns> {
+    let init = store::get(conn, id).ok()??.init?;
+    namespace_of(init).ok()?
 }
 
 fn is_same(a: &Netns, b: &Netns) -> io::Result<bool> {
@@ -155,6 +162,8 @@ struct Live {
     container: Container,
     place: (Network, Endpoint),
     served: monitor::Served,
+    /// Until they have.
+    mark: Option<Mark>,
 }
 
 /// `network connect`. What `wish` says of the network is the name that was typed.
@@ -167,7 +176,8 @@ pub(super) fn connect(engine: &mut Engine, name: &str, wish: &Connection) -> Res
         let storage = finish::storage(&engine.settings.root, &live.container.id);
         etc_files::connected(&storage, &live.container, &live.place)
             .map_err(|source| write_failed(&live.container.id, source))?;
-        tell_monitor(engine, live);
+        tell_monitor(engine, &live.container.id, &live.served);
+        drop(live.mark);
     }
     Ok(())
 }
@@ -226,6 +236,7 @@ fn connect_one(edit: &mut Edit<'_>, stored: Stored, wish: &Connection) -> Result
             forwards: attachment.forwards,
             responder,
         },
+        mark: None,
     })))
 }
 
@@ -293,7 +304,8 @@ pub(super) fn disconnect(
         let storage = finish::storage(&engine.settings.root, &live.container.id);
         etc_files::disconnected(&storage, &live.container, &live.place)
             .map_err(|source| write_failed(&live.container.id, source))?;
-        tell_monitor(engine, live);
+        tell_monitor(engine, &live.container.id, &live.served);
+        drop(live.mark);
     }
     Ok(())
 }
@@ -333,6 +345,7 @@ fn disconnect_one(edit: &mut Edit<'_>, stored: Stored, network: &str) -> Result<
         container,
         place: (network, endpoint),
         served: monitor::Served::default(),
+        mark: None,
     })))
 }
 
@@ -353,6 +366,11 @@ fn change(
     loop {
         let id = end::settled(engine, name)?.container.id;
         let settings = engine.settings.network.clone();
+        let mark = Mark::set(&engine.settings.run_root, &id).map_err(|source| Error::Io {
+            step: "mark the change",
+            container: id.clone(),
+            source,
+        })?;
         let changed = netmgr::change(&settings, &mut engine.conn, |edit| {
             let stored = store::get(edit.transaction(), &id)?
                 .ok_or_else(|| Error::NoSuchContainer(name.to_owned()))?;
@@ -363,7 +381,10 @@ fn change(
         })?;
         match changed {
             Changed::Stopped => return Ok(None),
-            Changed::Running(live) => return Ok(Some(*live)),
+            Changed::Running(mut live) => {
+                live.mark = Some(mark);
+                return Ok(Some(*live));
+            }
             Changed::Starting if Instant::now() > deadline => {
                 return Err(Error::BeingStarted(name.to_owned()));
             }
@@ -382,7 +403,7 @@ fn live_namespace(container: &Container, init: Identity) -> Result<Netns, Error>
     netns.ok_or_else(|| Error::NotRunning(container.id.clone()))
 }
 
-fn write_failed(container: &str, source: io::Error) -> Error {
+pub(super) fn write_failed(container: &str, source: io::Error) -> Error {
     Error::Io {
         step: "write hosts and resolv.conf",
         container: container.to_owned(),
@@ -391,18 +412,18 @@ fn write_failed(container: &str, source: io::Error) -> Error {
 }
 
 /// The monitor relays to the addresses of now. One that was killed is replaced by the next command, which reads the tables.
-fn tell_monitor(engine: &Engine, live: Live) {
-    let id = &live.container.id;
+pub(super) fn tell_monitor(engine: &Engine, id: &str, served: &monitor::Served) {
     let told = netmgr::store::endpoints_of(&engine.conn, id)
         .map_err(Error::from)
         .and_then(|endpoints| {
             let directory = monitor::directory(&engine.settings.run_root, id);
-            monitor::tell_of_networks(&directory.join(finish::SOCKET), endpoints, &live.served)
-                .map_err(|source| Error::Io {
+            monitor::tell_of_networks(&directory.join(finish::SOCKET), endpoints, served).map_err(
+                |source| Error::Io {
                     step: "tell the monitor of its networks",
-                    container: id.clone(),
+                    container: id.to_owned(),
                     source,
-                })
+                },
+            )
         });
     if let Err(e) = told {
         tracing::warn!(container = id, "{e}");

@@ -11,7 +11,7 @@ use netmgr::dns::Listening;
 use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
-use super::{Engine, finish, network};
+use super::{Engine, finish, network, untold};
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -37,7 +37,9 @@ impl Engine {
         }
         self.sweep()?;
         volume::sweep(&self.settings.root)?;
-        Ok(netmgr::repair(&self.settings.network, &mut self.conn)?)
+        netmgr::repair(&self.settings.network, &mut self.conn)?;
+        untold::repair(self);
+        Ok(())
     }
 
     /// Mends the one container that the caller waits for; that it cannot be mended is the caller's error.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::networks::responder_fds;
 use crate::bundle;
-use crate::engine::Settings;
+use crate::engine::{self, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Failure;
 use crate::process::{self, Identity};
@@ -83,7 +83,11 @@ impl Launch {
         Settings {
             root: self.root.clone(),
             run_root: self.run_root.clone(),
-            network: self.network.clone(),
+            network: netmgr::Settings {
+                // Nothing that goes over a pipe.
+                namespace_of: Some(engine::namespace_by_row),
+                ..self.network.clone()
+            },
         }
     }
 }

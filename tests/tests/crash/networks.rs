@@ -10,10 +10,10 @@ use super::{Scene, VICTIM};
 const FIREWALLS: [&str; 2] = ["iptables", "nftables"];
 
 /// Rounds for each of the firewalls.
-const KILLS_OF_CONNECT: usize = 16;
-const KILLS_OF_RUN: usize = 12;
-const KILLS_OF_FIRST_V6: usize = 4;
-const KILLS_OF_SWITCH: usize = 12;
+const KILLS_OF_CONNECT: usize = 12;
+const KILLS_OF_RUN: usize = 9;
+const KILLS_OF_FIRST_V6: usize = 3;
+const KILLS_OF_SWITCH: usize = 8;
 
 fn on(firewall: &str, what: &str) -> Option<Scene> {
     let host = Host::builder().options(["--firewall", firewall]);

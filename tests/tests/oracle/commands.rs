@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::scenario::NETWORKS;
-use crate::world::World;
+use crate::world::{World, told};
 
 /// Answers by key.
 pub type Answers = BTreeMap<String, String>;
 
+/// `_` is a space inside of an argument.
 const LINES: &[&str] = &[
     "port web",
     "port web 80",
@@ -28,14 +29,13 @@ const LINES: &[&str] = &[
     "network ls --filter nonsense=x",
     "network inspect --format {{.Name}}|{{.Driver}}|{{.Internal}}|{{.EnableIPv6}} front closed dual",
     "network inspect --format {{range.IPAM.Config}}{{.Subnet}},{{.Gateway}};{{end}} back dual",
-    "network inspect --format {{json.Containers}} closed",
-    "network inspect --format {{index.Options\"com.docker.network.bridge.name\"}} named",
-    "network inspect --format {{.NoSuchField}} front",
+    "network inspect --format {{json_.Containers}} closed",
+    "network inspect --format {{index_.Options_\"com.docker.network.bridge.name\"}} named",
     "inspect --format {{range.NetworkSettings.Networks}}{{.IPAddress}},{{end}} multi",
     "inspect --format {{.NetworkSettings.Networks.front.IPAddress}} web",
-    "inspect --format {{range$p,$c:=.NetworkSettings.Ports}}{{$p}}={{$c}};{{end}} web",
-    "inspect --format {{(index(index.NetworkSettings.Ports\"80/udp\")0).HostPort}} web",
-    "inspect --format {{range$name,$place:=.NetworkSettings.Networks}}{{$name}},{{end}} multi",
+    "inspect --format {{range_$p,$c:=.NetworkSettings.Ports}}{{$p}};{{end}} web",
+    "inspect --format {{(index_(index_.NetworkSettings.Ports_\"83/udp\")_0).HostPort}} web",
+    "inspect --format {{range_$name,$place:=.NetworkSettings.Networks}}{{$name}},{{end}} multi",
     "inspect --format {{.HostConfig.NetworkMode}} web plain joined hosted alone",
 ];
 
@@ -65,7 +65,10 @@ const CONTAINER_KEYS: &[(&str, &[&str])] = &[
 pub fn look(world: &World, phase: &str) -> Answers {
     let mut answers = Answers::new();
     for line in LINES {
-        answers.insert(format!("{phase}: {line}"), world.request(line));
+        // A template is one argument, with spaces in it.
+        let words = line.split(' ').map(|word| word.replace('_', " "));
+        let answer = told(&world.host.coracle(words));
+        answers.insert(format!("{phase}: {line}"), answer);
     }
     for (title, column) in [("ports", "{{.Ports}}"), ("networks", "{{.Networks}}")] {
         let line = format!("ps -a --format {{{{.Names}}}}|{column}");
@@ -82,11 +85,13 @@ pub fn look(world: &World, phase: &str) -> Answers {
         let value: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         for (key, value) in value[0].as_object().into_iter().flatten() {
             let key = format!("{phase}: network inspect {network} {key}");
-            answers.insert(key, sorted(value).to_string());
+            if !key.ends_with(" Created") {
+                answers.insert(key, sorted(value).to_string());
+            }
         }
     }
-    for answer in answers.values_mut() {
-        *answer = world.comparable(answer);
+    for (key, answer) in &mut answers {
+        *answer = in_order(key, &world.comparable(answer));
     }
     answers
 }
@@ -106,7 +111,8 @@ fn fields(answers: &mut Answers, phase: &str, container: &Value) {
     }
     let settings = container["NetworkSettings"].as_object();
     for (key, value) in settings.into_iter().flatten() {
-        if key != "Networks" {
+        // Paths inside of the engine's own folders.
+        if !["Networks", "SandboxKey", "SandboxID"].contains(&key.as_str()) {
             put(format!("NetworkSettings.{key}"), value);
         }
     }
@@ -116,6 +122,21 @@ fn fields(answers: &mut Answers, phase: &str, container: &Value) {
             put(format!("Networks.{network}.{key}"), value);
         }
     }
+}
+
+/// Without the order that is an accident of a map's: of lines, of words in a row, of keys.
+fn in_order(key: &str, answer: &str) -> String {
+    if let Ok(value) = serde_json::from_str::<Value>(answer) {
+        return sorted(&value).to_string();
+    }
+    let (separator, rows) = match () {
+        () if key.contains(": ps ") => (if key.contains("ports") { ", " } else { "," }, answer),
+        () if key.contains(": port ") => ("\n", answer),
+        () => return answer.to_owned(),
+    };
+    let mut rows: Vec<_> = rows.split(separator).collect();
+    rows.sort_unstable();
+    rows.join(separator)
 }
 
 /// With the keys of all objects in order: theirs is an accident.
@@ -133,7 +154,11 @@ fn sorted(value: &Value) -> Value {
                     .collect(),
             )
         }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        Value::Array(items) => {
+            let mut items: Vec<_> = items.iter().map(sorted).collect();
+            items.sort_by_key(Value::to_string);
+            Value::Array(items)
+        }
         other => other.clone(),
     }
 }

@@ -54,6 +54,11 @@ impl Words {
         let settings = &container["NetworkSettings"];
         let place = &settings["Networks"]["bridge"];
         self.know(text(&place["IPAddress"]), format!("<{name} on bridge>"));
+        // An engine that chose it itself may tell it here alone.
+        self.know(text(&place["Gateway"]), "<gateway of bridge>".to_owned());
+        self.gateway = self
+            .gateway
+            .or_else(|| text(&place["Gateway"]).parse().ok());
         if let Ok(IpAddr::V4(address)) = text(&place["IPAddress"]).parse() {
             let [a, b, c, d] = address.octets();
             let mac = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
@@ -140,10 +145,39 @@ fn without_random(given: &str) -> String {
             result.push(c);
         }
     }
-    let result = result.trim_end();
-    let result = result.replace("stderr: docker: ", "stderr: PROGRAM: ");
-    let result = result.replace("stderr: coracle: ", "stderr: PROGRAM: ");
-    result
-        .replace("\"docker ", "\"PROGRAM ")
-        .replace("\"coracle ", "\"PROGRAM ")
+    let mut lines: Vec<_> = result.trim_end().lines().map(complaint).collect();
+    // How a command is used is not the network's matter.
+    if let Some(usage) = lines.iter().position(|line| line.starts_with("Usage:")) {
+        lines.truncate(usage);
+    }
+    lines.retain(|line| !line.starts_with("time=\""));
+    lines.join("\n").trim_end().to_owned()
+}
+
+/// The text of an error, without who says it and how it is written: capitals, full stops.
+fn complaint(line: &str) -> String {
+    let mut line = line.to_owned();
+    if let Some((before, _)) = line.split_once("\"Created\": \"") {
+        line = format!("{before}\"Created\"");
+    }
+    let (mark, mut text) = match line.strip_prefix("stderr: ") {
+        Some(text) => ("stderr: ", text),
+        None => ("", line.as_str()),
+    };
+    let mut said = !mark.is_empty();
+    for who in ["docker: ", "coracle: ", "Error response from daemon: ", "Error: "] {
+        if let Some(rest) = text.strip_prefix(who) {
+            (text, said) = (rest, true);
+        }
+    }
+    if !said {
+        return line;
+    }
+    let text = match text.split_once("driver failed programming external connectivity on endpoint ") {
+        Some((_, rest)) => rest.split_once("): ").map_or(rest, |(_, rest)| rest),
+        None => text,
+    };
+    let mut letters = text.trim_end_matches('.').chars();
+    let first = letters.next().map(|c| c.to_ascii_lowercase());
+    format!("{mark}{}{}", first.map(String::from).unwrap_or_default(), letters.as_str())
 }

@@ -141,6 +141,11 @@ impl World {
         let cmd = Cmd::new(program).args(words);
         self.at(place, |netns| cmd.run_in(netns))
             .map_or_else(|| "it is not there".to_owned(), |output| told(&output))
+            // Who has made a route is no matter to those who use it; `ip` pads its lines.
+            .replace(" proto static", "")
+            .replace(" \n", "\n")
+            .trim_end()
+            .to_owned()
     }
 
     /// A file as the container sees it.
@@ -225,7 +230,7 @@ pub fn told(output: &Output) -> String {
     text += output.stdout.trim_end();
     let complaint = output.stderr.trim_end();
     if !complaint.is_empty() {
-        text += &format!("\nstderr: {complaint}");
+        text = format!("{}\nstderr: {complaint}", text.trim_end());
     }
     text
 }

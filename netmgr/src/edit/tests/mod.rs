@@ -82,6 +82,7 @@ fn settings(pools: &[Pool]) -> Settings {
         firewall: Firewall::None,
         profile: Profile::Coracle,
         pools: pools.to_vec(),
+        namespace_of: None,
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Error {
     AliasNeedsUserNetwork,
     #[error("network {0} is given twice: each network can be joined once")]
     NetworkGivenTwice(String),
+    #[error("invalid {option} {value:?}: it becomes part of a line, and must be one word")]
+    NotOneWord { option: &'static str, value: String },
     #[error("invalid port to expose: {0}")]
     ExposedPort(String),
     #[error("cannot join network of a non running container: {0}")]
@@ -216,6 +218,7 @@ impl Error {
             | AddressNeedsUserNetwork
             | AliasNeedsUserNetwork
             | NetworkGivenTwice(_)
+            | NotOneWord { .. }
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
             AmbiguousId(_)

@@ -10,6 +10,7 @@ use crate::request::{Connection, ContainerRequest, NO_NETWORK, NetworkMode};
 
 /// Refuses what would have no effect, or none that was meant.
 pub(super) fn check(request: &ContainerRequest) -> Result<(), Error> {
+    check_words(request)?;
     match &request.network {
         NetworkMode::Container(name) if name.is_empty() => Err(Error::NamelessContainerMode),
         NetworkMode::Container(_) => check_joining(request),
@@ -34,6 +35,29 @@ pub(super) fn check(request: &ContainerRequest) -> Result<(), Error> {
             Err(Error::NoneIsAlone)
         }
         None => Ok(()),
+    }
+}
+
+/// What goes into /etc/hosts and /etc/resolv.conf must not bring further lines, nor further names.
+fn check_words(request: &ContainerRequest) -> Result<(), Error> {
+    let hosts = request.extra_hosts.iter().map(|(name, _)| name);
+    let all = (request.hostname.iter().map(|name| ("hostname", name)))
+        .chain(hosts.map(|name| ("add-host", name)))
+        .chain(request.dns_search.iter().map(|name| ("dns-search", name)))
+        .chain(request.dns_options.iter().map(|name| ("dns-option", name)));
+    for (option, value) in all {
+        check_word(option, value)?;
+    }
+    Ok(())
+}
+
+fn check_word(option: &'static str, value: &str) -> Result<(), Error> {
+    match value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(Error::NotOneWord {
+            option,
+            value: value.to_owned(),
+        }),
+        false => Ok(()),
     }
 }
 
@@ -64,6 +88,9 @@ fn check_joining(request: &ContainerRequest) -> Result<(), Error> {
 
 /// Addresses and aliases are for user networks.
 pub(super) fn check_connection(connection: &Connection) -> Result<(), Error> {
+    for alias in &connection.aliases {
+        check_word("network-alias", alias)?;
+    }
     if is_user_network(&connection.network) {
         return Ok(());
     }

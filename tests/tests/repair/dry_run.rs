@@ -83,7 +83,9 @@ fn real_changes(changes: &str) -> String {
         of.map(|line| line.replace(" linkdown", "").trim().to_owned())
             .collect()
     };
-    match lines('-') == lines('+') {
+    // Sockets, sysctls.
+    let of_rules_and_links = |line: &str| line.starts_with(['-', '+']) || line.ends_with(':');
+    match lines('-') == lines('+') && changes.lines().all(of_rules_and_links) {
         true => String::new(),
         false => changes.to_owned(),
     }
@@ -162,6 +164,14 @@ fn follow(told: &str, netns: &Netns) {
         Cmd::new(program).args(args).stdin(text).run_in(netns).ok();
     };
     let mut table = String::new();
+    let policies = told.lines().filter_map(|line| {
+        let rest = line.strip_prefix("set the policy of FORWARD (")?;
+        rest.strip_suffix(") to DROP again")
+    });
+    for tool in policies {
+        let args = ["-P", "FORWARD", "DROP"];
+        Cmd::new(tool).args(args).run_in(netns).ok();
+    }
     for line in told.lines() {
         if let Some(name) = line.strip_prefix("rules (") {
             flush(&tool, &mut script);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::Cmd;
 use nix::sys::signal::Signal;
 
 use crate::damage;
@@ -11,9 +12,7 @@ pub fn mends_what_others_break(firewall: &'static str) {
     let town = Town::new(firewall);
     town.recovers("at first", || town.is_well());
     town.gone_answers();
-    let watch = town
-        .host
-        .command(["network", "watch"])
+    let watch = as_the_unit_runs_it(town.host.command(["network", "watch"]))
         .limit(Duration::from_secs(300))
         .spawn_in(&town.host.netns);
     for (round, damage) in damage::all(firewall).iter().enumerate() {
@@ -66,4 +65,20 @@ pub fn mends_what_others_break(firewall: &'static str) {
         println!("{firewall}: {line}");
     }
     town.take_down();
+}
+
+/// With the capabilities that the systemd unit leaves to it, and no others.
+fn as_the_unit_runs_it(watch: Cmd) -> Cmd {
+    let path = harness::images::repository().join("contrib/systemd/coracle-network-watch.service");
+    let unit = std::fs::read_to_string(path).expect("the unit");
+    let mut settings = unit.lines();
+    let names = settings
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .expect("a capability bounding set");
+    let kept = names.split(' ').map(|name| {
+        let name = name.strip_prefix("CAP_").expect("CAP_NAME");
+        format!(",+{}", name.to_lowercase())
+    });
+    let set = format!("--bounding-set=-all{}", kept.collect::<String>());
+    watch.wrapped_in("setpriv", ["--no-new-privs", set.as_str()])
 }

@@ -172,6 +172,11 @@ pub fn repair(settings: &Settings, conn: &mut Connection) -> Result<(), Error> {
     Session::begin(settings)?.repair(conn)
 }
 
+/// The backend that a command with these settings writes, now that `auto` is decided.
+pub fn backend(settings: &Settings) -> Result<crate::plan::Backend, Error> {
+    crate::session::standing_backend(settings)
+}
+
 /// `system up`: the default network's bridge and the base chains, whether or not a container runs.
 pub fn up(settings: &Settings, conn: &mut Connection) -> Result<(), Error> {
     change(settings, conn, |edit| {

@@ -11,6 +11,7 @@ use crate::change::{Netns, Settings};
 use crate::edit::Edit;
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::model::Family;
 use crate::plan::{Batch, Bridge, Hop, Op, ReservePorts, Tool};
 use crate::session::{Namespaces, Session, Step};
 use crate::store;
@@ -74,9 +75,7 @@ pub fn reload(
         .collect();
     let survey = session.survey(&model, &netns)?;
     let mut notes = pending(settings);
-    if survey.policy_lost {
-        notes.push("set the policy of FORWARD to DROP again".to_owned());
-    }
+    notes.extend(survey.policy_lost.into_iter().map(policy_again));
     notes.extend(survey.settle.iter().map(ToString::to_string));
     notes.extend(survey.notes);
     Ok(Preview {
@@ -109,16 +108,24 @@ impl<T> fmt::Display for Preview<T> {
     }
 }
 
+/// A policy that is set again, in words.
+pub(crate) fn policy_again(family: Family) -> String {
+    let tool = tool_name(Tool::iptables(family));
+    format!("set the policy of FORWARD ({tool}) to DROP again")
+}
+
+fn tool_name(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Iptables => "iptables",
+        Tool::Ip6tables => "ip6tables",
+        Tool::Nft => "nftables",
+    }
+}
+
 /// An operation in words: one line, and for rules a further line for each.
 pub fn words(op: &Op) -> Vec<String> {
     let line = match op {
-        Op::EnableForwarding(family) => format!(
-            "turn {} forwarding on",
-            match family {
-                crate::model::Family::V4 => "IPv4",
-                crate::model::Family::V6 => "IPv6",
-            }
-        ),
+        Op::EnableForwarding(family) => format!("turn {} forwarding on", family.as_str()),
         Op::CreateBridge(bridge) => format!("create bridge {}{}", bridge.name, details(bridge)),
         Op::RemoveBridge(bridge) => format!("remove bridge {}", bridge.name),
         Op::CreateVeth(veth) => {
@@ -199,11 +206,7 @@ fn reserved(change: &ReservePorts) -> String {
 
 /// `+` for what comes, `-` for what goes. A chain that is named is made, or emptied before its rules follow.
 fn rules(batch: &Batch) -> Vec<String> {
-    let tool = match batch.tool {
-        Tool::Iptables => "iptables",
-        Tool::Ip6tables => "ip6tables",
-        Tool::Nft => "nftables",
-    };
+    let tool = tool_name(batch.tool);
     let mut out = vec![format!("rules ({tool}):")];
     let mut table = String::new();
     for line in batch.forward.lines().map(str::trim) {

@@ -200,12 +200,24 @@ fn the_policy_of_forward_counts_where_our_rules_are_elsewhere() {
         "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n".into();
     facts.own_table = vec!["map dnat4: element 8080 of container web is missing".into()];
     let found = judge(&model, Backend::Nftables, &facts);
+    // Our passage through it is missing: that is told once, and mended.
+    assert!(named(&found, "table filter, chain FORWARD: 4 rules are missing").fixable);
+    let of_policy = |f: &Finding| f.what.contains("policy drop");
+    assert!(!found.iter().any(of_policy), "{found:#?}");
+    // The policy of a table in which nothing of ours stands is named.
+    facts.saves.push(Save {
+        tool: "iptables-legacy",
+        ..facts.saves[0].clone()
+    });
+    let found = judge(&model, Backend::Nftables, &facts);
     let finding = named(
         &found,
-        "iptables table filter, chain FORWARD: policy drop drops",
+        "iptables-legacy table filter, chain FORWARD: policy drop drops",
     );
     assert!(
-        finding.advice.starts_with("iptables -t filter -I FORWARD "),
+        finding
+            .advice
+            .starts_with("iptables-legacy -t filter -I FORWARD "),
         "{finding}"
     );
     assert!(named(&found, "element 8080 of container web is missing").fixable);

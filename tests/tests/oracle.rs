@@ -153,7 +153,10 @@ fn compare() -> Outcome {
         .map(|(name, builder)| World::new(name, builder.build()))
         .collect();
     let version = worlds[0].host.run("version --format {{.Server.Version}}");
-    assert!(version.text().starts_with("20.10."), "the oracle is Docker Engine 20.10: {version}");
+    assert!(
+        version.text().starts_with("20.10."),
+        "the oracle is Docker Engine 20.10: {version}"
+    );
     let mut all = vec![Answers::new(); worlds.len()];
     request(&worlds, &mut all, "setup", scenario::SETUP);
     let few = ["web", "sib", "backer", "six", "inside", "plain"];

@@ -1,5 +1,6 @@
 //! `info`: this engine and this host, at a glance.
 
+use netmgr::plan::Backend;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,7 +60,7 @@ fn gather(context: &Context) -> Result<Value, Failure> {
     let settings = engine.settings().clone();
     // And the two that have no bridge.
     let networks = engine.networks()?.len() + output::inspect_network::BRIDGELESS.len();
-    let firewall = Firewall::of(settings.network.firewall);
+    let firewall = Firewall::of(engine.firewall()?);
     let host = rustix::system::uname();
     let of_host = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     Ok(json!({
@@ -102,16 +103,11 @@ struct Firewall {
 }
 
 impl Firewall {
-    fn of(wanted: netmgr::Firewall) -> Firewall {
-        let iptables = || path("iptables-restore");
-        let (kind, command) = match wanted {
-            netmgr::Firewall::None => ("none", None),
-            netmgr::Firewall::Nftables => ("nftables", path("nft")),
-            netmgr::Firewall::Iptables => ("iptables", iptables()),
-            netmgr::Firewall::Auto => match (iptables(), path("nft")) {
-                (None, Some(nft)) => ("nftables", Some(nft)),
-                (iptables, _) => ("iptables", iptables),
-            },
+    fn of(backend: Backend) -> Firewall {
+        let (kind, command) = match backend {
+            Backend::None => ("none", None),
+            Backend::Nftables => ("nftables", path("nft")),
+            Backend::Iptables => ("iptables", path("iptables-restore")),
         };
         let (version, flavour) = command.as_deref().map_or((None, None), make);
         Firewall {

@@ -35,7 +35,7 @@ pub(super) fn judge(model: &Model, backend: Backend, facts: &Facts) -> Vec<Findi
             });
             for packet in passing {
                 let found = fate(&table, chain, packet);
-                if let Some((key, finding)) = word(&table, chain, packet, found, backend, &user) {
+                if let Some((key, finding)) = word(&table, chain, packet, found, &user) {
                     told.entry(key).or_insert(finding);
                 }
             }
@@ -68,7 +68,6 @@ fn word(
     base: &Chain,
     packet: &Packet,
     found: Fate,
-    backend: Backend,
     user: &str,
 ) -> Option<(String, Finding)> {
     let Fate::Dropped {
@@ -81,11 +80,10 @@ fn word(
     else {
         return None;
     };
-    // Where our own rules stand, they come before the policy; if they are missing, that is what is told.
+    // Our own rules, or beside the nftables backend their passage, come before the policy; if they are missing, that is
+    // what is told.
     let homes = ["iptables table filter", "ip6tables table filter"];
-    let our_home = backend == Backend::Iptables
-        && packet.hook == "forward"
-        && homes.contains(&table.title.as_str());
+    let our_home = packet.hook == "forward" && homes.contains(&table.title.as_str());
     if ours || (policy && our_home) {
         return None;
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use super::facts::{Bound, Facts, Interface, Save};
@@ -279,8 +278,9 @@ fn holders(inodes: &[u64]) -> HashMap<u64, (u32, bool)> {
     if inodes.is_empty() {
         return holders;
     }
-    let program = |path: &str| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let own = program("/proc/self/exe");
+    // By name and not by file: a monitor from before an upgrade is another file.
+    let name = |path: &str| fs::read_to_string(path).ok();
+    let own = name("/proc/self/comm");
     for pid in processes() {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             continue;
@@ -294,9 +294,8 @@ fn holders(inodes: &[u64]) -> HashMap<u64, (u32, bool)> {
             let Some(inode) = inode.filter(|inode| inodes.contains(inode)) else {
                 continue;
             };
-            let ours = *ours.get_or_insert_with(|| {
-                own.is_some() && program(&format!("/proc/{pid}/exe")) == own
-            });
+            let ours = *ours
+                .get_or_insert_with(|| own.is_some() && name(&format!("/proc/{pid}/comm")) == own);
             let known = holders.entry(inode).or_insert((pid, ours));
             if ours {
                 *known = (pid, true);

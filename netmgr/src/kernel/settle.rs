@@ -113,7 +113,12 @@ pub(crate) fn run(steps: &[Step]) -> Result<(), Error> {
 
 fn set(channel: &mut Channel, step: &Step) -> io::Result<()> {
     match step {
-        Step::Up(name) => change(channel, LinkUnspec::new_with_name(name).up()),
+        Step::Up(name) => {
+            change(channel, LinkUnspec::new_with_name(name).up())?;
+            // Asking makes the kernel finish its deferred work, else nothing is sent for up to a second
+            // (see `Channel::link`).
+            channel.link(name).map(drop)
+        }
         Step::Mtu(name, mtu) => change(channel, LinkUnspec::new_with_name(name).mtu(*mtu)),
         Step::Address(name, address) => {
             let index = channel.index(name)?;

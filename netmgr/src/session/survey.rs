@@ -17,8 +17,8 @@ pub(crate) struct Survey {
     pub(crate) ops: Vec<Op>,
     /// What needs no inverse, of links that stand.
     pub(crate) settle: Vec<settle::Step>,
-    /// FORWARD has lost the policy that we gave it.
-    pub(crate) policy_lost: bool,
+    /// The families in which FORWARD has lost the policy that we gave it.
+    pub(crate) policy_lost: Vec<Family>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Session {
         Ok(Survey {
             ops: mending.ops,
             settle: settle::steps(model)?,
-            policy_lost: !self.policy_lost()?.is_empty(),
+            policy_lost: self.policy_lost()?,
             notes: mending.notes,
         })
     }

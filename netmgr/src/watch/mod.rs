@@ -221,14 +221,13 @@ fn mend(
     let survey = session.survey(&model, &netns)?;
     // A veth that no endpoint has any more is on its way out with its container's namespace.
     let dying = |op: &Op| matches!(op, Op::RemoveVeth(_));
-    let amiss = !survey.settle.is_empty() || survey.policy_lost;
+    let amiss = !survey.settle.is_empty() || !survey.policy_lost.is_empty();
     if !amiss && survey.ops.iter().all(dying) {
         return Ok(did);
     }
     session.mend(&model, Goal::Stand, &Journal::default(), &netns)?;
-    if survey.policy_lost {
-        did.push("set the policy of FORWARD to DROP".to_owned());
-    }
+    let lost = survey.policy_lost.into_iter();
+    did.extend(lost.map(preview::policy_again));
     did.extend(survey.ops.iter().filter(|op| !dying(op)).map(in_short));
     did.extend(survey.settle.iter().map(ToString::to_string));
     Ok(did)

@@ -368,6 +368,11 @@ impl Engine {
 
     // The system.
 
+    /// The firewall that is written, now that `auto` is decided.
+    pub fn firewall(&self) -> Result<netmgr::plan::Backend, Error> {
+        Ok(netmgr::change::backend(&self.settings.network)?)
+    }
+
     pub fn system_up(&mut self) -> Result<(), Error> {
         Ok(netmgr::up(&self.settings.network, &mut self.conn)?)
     }

@@ -126,7 +126,8 @@ pub struct Answer {
     pub peer: IpAddr,
 }
 
-fn ask(from: &Netns, protocol: Protocol, to: SocketAddr, limit: Duration) -> Result<Answer> {
+/// One try, within this time.
+pub fn ask(from: &Netns, protocol: Protocol, to: SocketAddr, limit: Duration) -> Result<Answer> {
     let line = match protocol {
         Protocol::Tcp => {
             let stream = from.enter(|| TcpStream::connect_timeout(&to, limit))?;

@@ -165,7 +165,12 @@ fn complaint(line: &str) -> String {
         None => ("", line.as_str()),
     };
     let mut said = !mark.is_empty();
-    for who in ["docker: ", "coracle: ", "Error response from daemon: ", "Error: "] {
+    for who in [
+        "docker: ",
+        "coracle: ",
+        "Error response from daemon: ",
+        "Error: ",
+    ] {
         if let Some(rest) = text.strip_prefix(who) {
             (text, said) = (rest, true);
         }
@@ -173,11 +178,16 @@ fn complaint(line: &str) -> String {
     if !said {
         return line;
     }
-    let text = match text.split_once("driver failed programming external connectivity on endpoint ") {
+    let text = match text.split_once("driver failed programming external connectivity on endpoint ")
+    {
         Some((_, rest)) => rest.split_once("): ").map_or(rest, |(_, rest)| rest),
         None => text,
     };
     let mut letters = text.trim_end_matches('.').chars();
     let first = letters.next().map(|c| c.to_ascii_lowercase());
-    format!("{mark}{}{}", first.map(String::from).unwrap_or_default(), letters.as_str())
+    format!(
+        "{mark}{}{}",
+        first.map(String::from).unwrap_or_default(),
+        letters.as_str()
+    )
 }

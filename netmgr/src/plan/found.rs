@@ -45,6 +45,8 @@ pub struct Found {
     pub chains6: Option<Vec<FoundChain>>,
     /// The outer `None`: not read. The inner: there is no table of ours.
     pub nft: Option<Option<nftables::FoundTable>>,
+    /// An earlier change of ours wrote passage rules. In the docker profile no comment tells them from others'.
+    pub has_passage: bool,
     /// Interfaces and rules of ours by the word of the journal, whatever their names.
     pub journal_links: HashSet<String>,
     pub journal_rules: Known,
@@ -175,6 +177,9 @@ fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &m
         let Some(chains) = chains else { continue };
         let mut known = journal.clone();
         known.extend(mend::known(&policy::ruleset(before, family)));
+        if found.has_passage {
+            known.extend(mend::known(&policy::passage(before)));
+        }
         let wanted = policy::ruleset(after, family);
         let (goal, standing) = match aim {
             RulesAim::Policy => (Goal::Stand, Ruleset::default()),

@@ -66,6 +66,7 @@ impl Session {
                 true => Some(table()?),
                 false => None,
             },
+            has_passage: self.state()?.written().passage,
             journal_links: journal.links.iter().cloned().collect(),
             journal_rules: rules_of(journal, Tool::Iptables),
             journal_rules6: rules_of(journal, Tool::Ip6tables),

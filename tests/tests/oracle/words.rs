@@ -38,6 +38,9 @@ impl Words {
                     .next()
                     .unwrap_or_default();
                 self.know(base, "<base of bridge>".to_owned());
+                // Both take a /16 for it, which the answers of the links show.
+                let last = base.replace(".0.0", ".255.255");
+                self.know(&last, "<broadcast of bridge>".to_owned());
                 self.know(text(&config["Gateway"]), "<gateway of bridge>".to_owned());
                 self.gateway = self
                     .gateway
@@ -68,11 +71,15 @@ impl Words {
                 format!("<reverse of {name} on bridge>"),
             );
         }
-        for (port, bindings) in settings["Ports"].as_object().into_iter().flatten() {
+        for bindings in settings["Ports"]
+            .as_object()
+            .into_iter()
+            .flat_map(|all| all.values())
+        {
             for binding in bindings.as_array().into_iter().flatten() {
                 let host = text(&binding["HostPort"]);
                 if host.parse().is_ok_and(|number: u16| number >= 32768) {
-                    self.know(host, format!("<ephemeral for {port}>"));
+                    self.know(host, "<ephemeral>".to_owned());
                 }
             }
         }
@@ -165,7 +172,12 @@ fn complaint(line: &str) -> String {
         None => ("", line.as_str()),
     };
     let mut said = !mark.is_empty();
-    for who in ["docker: ", "coracle: ", "Error response from daemon: ", "Error: "] {
+    for who in [
+        "docker: ",
+        "coracle: ",
+        "Error response from daemon: ",
+        "Error: ",
+    ] {
         if let Some(rest) = text.strip_prefix(who) {
             (text, said) = (rest, true);
         }
@@ -173,11 +185,16 @@ fn complaint(line: &str) -> String {
     if !said {
         return line;
     }
-    let text = match text.split_once("driver failed programming external connectivity on endpoint ") {
+    let text = match text.split_once("driver failed programming external connectivity on endpoint ")
+    {
         Some((_, rest)) => rest.split_once("): ").map_or(rest, |(_, rest)| rest),
         None => text,
     };
     let mut letters = text.trim_end_matches('.').chars();
     let first = letters.next().map(|c| c.to_ascii_lowercase());
-    format!("{mark}{}{}", first.map(String::from).unwrap_or_default(), letters.as_str())
+    format!(
+        "{mark}{}{}",
+        first.map(String::from).unwrap_or_default(),
+        letters.as_str()
+    )
 }

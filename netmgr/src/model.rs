@@ -204,14 +204,20 @@ impl Model {
     }
 
     /// Of a container's endpoints the one that carries its default routes and its published ports: of the network
-    /// whose name comes first, internal networks last, as Docker chooses.
+    /// with both families, of several that whose name comes first, internal networks last, as Docker chooses.
     pub fn primary(&self, container_id: &str) -> Option<&Endpoint> {
         let mine = self
             .endpoints
             .iter()
             .filter(|endpoint| endpoint.container_id == container_id);
         mine.filter_map(|endpoint| Some((self.network(&endpoint.network_id)?, endpoint)))
-            .min_by_key(|(network, _)| (network.internal, network.name.as_str()))
+            .min_by_key(|(network, _)| {
+                (
+                    network.internal,
+                    network.v6.is_none(),
+                    network.name.as_str(),
+                )
+            })
             .map(|(_, endpoint)| endpoint)
     }
 }

@@ -1,8 +1,8 @@
 //! Docker Engine 20.10 as an oracle where it is right: the same requests to it and to us, each on a host of its own, and the same questions
 //! asked of both networks afterwards, from outside and inside. Where the answers differ, the difference is in the table
-//! [`differences::KNOWN`] with its reason; one that is there and does not show any more is a failure too.
+//! [`known::KNOWN`] with its reason; one that is there and does not show any more is a failure too.
 //!
-//! Both of our firewalls are compared with the one `dockerd`. `ORACLE_SHOW=1` prints all differences and what is listed for them.
+//! Both of our firewalls are compared with the one `dockerd`.
 
 #[path = "oracle/commands.rs"]
 mod commands;
@@ -10,6 +10,8 @@ mod commands;
 mod differences;
 #[path = "oracle/dns.rs"]
 mod dns;
+#[path = "oracle/known.rs"]
+mod known;
 #[path = "oracle/questions.rs"]
 mod questions;
 #[path = "oracle/scenario.rs"]

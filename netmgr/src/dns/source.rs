@@ -25,7 +25,7 @@ FROM endpoints AS own
 JOIN networks ON networks.id = own.network_id
 JOIN endpoints AS one ON one.network_id = own.network_id
 WHERE own.container_id = ?1
-ORDER BY networks.internal, networks.name, one.seq";
+ORDER BY networks.internal, networks.v6 IS NULL, networks.name, one.seq";
 
 /// The names on the networks that one container is on, from `ROOT/coracle.db`.
 pub struct Database {

@@ -81,7 +81,8 @@ impl Edit<'_> {
 
 /// The order of [`crate::Model::primary`].
 fn comes_before(a: &Network, b: &Network) -> bool {
-    (a.internal, &a.name) < (b.internal, &b.name)
+    let rank = |it: &Network| (it.internal, it.v6.is_none());
+    (rank(a), &a.name) < (rank(b), &b.name)
 }
 
 fn check_range(request: &PortRequest) -> Result<(), Error> {

@@ -123,10 +123,11 @@ fn primary(conn: &Database, connections: &[&Connection]) -> Result<String, Error
     let mut ranked = Vec::new();
     for connection in connections {
         let network = netmgr::store::find_network(conn, &connection.network)?;
-        ranked.push((network.internal, network.name, connection.network.clone()));
+        let rank = (network.internal, network.v6.is_none(), network.name);
+        ranked.push((rank, connection.network.clone()));
     }
     let first = ranked.into_iter().min();
-    Ok(first.map(|(_, _, wish)| wish).unwrap_or_default())
+    Ok(first.map(|(_, wish)| wish).unwrap_or_default())
 }
 
 fn attach_request(
@@ -143,7 +144,13 @@ fn attach_request(
         address: connection.address,
         address6: connection.address6,
         mac: connection.mac,
-        aliases: connection.aliases.clone(),
+        // A hostname that was asked for is a name on every network, as with Docker; `inspect` does not count it among the aliases.
+        aliases: connection
+            .aliases
+            .iter()
+            .chain(&container.request.hostname)
+            .cloned()
+            .collect(),
         ports,
     }
 }

@@ -1,6 +1,7 @@
-//! Where we differ from Docker 20.10 on purpose, each with the reason; all else must be the same.
+//! Comparing the answers: what differs must be in the table of known differences, and what is there must differ.
 
 use crate::commands::Answers;
+use crate::known::{KNOWN, MACHINE};
 
 /// Questions by a pattern of their key, and what both answer, by patterns too: `*` is any text, `{a,b}` either.
 pub struct Difference {
@@ -10,7 +11,19 @@ pub struct Difference {
     pub why: &'static str,
 }
 
-pub const KNOWN: &[Difference] = &[];
+pub const fn differ(
+    key: &'static str,
+    docker: &'static str,
+    ours: &'static str,
+    why: &'static str,
+) -> Difference {
+    Difference {
+        key,
+        docker,
+        ours,
+        why,
+    }
+}
 
 impl Difference {
     fn is(&self, key: &str, docker: &str, ours: &str) -> bool {
@@ -20,7 +33,8 @@ impl Difference {
 
 /// Is this difference one of those that are meant?
 pub fn is_known(key: &str, docker: &str, ours: &str) -> bool {
-    KNOWN.iter().any(|known| known.is(key, docker, ours))
+    let mut all = KNOWN.iter().chain(MACHINE);
+    all.any(|known| known.is(key, docker, ours))
 }
 
 /// All questions, with both answers.
@@ -56,7 +70,7 @@ pub fn unexpected(name: &str, docker: &Answers, ours: &Answers) -> Vec<String> {
 /// Entries of the table for which no engine of ours differs any more.
 pub fn that_show_no_more(docker: &Answers, ours: &[Answers]) -> Vec<String> {
     let shows = |known: &&Difference| {
-        ours.iter().all(|ours| {
+        ours.iter().any(|ours| {
             pairs(docker, ours)
                 .into_iter()
                 .any(|(key, docker, ours)| docker != ours && known.is(key, docker, ours))

@@ -62,6 +62,7 @@ pub const REFUSED: &[&str] = &[
     "network create --subnet 10.71.0.0/24 --subnet 10.71.0.0/25 twice",
     "network create --driver nosuch nodriver",
     "network create bad/name",
+    "network rm bad/name",
     "network create host",
     "network create bridge",
     "network create container",
@@ -74,7 +75,7 @@ pub const REFUSED: &[&str] = &[
     "network rm host",
     "network rm",
     "network inspect nosuch",
-    "network inspect front nosuch",
+    "network inspect --format {{.Name}} front nosuch",
     "network connect front web",
     "network connect nosuch web",
     "network connect front nosuch",
@@ -141,6 +142,7 @@ pub const REFUSED: &[&str] = &[
     "run --rm --name probe -p : busybox true",
     "run --rm --name probe --expose nonsense busybox true",
     "run -d --name inward --network closed --ip 10.64.0.99 -p 8480:80 busybox true",
+    "rm -f inward",
     "start nosuch",
 ];
 
@@ -168,7 +170,6 @@ pub const RUNNING_AFTER: &[&str] = &[
 /// The end: what is in use stays, what is not goes.
 pub const END: &[&str] = &[
     "network rm front back",
-    "rm -f inward",
     "rm -f web sib multi both joined fresh idle mac plain2",
     "network rm front nosuch named",
     "network disconnect -f back backer",

@@ -38,6 +38,9 @@ impl Words {
                     .next()
                     .unwrap_or_default();
                 self.know(base, "<base of bridge>".to_owned());
+                // Both take a /16 for it, which the answers of the links show.
+                let last = base.replace(".0.0", ".255.255");
+                self.know(&last, "<broadcast of bridge>".to_owned());
                 self.know(text(&config["Gateway"]), "<gateway of bridge>".to_owned());
                 self.gateway = self
                     .gateway
@@ -68,11 +71,15 @@ impl Words {
                 format!("<reverse of {name} on bridge>"),
             );
         }
-        for (port, bindings) in settings["Ports"].as_object().into_iter().flatten() {
+        for bindings in settings["Ports"]
+            .as_object()
+            .into_iter()
+            .flat_map(|all| all.values())
+        {
             for binding in bindings.as_array().into_iter().flatten() {
                 let host = text(&binding["HostPort"]);
                 if host.parse().is_ok_and(|number: u16| number >= 32768) {
-                    self.know(host, format!("<ephemeral for {port}>"));
+                    self.know(host, "<ephemeral>".to_owned());
                 }
             }
         }

@@ -60,7 +60,13 @@ impl World {
 
     /// Makes a request: exit code and what is printed, as it is.
     pub fn request(&self, line: &str) -> String {
-        told(&self.host.try_run(line))
+        let answer = told(&self.host.try_run(line));
+        // In the order of a map.
+        let mut lines: Vec<_> = answer.lines().collect();
+        if line.contains("prune") {
+            lines.sort_unstable();
+        }
+        lines.join("\n")
     }
 
     /// Looks at all that there is, and lets a server answer in each container that has none yet.
@@ -168,6 +174,8 @@ impl World {
                 .as_array()
                 .into_iter()
                 .flatten()
+                // Whether IPv6 is there where no network has it is asked by packets.
+                .filter(|one| one["local"] != "::1" && one["scope"] != "link")
                 .map(|one| {
                     let peer = one["broadcast"].as_str().unwrap_or("no broadcast");
                     format!(

@@ -55,9 +55,6 @@ pub(crate) fn steps(model: &Model) -> Result<Vec<Step>, Error> {
         let Some(bridge) = find(&found, &network.bridge, "bridge") else {
             continue;
         };
-        if !bridge.up {
-            steps.push(Step::Up(bridge.name.clone()));
-        }
         let has = |wanted: &IpNet| addresses.contains(&(bridge.index, *wanted));
         let missing = wanted_addresses(network).into_iter().filter(|a| !has(a));
         steps.extend(missing.map(|a| Step::Address(bridge.name.clone(), a)));
@@ -67,6 +64,11 @@ pub(crate) fn steps(model: &Model) -> Result<Vec<Step>, Error> {
             steps.push(Step::Mtu(bridge.name.clone(), mtu));
         }
         steps.extend(trusting(&bridge.name));
+        // Last: a bridge that comes up without its link-local address makes it itself, and tests it for duplicates for
+        // two seconds in which it asks for no container (see `bridge::create`).
+        if !bridge.up {
+            steps.push(Step::Up(bridge.name.clone()));
+        }
     }
     for endpoint in &model.endpoints {
         let Some(veth) = find(&found, &endpoint.host_interface, "veth") else {

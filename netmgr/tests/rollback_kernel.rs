@@ -7,7 +7,7 @@ mod common;
 mod rollback_support;
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,33 +56,47 @@ fn cases(backend: &str) -> Vec<String> {
     cases.map(|case| format!("{backend} {case}")).collect()
 }
 
+/// Most of a case is waiting for the kernel to take links away.
+const LANES: usize = 4;
+
 fn run_all(backend: &str) {
     let cases = cases(backend);
-    let mut failed = Vec::new();
-    for case in &cases {
-        let folder = tempfile::tempdir().unwrap();
-        write_stubs(folder.path());
-        let path = format!(
-            "{}:{}",
-            folder.path().display(),
-            std::env::var("PATH").unwrap()
-        );
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "one_case", "--ignored", "--nocapture"])
-            .env("PATH", path)
-            .env(STUBS, folder.path())
-            .env(CASE, case)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let told =
-            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            failed.push(format!("{case}:\n{told}"));
-        }
-    }
+    let lanes = std::thread::scope(|scope| {
+        let start = |lane| {
+            let cases = cases.iter().skip(lane).step_by(LANES);
+            scope.spawn(move || cases.filter_map(|case| run_one(case).err()).collect())
+        };
+        let lanes: Vec<_> = (0..LANES).map(start).collect();
+        lanes
+            .into_iter()
+            .map(|lane| lane.join().unwrap())
+            .collect::<Vec<Vec<String>>>()
+    });
+    let failed = lanes.concat();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     println!("{backend}: {} failures on the real kernel", cases.len());
+}
+
+fn run_one(case: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    write_stubs(folder.path());
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "one_case", "--ignored", "--nocapture"])
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .env(STUBS, folder.path())
+        .env(CASE, case)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{case}:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }
 
 #[test]
@@ -264,9 +278,8 @@ impl Case {
         found.unwrap().bridge.clone()
     }
 
-    fn marks(&self) -> &'static Path {
-        let folder = std::env::var(STUBS).unwrap();
-        Box::leak(Path::new(&folder).to_path_buf().into_boxed_path())
+    fn marks(&self) -> PathBuf {
+        std::env::var(STUBS).unwrap().into()
     }
 
     fn break_it(&self, failure: &str) {

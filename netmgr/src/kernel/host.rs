@@ -153,11 +153,10 @@ pub fn restore_family(family: Family, run_root: &Path) -> Result<(), Error> {
     if !memory.has(family) {
         return Ok(());
     }
-    match set(&switch(family), "0") {
-        // IPv6 has gone since, and its settings with it.
-        Err(Error::WriteSysctl { source, .. })
-            if family == Family::V6 && source.kind() == io::ErrorKind::NotFound => {}
-        result => result?,
+    // Not where it is off: what could not be written then cannot be written now. IPv6 may have gone since, and its settings
+    // with it.
+    if forwarding_enabled(family)? {
+        set(&switch(family), "0")?;
     }
     if let (Family::V6, Some(before)) = (family, &memory.v6) {
         for interface in &before.forwarders {

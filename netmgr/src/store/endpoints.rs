@@ -58,7 +58,7 @@ fn endpoints_where(
          WHERE {condition} AND endpoints.id = (
              SELECT mine.id FROM endpoints AS mine JOIN networks ON networks.id = mine.network_id
              WHERE mine.container_id = ports.container_id AND NOT networks.internal
-             ORDER BY networks.name LIMIT 1)
+             ORDER BY networks.v6 IS NULL, networks.name LIMIT 1)
          ORDER BY seq, position"
     );
     let mut statement = conn.prepare_cached(&query).map_err(fail)?;

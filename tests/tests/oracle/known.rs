@@ -316,7 +316,7 @@ pub const KNOWN: &[Difference] = &[
         "Docker keeps the line of the default network after it was left",
     ),
     differ(
-        "changes: {links of,tool ip -4 route in} {mac,plain2}",
+        "changes: {links of,tool ip -4 route in,file etc/hosts of} {mac,plain2}",
         "*",
         "*",
         "a link is named by the order of joining, before a restart and after it, and the first free name is used",

@@ -324,15 +324,22 @@ fn a_difference_applied_equals_writing_anew_and_its_inverse_restores() {
     });
 }
 
-/// The plan's batch takes a short cut where only the newest containers differ: it must write what the long way writes.
+/// The plan's batch takes a short cut where only the newest containers and networks differ: it must write what the long way
+/// writes.
 #[test]
 fn the_plans_batch_is_that_of_the_whole_difference() {
     for_many(|rng, profile, _| {
         let before = random_model(rng, profile);
         let mut after = changed(rng, &before);
-        if rng.random_bool(0.5) {
+        if rng.random_bool(0.7) {
             after = before.clone();
-            grow_endpoint(&mut after, rng, 60);
+            let (network, container) = (rng.random_bool(0.5), rng.random_bool(0.5));
+            if network {
+                grow_network(&mut after, rng, 60);
+            }
+            if container || !network {
+                grow_endpoint(&mut after, rng, 60);
+            }
         }
         for (from, to) in [(&before, &after), (&after, &before)] {
             let ops = plan::between(from, to, IPTABLES, &HashSet::new());

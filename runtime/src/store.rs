@@ -1,5 +1,6 @@
 //! The database: opening it, and the rows of containers. Networks, images and volumes keep their own tables in it.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,13 @@ use crate::record::{Container, Resolved, State};
 
 /// Bumped with the schema; a database that says the same is not looked at again.
 const SCHEMA: i64 = 2;
+
+/// How long a command waits for others that write.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes of the log from which on the next command to open the database empties it: 256 pages, which take a millisecond to
+/// read. Once in many commands one waits for the disk.
+const LONGEST_LOG: u64 = 1 << 20;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS containers (
@@ -66,17 +74,18 @@ pub fn open(root: &Path) -> Result<Connection, Error> {
     };
     let conn = Connection::open(&path).map_err(failed)?;
     // WAL: readers never wait. NORMAL: a power loss may cost the last moments, never the database.
-    conn.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
+    conn.busy_timeout(PATIENCE).map_err(failed)?;
     conn.pragma_update(None, "journal_mode", "WAL")
         .map_err(failed)?;
     conn.pragma_update(None, "synchronous", "NORMAL")
         .map_err(failed)?;
     // Otherwise the last command to close the database writes the whole log into it and waits for the disk, each time;
-    // so does the next one to open it. Every megabyte is often enough.
+    // so does the next one to open it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map_err(failed)?;
-    conn.pragma_update(None, "wal_autocheckpoint", 256)
-        .map_err(failed)?;
+    if fs::metadata(root.join("coracle.db-wal")).is_ok_and(|log| log.len() > LONGEST_LOG) {
+        empty_log(&conn).map_err(failed)?;
+    }
     conn.pragma_update(None, "foreign_keys", true)
         .map_err(failed)?;
     let schema: i64 = conn
@@ -94,6 +103,23 @@ pub fn open(root: &Path) -> Result<Connection, Error> {
             .map_err(failed)?;
     }
     Ok(conn)
+}
+
+/// Writes the log into the database and begins it anew. If somebody is reading or writing just now, the next command does.
+///
+/// SQLite's own checkpoint after a commit does not do for commands that come and go: that the log was written is only
+/// remembered as long as somebody has the database open, so the next one adds to it, it grows for ever, and whoever opens the
+/// database reads all of it.
+fn empty_log(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(Duration::ZERO)?;
+    let emptied = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    conn.busy_timeout(PATIENCE)?;
+    match emptied {
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            Ok(())
+        }
+        emptied => emptied,
+    }
 }
 
 /// Enters a new container. A name in use is a conflict.
@@ -167,6 +193,24 @@ pub fn list(conn: &Connection) -> Result<Vec<Stored>, Error> {
 /// Those that somebody answers for: starting or running.
 pub fn owned(conn: &Connection) -> Result<Vec<Stored>, Error> {
     several(conn, "WHERE owner_pid IS NOT NULL", [])
+}
+
+/// The same, by ID and without the records: every command looks through all of them.
+pub fn owners(conn: &Connection) -> Result<Vec<(String, Owner)>, Error> {
+    let mut statement = conn.prepare(
+        "SELECT id, owner_pid, owner_start, boot_id FROM containers
+         WHERE owner_pid IS NOT NULL AND owner_start IS NOT NULL",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let process = Identity {
+            pid: row.get(1)?,
+            start: row.get::<_, i64>(2)? as u64,
+        };
+        let boot_id: Option<String> = row.get(3)?;
+        let boot_id = boot_id.unwrap_or_default();
+        Ok((row.get(0)?, Owner { process, boot_id }))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The IDs of all containers.

@@ -13,6 +13,7 @@ pub mod sockets;
 
 pub(crate) mod bridge;
 pub(crate) mod conntrack_message;
+pub(crate) mod listeners;
 pub(crate) mod netlink;
 pub(crate) mod reserved;
 pub(crate) mod routes;

@@ -1,6 +1,6 @@
 //! Which host ports other programs have, for runs that are too long to be bound port by port.
 //!
-//! `/proc` nominates and the kernel's own `bind` decides: a listing shows neither whether a socket of `[::]` takes IPv4
+//! A listing nominates and the kernel's own `bind` decides: a listing shows neither whether a socket of `[::]` takes IPv4
 //! too (IPV6_V6ONLY) nor to what device it is bound. One pass over the sockets, however long the run is.
 
 use std::collections::BTreeSet;
@@ -12,8 +12,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::kernel::Error;
-use crate::model::Protocol;
+use crate::kernel::{Error, listeners};
+use crate::model::{Family, Protocol};
 
 /// `thread-self`: `/proc/net` is the main thread's namespace.
 const TABLES: &str = "/proc/thread-self/net";
@@ -42,8 +42,15 @@ pub fn in_use(
     };
     match protocol {
         Protocol::Tcp => {
-            for_each_row("tcp", |row| listening(row).map(&mut nominate).is_some())?;
-            for_each_row("tcp6", |row| listening(row).map(&mut nominate).is_some())?;
+            for (family, table) in [(Family::V4, "tcp"), (Family::V6, "tcp6")] {
+                match listeners::of_tcp(family) {
+                    Ok(ports) => ports.into_iter().for_each(&mut nominate),
+                    Err(error) => {
+                        tracing::debug!(%error, table, "read in /proc");
+                        for_each_row(table, |row| listening(row).map(&mut nominate).is_some())?;
+                    }
+                }
+            }
         }
         Protocol::Udp => {
             for table in ["udp", "udp6"] {

@@ -8,7 +8,7 @@ use super::pieces::{bridge, new_endpoints, new_networks, reserved};
 use super::{Backend, Batch, Op, ReservePorts, Tool, Written};
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::{diff, nftables, policy};
-use crate::model::{Family, Model};
+use crate::model::{Endpoint, Family, Model, Network, PortMap};
 
 /// The operations from one model to the next.
 ///
@@ -51,7 +51,7 @@ fn rules(before: &Model, after: &Model, written: Written) -> Vec<Op> {
     match written.backend {
         Backend::None => {}
         Backend::Iptables => {
-            let (before, after) = without_common_endpoints(before, after);
+            let (before, after) = without_common(before, after);
             batches.extend(families.filter_map(|(family, _)| {
                 let (old, new) = (
                     policy::ruleset(&before, family),
@@ -81,24 +81,56 @@ fn iptables_batch(family: Family, old: &Ruleset, new: &Ruleset) -> Option<Batch>
     })
 }
 
-/// Leaves out the endpoints that both models begin with, where all that differs comes after them: their rules stand above
-/// those of the difference and are not touched, so the usual change costs the same however many containers run. When
-/// something in the middle changes, the positions of the others' rules are needed to undo it exactly; so they are for a
-/// network's rules, which stand above those of its and of any other containers.
-fn without_common_endpoints<'a>(
-    before: &'a Model,
-    after: &'a Model,
-) -> (Cow<'a, Model>, Cow<'a, Model>) {
-    let pairs = before.endpoints.iter().zip(&after.endpoints);
-    let common = pairs.take_while(|(old, new)| old == new).count();
-    let in_the_middle = common < before.endpoints.len() && common < after.endpoints.len();
-    if in_the_middle || before.networks != after.networks {
+/// Leaves out what both models begin with, where all that differs comes after it: the rules of that are inserted at the top of
+/// their chains or appended, and those of the rest are not touched, so the usual change costs the same however many
+/// containers and networks there are. When something in the middle changes, the positions of the others' rules are needed
+/// to undo it exactly.
+fn without_common<'a>(before: &'a Model, after: &'a Model) -> (Cow<'a, Model>, Cow<'a, Model>) {
+    let Some(endpoints) = common(&before.endpoints, &after.endpoints) else {
         return (Cow::Borrowed(before), Cow::Borrowed(after));
-    }
+    };
+    let networks = common(&before.networks, &after.networks).unwrap_or(0);
+    // In `CORACLE-LOCAL` rules of networks stand above those of ports, without a rule of its own between them.
+    let for_this_host = |e: &&Endpoint| {
+        let is_one = |map: &PortMap| {
+            map.listener.is_some() || map.host_ip.is_some_and(|ip| ip.is_loopback())
+        };
+        before.networks != after.networks && e.ports.iter().any(is_one)
+    };
+    let common_endpoints = before.endpoints[..endpoints].iter();
+    let above: Vec<Endpoint> = common_endpoints.filter(for_this_host).cloned().collect();
+    let of = |model: &Model| [&above, &model.endpoints[endpoints..]].concat();
+    let kept = one_of_a_kind(
+        &before.networks[..networks],
+        &[of(before), of(after)].concat(),
+    );
     let rest = |model: &Model| Model {
         profile: model.profile,
-        networks: model.networks.clone(),
-        endpoints: model.endpoints[common..].to_vec(),
+        networks: [&kept, &model.networks[networks..]].concat(),
+        endpoints: of(model),
     };
     (Cow::Owned(rest(before)), Cow::Owned(rest(after)))
+}
+
+/// How many items two lists begin with alike; `None` if both go on after that.
+fn common<T: PartialEq>(before: &[T], after: &[T]) -> Option<usize> {
+    let count = before
+        .iter()
+        .zip(after)
+        .take_while(|(old, new)| old == new)
+        .count();
+    (count == before.len() || count == after.len()).then_some(count)
+}
+
+/// Those of the networks that `endpoints` are in, the internal ones, and one of each kind of the others, so that every
+/// chain that has a rule of them still does: whether a rule comes at the top or at the end depends on that.
+fn one_of_a_kind(networks: &[Network], endpoints: &[Endpoint]) -> Vec<Network> {
+    let in_use: HashSet<&str> = endpoints.iter().map(|e| e.network_id.as_str()).collect();
+    let mut kinds = HashSet::new();
+    let kept = networks.iter().filter(|n| {
+        // All that decides which rules a network has.
+        let is_new = kinds.insert((n.internal, n.icc, n.v6.is_some(), &n.options));
+        is_new || n.internal || in_use.contains(n.id.as_str())
+    });
+    kept.cloned().collect()
 }

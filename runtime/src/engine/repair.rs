@@ -24,14 +24,12 @@ impl Engine {
             step: "read the boot id",
             source,
         })?;
-        for stored in store::owned(&self.conn)? {
-            let Some(owner) = &stored.owner else { continue };
+        for (id, owner) in store::owners(&self.conn)? {
             if owner.boot_id == boot_id && owner.process.is_alive() {
                 continue;
             }
-            let id = stored.container.id.clone();
             // One broken container must not stand in the way of the others.
-            if let Err(e) = self.mend(&stored.container.id, owner, &boot_id) {
+            if let Err(e) = self.mend(&id, &owner, &boot_id) {
                 tracing::warn!(container = id, "cannot repair: {e}");
             }
         }

@@ -132,6 +132,15 @@ impl GatewayMode {
 }
 
 impl Network {
+    /// Of a container's networks the one of the least rank carries its default routes and its published ports: internal
+    /// ones last, those with both families first, then by name, as Docker chooses. [`Network::RANK_SQL`] is the same.
+    pub fn rank(&self) -> (bool, bool, &str) {
+        (self.internal, self.v6.is_none(), &self.name)
+    }
+
+    pub(crate) const RANK_SQL: &'static str =
+        "networks.internal, networks.v6 IS NULL, networks.name";
+
     /// The default network's name, in every profile.
     pub const DEFAULT: &'static str = "bridge";
 
@@ -211,13 +220,7 @@ impl Model {
             .iter()
             .filter(|endpoint| endpoint.container_id == container_id);
         mine.filter_map(|endpoint| Some((self.network(&endpoint.network_id)?, endpoint)))
-            .min_by_key(|(network, _)| {
-                (
-                    network.internal,
-                    network.v6.is_none(),
-                    network.name.as_str(),
-                )
-            })
+            .min_by_key(|(network, _)| network.rank())
             .map(|(_, endpoint)| endpoint)
     }
 }

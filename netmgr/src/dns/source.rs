@@ -18,14 +18,18 @@ const BUSY: Duration = Duration::from_millis(500);
 const CACHE: i64 = 64;
 
 /// The networks that a container is on, in the order of [`crate::Model::primary`]: the one with its default route first.
-const QUERY: &str = "
-SELECT networks.id, networks.name, networks.internal,
+fn query() -> String {
+    format!(
+        "SELECT networks.id, networks.name, networks.internal,
        one.container_id, one.container_name, one.aliases, one.address, one.address6
 FROM endpoints AS own
 JOIN networks ON networks.id = own.network_id
 JOIN endpoints AS one ON one.network_id = own.network_id
 WHERE own.container_id = ?1
-ORDER BY networks.internal, networks.v6 IS NULL, networks.name, one.seq";
+ORDER BY {}, one.seq",
+        Network::RANK_SQL
+    )
+}
 
 /// The names on the networks that one container is on, from `ROOT/coracle.db`.
 pub struct Database {
@@ -108,7 +112,7 @@ fn version(connection: &Connection) -> Result<i64, Error> {
 
 fn read(connection: &Connection, container_id: &str) -> Result<Zone, Error> {
     let fail = failed("read the names of containers");
-    let mut statement = connection.prepare_cached(QUERY).map_err(fail)?;
+    let mut statement = connection.prepare_cached(&query()).map_err(fail)?;
     let mut rows = statement.query([container_id]).map_err(fail)?;
     let mut networks: Vec<NetworkNames> = Vec::new();
     let mut last_id = String::new();

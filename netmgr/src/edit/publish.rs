@@ -81,8 +81,7 @@ impl Edit<'_> {
 
 /// The order of [`crate::Model::primary`].
 fn comes_before(a: &Network, b: &Network) -> bool {
-    let rank = |it: &Network| (it.internal, it.v6.is_none());
-    (rank(a), &a.name) < (rank(b), &b.name)
+    a.rank() < b.rank()
 }
 
 fn check_range(request: &PortRequest) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use super::columns::{failed, from_json, mac_from_text, mac_to_text, optional, parse, to_json};
 use super::ports::{PORT, port_map};
 use crate::error::Error;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Network};
 
 const ENDPOINT: &str = "id, network_id, container_id, container_name, address, address6, mac, host_interface, interface,
          aliases";
@@ -52,13 +52,14 @@ fn endpoints_where(
         .collect::<Result<_, _>>()?;
 
     // The same choice as `Model::primary`, but that ports never lead into an internal network.
+    let rank = Network::RANK_SQL;
     let query = format!(
         "SELECT endpoints.id, {PORT}
          FROM endpoints JOIN ports ON ports.container_id = endpoints.container_id
          WHERE {condition} AND endpoints.id = (
              SELECT mine.id FROM endpoints AS mine JOIN networks ON networks.id = mine.network_id
              WHERE mine.container_id = ports.container_id AND NOT networks.internal
-             ORDER BY networks.v6 IS NULL, networks.name LIMIT 1)
+             ORDER BY {rank} LIMIT 1)
          ORDER BY seq, position"
     );
     let mut statement = conn.prepare_cached(&query).map_err(fail)?;

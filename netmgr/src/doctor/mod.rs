@@ -141,9 +141,8 @@ pub fn judge(model: &Model, backend: Backend, facts: &Facts) -> Vec<Finding> {
         }
         Backend::Nftables => {
             out.extend(rules::own_table(facts));
-            for family in families {
-                out.extend(rules::passage(model, family, facts));
-            }
+            let families: Vec<Family> = families.collect();
+            out.extend(rules::passage(model, &families, facts));
         }
         Backend::None => {}
     }

@@ -31,17 +31,34 @@ pub(super) fn judge(model: &Model, family: Family, facts: &Facts) -> Vec<Finding
     })
 }
 
-/// Where nftables is the backend: the passage through a FORWARD that drops, and nothing else of ours.
-pub(super) fn passage(model: &Model, family: Family, facts: &Facts) -> Vec<Finding> {
+/// Where nftables is the backend: the passage through a FORWARD that drops, of either family, and nothing else of ours.
+pub(super) fn passage(model: &Model, families: &[Family], facts: &Facts) -> Vec<Finding> {
+    let drops = families.iter().any(|family| {
+        let save = facts.save(program(*family));
+        save.is_some_and(|save| drops_what_it_does_not_know(&iptables::parse(&save.text)))
+    });
+    let standing = match drops {
+        true => policy::passage(model),
+        false => Ruleset::default(),
+    };
+    let of = |family: &Family| passage_of(model, *family, facts, &standing);
+    families.iter().flat_map(of).collect()
+}
+
+fn passage_of(model: &Model, family: Family, facts: &Facts, standing: &Ruleset) -> Vec<Finding> {
     let policy = policy::ruleset(model, family);
     compare(family, facts, |found| {
-        let standing = match drops_what_it_does_not_know(found) {
-            true => policy::passage(model),
-            false => Ruleset::default(),
-        };
+        let standing = standing.clone();
         let mending = mend::mend(found, &policy, Goal::Gone, &standing, &Known::new());
         (mending.forward, standing)
     })
+}
+
+fn program(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
 }
 
 fn compare(
@@ -49,10 +66,7 @@ fn compare(
     facts: &Facts,
     mend: impl FnOnce(&[FoundChain]) -> (Script, Ruleset),
 ) -> Vec<Finding> {
-    let program = match family {
-        Family::V4 => "iptables",
-        Family::V6 => "ip6tables",
-    };
+    let program = program(family);
     let Some(save) = facts.save(program) else {
         return Vec::new();
     };

@@ -91,7 +91,7 @@ pub fn from_found(
         links(found, before, after, by_kernel, &mut out.ops);
     }
     reserve(before, after, aim.links, &mut out.ops);
-    iptables(found, before, after, aim.iptables, &mut out);
+    iptables(found, before, after, aim, &mut out);
     nft(found, after, aim, &mut out);
     remove_leftovers(found, before, after, aim.links, by_kernel, &mut out.ops);
     out
@@ -165,15 +165,27 @@ fn reserve(before: &Model, after: &Model, goal: Goal, ops: &mut Vec<Op>) {
     }
 }
 
-fn iptables(found: &Found, before: &Model, after: &Model, aim: RulesAim, out: &mut Mending) {
+fn iptables(found: &Found, before: &Model, after: &Model, aim: Aim, out: &mut Mending) {
+    // Without a network of it a family has no rule of ours, not even the chains.
+    let aim6 = match aim.ipv6 {
+        true => aim.iptables,
+        false => RulesAim::Gone,
+    };
     let families = [
-        (Family::V4, &found.chains, &found.journal_rules),
-        (Family::V6, &found.chains6, &found.journal_rules6),
+        (
+            Family::V4,
+            aim.iptables,
+            &found.chains,
+            &found.journal_rules,
+        ),
+        (Family::V6, aim6, &found.chains6, &found.journal_rules6),
     ];
     // For both families or for none: the live marker remembers one answer, and later changes go by it.
-    let mut listed = families.iter().filter_map(|(_, chains, _)| chains.as_ref());
-    out.passage = aim == RulesAim::Passage && listed.any(|c| drops_what_it_does_not_know(c));
-    for (family, chains, journal) in families {
+    out.passage = families.iter().any(|(_, aim, chains, _)| {
+        let chains = chains.as_ref().filter(|_| *aim == RulesAim::Passage);
+        chains.is_some_and(|chains| drops_what_it_does_not_know(chains))
+    });
+    for (family, aim, chains, journal) in families {
         let Some(chains) = chains else { continue };
         let mut known = journal.clone();
         known.extend(mend::known(&policy::ruleset(before, family)));

@@ -135,6 +135,9 @@ fn attach_request(
     netns: &Netns,
     ports: Vec<PortRequest>,
 ) -> AttachRequest {
+    // The default network knows no names.
+    let hostname = container.request.hostname.as_ref();
+    let hostname = hostname.filter(|_| is_user_network(&connection.network));
     AttachRequest {
         container_id: container.id.clone(),
         container_name: container.name.clone(),
@@ -144,12 +147,7 @@ fn attach_request(
         address6: connection.address6,
         mac: connection.mac,
         // A hostname that was asked for is a name on every network, as with Docker; `inspect` does not count it among the aliases.
-        aliases: connection
-            .aliases
-            .iter()
-            .chain(&container.request.hostname)
-            .cloned()
-            .collect(),
+        aliases: connection.aliases.iter().chain(hostname).cloned().collect(),
         ports,
     }
 }

@@ -120,8 +120,13 @@ pub fn forget(addresses: &[IpAddr]) -> Result<usize, Error> {
     Ok(deleted)
 }
 
-/// `None`: a kernel without connection tracking.
+/// `None`: a kernel without connection tracking, or nothing that is tracked.
 fn open() -> Result<Option<Conversation<Message>>, Error> {
+    // A listing walks all of the kernel's hash table, however little is in it; how much that is costs nothing to ask.
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+    if count.is_ok_and(|count| count.trim() == "0") {
+        return Ok(None);
+    }
     match Socket::new(NETLINK_NETFILTER) {
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(None),
         Err(source) => Err(Error::OpenNetlink { source }),

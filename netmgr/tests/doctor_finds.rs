@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Attached, Host, command, in_own_netns, iptables, publish};
 use netmgr::doctor::{self, Finding, Severity};
@@ -251,24 +252,30 @@ fn ports_that_another_program_took_and_the_exposure_are_told() {
         );
         // The monitor is killed, and another program is quicker than the next command.
         patient.attached.attachment.forwards.clear();
-        let mut thief = Command::new("python3")
-            .args(["-c", "import socket,sys; s=socket.socket(); s.setsockopt(1,2,1); s.bind(('0.0.0.0',18080)); s.listen(); print('up', flush=True); sys.stdin.read()"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+        let mut thief = Command::new("busybox")
+            .args(["nc", "-ll", "-p", "18080", "-e", "true"])
+            .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(thief.stdout.take().unwrap()),
-            &mut line,
-        )
-        .unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        let listens = || {
+            let table = fs::read_to_string("/proc/thread-self/net/tcp6").unwrap()
+                + &fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+            let port = format!(":{:04X} ", 18080);
+            table
+                .lines()
+                .any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
+        };
+        while !listens() {
+            assert!(Instant::now() < end, "the other program does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let found = patient.complaints();
-        drop(thief.stdin.take());
+        thief.kill().unwrap();
         thief.wait().unwrap();
         let finding = named(
             &found,
-            &["port 18080/tcp of container web is held by python"],
+            &["port 18080/tcp of container web is held by busybox"],
         );
         println!("{finding}");
         assert_eq!(patient.complaints(), []);

@@ -88,8 +88,8 @@ fn connections_alone_do_not_take_a_tcp_port_but_any_udp_socket_does() {
         let client = TcpStream::connect("127.0.0.1:900").unwrap();
         let accepted = listener.accept().unwrap();
         drop(listener);
-        soon(|| in_use(Tcp, None).is_none());
-        assert_eq!(sockets::in_use(Tcp, None, 900, 900).unwrap(), None);
+        soon(|| sockets::in_use(Tcp, None, 900, 900).unwrap().is_none());
+        assert_eq!(in_use(Tcp, None), None);
         drop((client, accepted));
 
         let connected = UdpSocket::bind("127.0.0.1:5000").unwrap();

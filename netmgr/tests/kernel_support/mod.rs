@@ -101,10 +101,15 @@ pub fn await_v6(address: &str) {
     let address: Ipv6Addr = address.parse().unwrap();
     let row = format!("{:032x} 80 ", u128::from(address));
     let deadline = Instant::now() + Duration::from_secs(10);
+    // Of the two routes that an address gets the local one (RTF_LOCAL, the highest bit of the flags) comes last.
+    let is_local = |line: &str| {
+        let flags = line.split_whitespace().nth(8).unwrap_or_default();
+        line.starts_with(&row) && flags.starts_with(['8', '9', 'a', 'b', 'c', 'd', 'e', 'f'])
+    };
     while !fs::read_to_string("/proc/thread-self/net/ipv6_route")
         .unwrap()
         .lines()
-        .any(|line| line.starts_with(&row))
+        .any(is_local)
     {
         assert!(Instant::now() < deadline, "no route of {address}");
         thread::yield_now();

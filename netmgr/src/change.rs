@@ -141,15 +141,7 @@ pub fn change<T, E: From<Error>>(
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(store::failed("begin a change"))
         .map_err(E::from)?;
-    let before = store::load_model(&tx, settings.profile)?;
-    let mut edit_of = Edit::new(settings, &tx);
-    let value = edit(&mut edit_of)?;
-    let after = store::load_model(&tx, settings.profile)?;
-    let step = Step {
-        before,
-        after,
-        effects: edit_of.effects,
-    };
+    let (value, step) = Step::of(settings, &tx, edit)?;
     let done = session.bring_along(&step)?;
     match tx.commit() {
         Ok(()) => {

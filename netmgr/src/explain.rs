@@ -3,7 +3,7 @@
 use crate::change::Settings;
 use crate::error::Error;
 use crate::firewall::iptables::spec;
-use crate::firewall::nftables::{self, Guard};
+use crate::firewall::nftables;
 use crate::firewall::policy;
 use crate::kernel::host;
 use crate::model::{Family, Model};
@@ -32,11 +32,7 @@ pub fn explain(settings: &Settings, model: &Model) -> Result<Vec<Explained>, Err
                 .collect()
         }
         Backend::Nftables => {
-            let turned_on = host::turned_on(&settings.run_root)?;
-            let guard = Guard {
-                v4: turned_on.v4,
-                v6: turned_on.v6,
-            };
+            let guard = host::turned_on(&settings.run_root)?;
             let lines = nftables::explained(&nftables::elements(model, guard));
             let explained = lines.into_iter().map(|(rule, why)| Explained {
                 table: format!("{} {}", nftables::FAMILY, nftables::TABLE),

@@ -7,9 +7,10 @@ mod survey;
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use crate::change::{Firewall, Netns, Settings};
+use crate::edit::Edit;
 use crate::error::Error;
 use crate::firewall::mend::Goal;
 use crate::journal::{Journal, Live, Lock, Marker, State};
@@ -29,6 +30,27 @@ pub(crate) struct Step {
     pub(crate) before: Model,
     pub(crate) after: Model,
     pub(crate) effects: edit::Effects,
+}
+
+impl Step {
+    /// Runs an edit in an open transaction; the models before and after tell what it comes to.
+    pub(crate) fn of<T, E: From<Error>>(
+        settings: &Settings,
+        tx: &Transaction<'_>,
+        edit: impl FnOnce(&mut Edit<'_>) -> Result<T, E>,
+    ) -> Result<(T, Step), E> {
+        let before = store::load_model(tx, settings.profile)?;
+        let mut edit_of = Edit::new(settings, tx);
+        let value = edit(&mut edit_of)?;
+        let effects = edit_of.effects;
+        let after = store::load_model(tx, settings.profile)?;
+        let step = Step {
+            before,
+            after,
+            effects,
+        };
+        Ok((value, step))
+    }
 }
 
 /// A plan for a step, and what the live marker is to say once it has been applied; `None`: what it says now.

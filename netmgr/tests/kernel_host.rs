@@ -184,7 +184,7 @@ fn ipv6_is_turned_on_and_restored_apart_from_ipv4() {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         assert_eq!(
             host::turned_on(root.path()).unwrap(),
-            host::TurnedOn::default()
+            netmgr::firewall::nftables::Guard::default()
         );
     });
 }

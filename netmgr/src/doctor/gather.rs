@@ -6,21 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use super::facts::{Bound, Facts, Interface, Save};
-use crate::change::{Netns, Settings};
+use crate::change::Netns;
 use crate::error::Error;
 use crate::kernel::netlink::Channel;
 use crate::kernel::{self, commands, links, netns, settle};
 use crate::model::{Family, Model, Protocol};
 use crate::plan::Backend;
-use crate::session;
 
 /// `/proc/net` is the main thread's namespace.
 const NET: &str = "/proc/thread-self/net";
-
-/// Which backend writes here.
-pub(super) fn backend(settings: &Settings) -> Result<Backend, Error> {
-    session::standing_backend(settings)
-}
 
 pub(super) fn facts(
     model: &Model,

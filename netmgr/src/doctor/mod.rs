@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::change::{self, Netns, Settings};
 use crate::error::Error;
-use crate::firewall::nftables::{self, Guard};
+use crate::firewall::nftables;
 use crate::journal::Live;
 use crate::model::{Family, Model};
 use crate::plan::{Backend, Written};
@@ -100,14 +100,10 @@ pub fn examine(
         let what = "nothing is up: no container is attached to a network".to_owned();
         return Ok(vec![Finding::new(Severity::Note, what, "")]);
     }
-    let backend = gather::backend(settings)?;
+    let backend = session::standing_backend(settings)?;
     let mut facts = gather::facts(&model, backend, netns_of)?;
     if backend == Backend::Nftables {
-        let turned_on = crate::kernel::host::turned_on(&settings.run_root)?;
-        let guard = Guard {
-            v4: turned_on.v4,
-            v6: turned_on.v6,
-        };
+        let guard = crate::kernel::host::turned_on(&settings.run_root)?;
         let table = session::table()?;
         facts.own_table = nftables::differences(table.as_ref(), &model, guard);
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Firewall;
+use crate::firewall::nftables::Guard;
 use crate::kernel::{Error, commands};
 use crate::model::Family;
 use crate::plan::Tool;
@@ -41,18 +42,11 @@ struct Before6 {
     forwarders: Vec<String>,
 }
 
-/// For which families we turned forwarding on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TurnedOn {
-    pub v4: bool,
-    pub v6: bool,
-}
-
 /// Where FORWARD's policy is not ours to set (nftables), a rule of our own has to protect the host's other networks from
-/// the forwarding that we turned on: this tells whether it is needed.
-pub fn turned_on(run_root: &Path) -> Result<TurnedOn, Error> {
+/// the forwarding that we turned on: this tells for which families it is needed.
+pub fn turned_on(run_root: &Path) -> Result<Guard, Error> {
     let memory = recall(&run_root.join(MEMORY))?;
-    Ok(TurnedOn {
+    Ok(Guard {
         v4: memory.ip_forward.is_some(),
         v6: memory.v6.is_some(),
     })

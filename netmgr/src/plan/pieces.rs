@@ -52,7 +52,7 @@ pub(super) fn new_endpoints<'a>(
         .iter()
         .filter(move |e| !ids.contains(e.id.as_str()))
         .filter_map(|e| {
-            let network = new.networks.iter().find(|n| n.id == e.network_id)?;
+            let network = new.network(&e.network_id)?;
             Some((network, e))
         })
 }

@@ -4,7 +4,7 @@ use super::Session;
 use crate::error::Error;
 use crate::firewall::iptables;
 use crate::firewall::mend::Known;
-use crate::firewall::nftables::{self, Guard};
+use crate::firewall::nftables;
 use crate::firewall::ruleset::Table;
 use crate::journal::Journal;
 use crate::kernel::{self, commands, host, links};
@@ -28,7 +28,6 @@ impl Session {
         depth: Depth,
     ) -> Result<Found, Error> {
         let links = links::list()?;
-        let turned_on = host::turned_on(&self.settings.run_root)?;
         let ipv6 = self.wants_ipv6(model)?;
         let read = |tool| -> Result<bool, Error> {
             Ok(self.needs(tool, ipv6)?
@@ -42,10 +41,7 @@ impl Session {
                 true => host::forwarding_enabled(Family::V6)?,
                 false => false,
             },
-            turned_on: Guard {
-                v4: turned_on.v4,
-                v6: turned_on.v6,
-            },
+            turned_on: host::turned_on(&self.settings.run_root)?,
             links: links
                 .into_iter()
                 .map(|link| FoundLink {

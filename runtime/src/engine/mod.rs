@@ -460,7 +460,7 @@ impl Engine {
 fn attachments(model: &netmgr::Model, id: &str) -> Vec<(netmgr::Network, netmgr::Endpoint)> {
     let mine = model.endpoints.iter().filter(|e| e.container_id == id);
     mine.filter_map(|e| {
-        let network = model.networks.iter().find(|n| n.id == e.network_id)?;
+        let network = model.network(&e.network_id)?;
         Some((network.clone(), e.clone()))
     })
     .collect()

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod bundle;
 pub mod cgroup;
 pub mod engine;
+pub mod events;
 pub mod logs;
 pub mod monitor;
 pub mod names;

@@ -1,10 +1,12 @@
 //! A container as it is remembered, and the legal transitions of its state. Pure.
 
+use std::time::Duration;
+
 use netmgr::{Endpoint, Network, PortRequest, Protocol};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::request::{Connection, ContainerRequest};
+use crate::request::{Connection, ContainerRequest, MountOptions};
 
 /// A container, as the database knows it and the kernel confirms it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,11 +22,85 @@ pub struct Container {
     /// `sha256:` and 64 digits.
     pub image_id: String,
     pub state: State,
+    /// Frozen by `pause`. Read from its cgroup, not stored.
+    #[serde(default)]
+    pub paused: bool,
+    /// `None`: nothing checks it, or it does not run.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// By its restart policy, since the user started it last.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The user has stopped it: `system up` leaves it so under `unless-stopped`.
+    #[serde(default)]
+    pub stopped_by_user: bool,
     /// Where it is attached now; empty while it does not run.
     pub attachments: Vec<(Network, Endpoint)>,
 }
 
+/// What the health checks of a running container have found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub status: HealthStatus,
+    /// Failures in a row.
+    pub failing_streak: u32,
+    /// The last five, the oldest first.
+    pub log: Vec<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    #[default]
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl HealthStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HealthStatus::Starting => "starting",
+            HealthStatus::Healthy => "healthy",
+            HealthStatus::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One run of a health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    #[serde(with = "time::serde::rfc3339")]
+    pub start: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub end: OffsetDateTime,
+    /// 0: healthy; -1: took too long.
+    pub exit_code: i32,
+    /// At most 4096 bytes.
+    pub output: String,
+}
+
+/// A health check as it is run: the request's over the image's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// `CMD-SHELL` and a line, or `CMD` and words.
+    pub test: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
+}
+
 impl Container {
+    /// What `ps` and `inspect` call its state: `created`, `running`, `paused`, `restarting`, `exited`.
+    pub fn status(&self) -> &'static str {
+        match &self.state {
+            State::Running { .. } if self.paused => "paused",
+            state => state.as_str(),
+        }
+    }
+
     /// What is published: as asked for, and with `-P` each exposed port that is not yet, at any free port of the host.
     pub fn ports(&self) -> Vec<PortRequest> {
         let mut ports = self.request.ports.clone();
@@ -93,15 +169,36 @@ pub struct Resolved {
     pub connections: Vec<Connection>,
     /// The mounts as they are made, image VOLUMEs included: (source on the host, target, volume name, read only).
     pub mounts: Vec<ResolvedMount>,
+    /// `None`: the container is not checked.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedMount {
+    /// Empty for a tmpfs.
     pub source: String,
     pub target: String,
-    /// The volume's name; `None` for a bind.
+    /// The volume's name; `None` for a bind or a tmpfs.
     pub volume: Option<String>,
     pub read_only: bool,
+    /// Its mount options; `None`: no tmpfs.
+    #[serde(default)]
+    pub tmpfs: Option<String>,
+    /// As asked for.
+    #[serde(default)]
+    pub options: MountOptions,
+}
+
+impl ResolvedMount {
+    /// `bind`, `volume` or `tmpfs`.
+    pub fn kind(&self) -> &'static str {
+        match (&self.volume, &self.tmpfs) {
+            (Some(_), _) => "volume",
+            (None, Some(_)) => "tmpfs",
+            (None, None) => "bind",
+        }
+    }
 }
 
 /// Derived at each reading from the database, the boot id and the process itself: nothing transitional is stored.
@@ -112,6 +209,14 @@ pub enum State {
         pid: i32,
         #[serde(with = "time::serde::rfc3339")]
         started: OffsetDateTime,
+    },
+    /// It has ended, and its monitor starts it again after a pause.
+    Restarting {
+        code: i32,
+        #[serde(with = "time::serde::rfc3339::option")]
+        started: Option<OffsetDateTime>,
+        #[serde(with = "time::serde::rfc3339")]
+        finished: OffsetDateTime,
     },
     Exited {
         code: i32,
@@ -125,11 +230,12 @@ pub enum State {
 }
 
 impl State {
-    /// `created`, `running`, `exited`: what `inspect` and `--filter status=` say.
+    /// Without regard to `pause`: see [`Container::status`].
     pub fn as_str(&self) -> &'static str {
         match self {
             State::Created => "created",
             State::Running { .. } => "running",
+            State::Restarting { .. } => "restarting",
             State::Exited { .. } => "exited",
         }
     }
@@ -167,6 +273,10 @@ mod tests {
             },
             image_id: String::new(),
             state: State::Created,
+            paused: false,
+            health: None,
+            restarts: 0,
+            stopped_by_user: false,
             attachments: Vec::new(),
         };
         assert_eq!(container.ports(), [asked]);

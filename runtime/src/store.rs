@@ -14,7 +14,7 @@ use crate::process::Identity;
 use crate::record::{Container, Resolved, State};
 
 /// Bumped with the schema; a database that says the same is not looked at again.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// How long a command waits for others that write.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,8 +44,23 @@ CREATE TABLE IF NOT EXISTS containers (
     finished    TEXT,
     exit_code   INTEGER,
     oom_killed  INTEGER NOT NULL DEFAULT 0,
-    error       TEXT NOT NULL DEFAULT ''
+    error       TEXT NOT NULL DEFAULT '',
+    -- It has ended, and its owner starts it again after a pause.
+    restarting  INTEGER NOT NULL DEFAULT 0,
+    -- By its policy, since the user started it last.
+    restarts    INTEGER NOT NULL DEFAULT 0,
+    user_stopped INTEGER NOT NULL DEFAULT 0,
+    -- What its health checks have found, as JSON.
+    health      TEXT
 );
+";
+
+/// From schema 2 to 3.
+const NEW_COLUMNS: &str = "
+ALTER TABLE containers ADD COLUMN restarting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN user_stopped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN health TEXT;
 ";
 
 /// A container's row, with the facts about processes that only the engine and the monitor need.
@@ -95,14 +110,28 @@ pub fn open(root: &Path) -> Result<Connection, Error> {
         return Err(Error::NewerDatabase { path });
     }
     if schema < SCHEMA {
-        conn.execute_batch(TABLES).map_err(failed)?;
-        image::store::create_tables(&conn)?;
-        netmgr::store::create_tables(&conn)?;
-        crate::volume::create_tables(&conn)?;
-        conn.pragma_update(None, "user_version", SCHEMA)
-            .map_err(failed)?;
+        create_tables(&conn)?;
     }
     Ok(conn)
+}
+
+/// Or brings them up to date. In one transaction: of two commands that find an old database, the second finds a new one.
+fn create_tables(conn: &Connection) -> Result<(), Error> {
+    let tx = rusqlite::Transaction::new_unchecked(conn, rusqlite::TransactionBehavior::Immediate)?;
+    let schema: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema == 2 {
+        tx.execute_batch(NEW_COLUMNS)?;
+    }
+    if schema < SCHEMA {
+        tx.execute_batch(TABLES)?;
+        image::store::create_tables(&tx)?;
+        netmgr::store::create_tables(&tx)?;
+        crate::volume::create_tables(&tx)?;
+        crate::events::create_tables(&tx)?;
+        tx.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    tx.commit()?;
+    Ok(())
 }
 
 /// Writes the log into the database and begins it anew. If somebody is reading or writing just now, the next command does.
@@ -265,7 +294,7 @@ pub fn set_running(
 ) -> Result<(), Error> {
     conn.execute(
         "UPDATE containers SET pid = ?2, pid_start = ?3, started = ?4,
-             finished = NULL, exit_code = NULL, oom_killed = 0, error = ''
+             finished = NULL, exit_code = NULL, oom_killed = 0, error = '', restarting = 0, health = NULL
          WHERE id = ?1",
         params![id, init.pid, init.start as i64, text(started)],
     )?;
@@ -293,7 +322,7 @@ pub struct End {
 pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
     conn.execute(
         "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
-             finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5
+             finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5, restarting = 0, health = NULL
          WHERE id = ?1",
         params![id, text(OffsetDateTime::now_utc()), end.code, end.oom_killed, end.error],
     )?;
@@ -303,7 +332,8 @@ pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
 /// A start that came to nothing: nobody answers for the container any more.
 pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL
+        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
+             restarting = 0
          WHERE id = ?1",
         [id],
     )?;
@@ -320,7 +350,7 @@ fn id_of_name(conn: &Connection, name: &str) -> Result<Option<String>, Error> {
 }
 
 const COLUMNS: &str = "id, name, created, image_id, request, resolved, boot_id, owner_pid, owner_start, pid, pid_start,
-    started, finished, exit_code, oom_killed, error";
+    started, finished, exit_code, oom_killed, error, restarting, restarts, user_stopped, health";
 
 fn one(conn: &Connection, clause: &str, name: &str) -> Result<Option<Stored>, Error> {
     Ok(several(conn, clause, [name])?.into_iter().next())
@@ -364,6 +394,13 @@ fn read(row: &Row<'_>) -> Result<Stored, Error> {
         resolved: parse_json(&row.get::<_, String>("resolved")?)?,
         image_id: row.get("image_id")?,
         state: read_state(row, init)?,
+        paused: false,
+        health: row
+            .get::<_, Option<String>>("health")?
+            .map(|text| parse_json(&text))
+            .transpose()?,
+        restarts: row.get("restarts")?,
+        stopped_by_user: row.get("user_stopped")?,
         attachments: Vec::new(),
     };
     Ok(Stored {
@@ -380,6 +417,13 @@ fn read_state(row: &Row<'_>, init: Option<Identity>) -> Result<State, Error> {
             .transpose()
     };
     let (started, finished) = (time("started")?, time("finished")?);
+    if let (Some(finished), true) = (finished, row.get("restarting")?) {
+        return Ok(State::Restarting {
+            code: row.get::<_, Option<i32>>("exit_code")?.unwrap_or(0),
+            started,
+            finished,
+        });
+    }
     if let Some(finished) = finished {
         return Ok(State::Exited {
             code: row.get::<_, Option<i32>>("exit_code")?.unwrap_or(0),

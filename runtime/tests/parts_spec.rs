@@ -140,6 +140,10 @@ impl Setting {
             },
             image_id: String::new(),
             state: State::Created,
+            paused: false,
+            health: None,
+            restarts: 0,
+            stopped_by_user: false,
             attachments: Vec::new(),
         }
     }
@@ -471,6 +475,8 @@ fn binds_are_private_and_read_only_down_to_what_is_below(s: &mut Setting) {
             target: target.to_owned(),
             volume: None,
             read_only,
+            tmpfs: None,
+            options: Default::default(),
         });
     }
     let text = s.run(&c);

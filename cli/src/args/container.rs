@@ -9,7 +9,13 @@ use anyhow::Context;
 use clap::{ArgAction, Args};
 use runtime::{ContainerRequest, Mount};
 
+use super::life::LifeArgs;
+use super::logging::LogArgs;
+use super::mounts::MountArgs;
+use super::namespaces::NamespaceArgs;
 use super::networks::{self, NetworkArgs};
+use super::resources::ResourceArgs;
+use super::security::SecurityArgs;
 use super::{ports, values, volumes};
 use crate::failure::Failure;
 
@@ -47,6 +53,18 @@ pub struct ContainerArgs {
     pub entrypoint: Option<String>,
     #[command(flatten)]
     pub networks: NetworkArgs,
+    #[command(flatten)]
+    pub mounts: MountArgs,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    #[command(flatten)]
+    pub security: SecurityArgs,
+    #[command(flatten)]
+    pub namespaces: NamespaceArgs,
+    #[command(flatten)]
+    pub life: LifeArgs,
+    #[command(flatten)]
+    pub logging: LogArgs,
     /// Publish a port: [[IP:][HOST]:]CONTAINER[/tcp|udp|sctp]; HOST and CONTAINER may be ranges
     #[arg(short, long, value_name = "SPEC")]
     pub publish: Vec<String>,
@@ -126,7 +144,7 @@ impl ContainerArgs {
             expose.extend(networks::parse_expose(spec).map_err(Failure::Refused)?);
         }
         let (network, connections) = self.networks.request().map_err(Failure::Refused)?;
-        Ok(ContainerRequest {
+        let mut request = ContainerRequest {
             name: self.name.clone().filter(|name| !name.is_empty()),
             image: image.clone(),
             command: self.words[1..].to_vec(),
@@ -134,7 +152,7 @@ impl ContainerArgs {
             env: values::resolve_env(&self.env_file, &self.env, &own_env())
                 .map_err(Failure::Refused)?,
             labels: self.label.clone(),
-            mounts: self.mounts()?,
+            mounts: self.volumes()?,
             workdir: self.workdir.clone().filter(|dir| !dir.is_empty()),
             user: self.user.clone().filter(|user| !user.is_empty()),
             hostname: self.hostname.clone().filter(|name| !name.is_empty()),
@@ -155,7 +173,15 @@ impl ContainerArgs {
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
             dns_options: self.dns_option.clone(),
-        })
+            ..ContainerRequest::default()
+        };
+        self.mounts.apply(&mut request)?;
+        self.resources.apply(&mut request)?;
+        self.security.apply(&mut request)?;
+        self.namespaces.apply(&mut request)?;
+        self.life.apply(&mut request)?;
+        self.logging.apply(&mut request)?;
+        Ok(request)
     }
 
     pub fn pull_policy(&self) -> Result<PullPolicy, Failure> {
@@ -169,7 +195,7 @@ impl ContainerArgs {
         }
     }
 
-    fn mounts(&self) -> Result<Vec<Mount>, Failure> {
+    fn volumes(&self) -> Result<Vec<Mount>, Failure> {
         if self.volume.is_empty() {
             return Ok(Vec::new());
         }

@@ -115,7 +115,7 @@ impl Filters {
         let is_named = |name: &Regex| name.is_match(&container.name) || name.is_match(&slashed);
         !self.impossible
             && any(&self.names, is_named)
-            && any(&self.statuses, |status| container.state.as_str() == status)
+            && any(&self.statuses, |status| container.status() == status)
             && any(&self.ids, |id| container.id.starts_with(id.as_str()))
             && any(&self.exit_codes, |code| exited_with(container, *code))
             && any(&self.networks, |name| is_on(container, name))

@@ -61,10 +61,7 @@ pub fn parse(spec: &str, cwd: &Path) -> Result<Mount, VolumeSpecError> {
         [source, target, mode] => (source_kind(source, cwd), target, mode),
         _ => return Err(VolumeSpecError::TooManyColons(spec.to_owned())),
     };
-    let type_name = match kind {
-        MountKind::Bind(_) => "bind",
-        MountKind::Volume(_) | MountKind::Anonymous => "volume",
-    };
+    let type_name = kind.as_str();
     if !target.starts_with('/') {
         return Err(VolumeSpecError::RelativeTarget {
             spec: spec.to_owned(),
@@ -83,9 +80,8 @@ pub fn parse(spec: &str, cwd: &Path) -> Result<Mount, VolumeSpecError> {
         check_volume_name(name)?;
     }
     Ok(Mount {
-        kind,
-        target: PathBuf::from(target),
         read_only,
+        ..Mount::new(kind, target)
     })
 }
 
@@ -158,17 +154,15 @@ mod tests {
 
     fn bind(source: &str, target: &str, read_only: bool) -> Mount {
         Mount {
-            kind: MountKind::Bind(source.into()),
-            target: target.into(),
             read_only,
+            ..Mount::new(MountKind::Bind(source.into()), target)
         }
     }
 
     fn volume(name: &str, target: &str, read_only: bool) -> Mount {
         Mount {
-            kind: MountKind::Volume(name.into()),
-            target: target.into(),
             read_only,
+            ..Mount::new(MountKind::Volume(name.into()), target)
         }
     }
 

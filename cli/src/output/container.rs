@@ -1,5 +1,6 @@
 //! Containers as rows of `ps`. Pure.
 
+use runtime::record::HealthStatus;
 use runtime::{Container, State};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -80,8 +81,8 @@ pub fn row(
         "Command": words::quote(&command),
         "CreatedAt": words::timestamp(container.created),
         "RunningFor": words::ago(container.created, now),
-        "Status": status(&container.state, now),
-        "State": container.state.as_str(),
+        "Status": status(container, now),
+        "State": container.status(),
         "Ports": ports::column(container),
         "Names": container.name,
         "Labels": labels(&container.resolved.labels),
@@ -106,12 +107,26 @@ fn image(name: &str, length: Length) -> &str {
     }
 }
 
-/// `Up 9 minutes`, `Exited (137) 2 seconds ago`, `Created`.
-pub fn status(state: &State, now: OffsetDateTime) -> String {
-    match state {
+/// `Up 9 minutes`, `Up 9 minutes (Paused)`, `Up 9 minutes (healthy)`, `Restarting (1) 2 seconds ago`,
+/// `Exited (137) 2 seconds ago`, `Created`.
+pub fn status(container: &Container, now: OffsetDateTime) -> String {
+    match &container.state {
         State::Created => "Created".to_owned(),
         State::Running { started, .. } => {
-            format!("Up {}", words::duration((now - *started).whole_seconds()))
+            let up = words::duration((now - *started).whole_seconds());
+            let more = match &container.health {
+                _ if container.paused => " (Paused)",
+                None => "",
+                Some(health) => match health.status {
+                    HealthStatus::Starting => " (health: starting)",
+                    HealthStatus::Healthy => " (healthy)",
+                    HealthStatus::Unhealthy => " (unhealthy)",
+                },
+            };
+            format!("Up {up}{more}")
+        }
+        State::Restarting { code, finished, .. } => {
+            format!("Restarting ({code}) {}", words::ago(*finished, now))
         }
         State::Exited { code, finished, .. } => {
             format!("Exited ({code}) {}", words::ago(*finished, now))

@@ -1,8 +1,11 @@
 //! Containers in the shape of `docker inspect`, with its key names. Pure.
 
-use netmgr::{Endpoint, Network, PortRequest};
+mod host_config;
+
+use netmgr::{Endpoint, Network};
 use runtime::engine::ContainerPaths;
-use runtime::request::NO_NETWORK;
+use runtime::record::Health;
+use runtime::request::{NO_NETWORK, Propagation};
 use runtime::{Connection, Container, MountKind, NetworkMode, State};
 use serde_json::{Map, Value, json};
 
@@ -20,31 +23,33 @@ pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
         "Created": words::rfc3339(container.created),
         "Path": path,
         "Args": arguments,
-        "State": state(&container.state),
+        "State": state(container),
         "Image": container.image_id,
         "ResolvConfPath": paths.resolv_conf,
         "HostnamePath": paths.hostname,
         "HostsPath": paths.hosts,
         "LogPath": paths.log,
         "Name": format!("/{}", container.name),
-        "RestartCount": 0,
+        "RestartCount": container.restarts,
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": host_config(container),
+        "HostConfig": host_config::host_config(container),
         "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
     })
 }
 
-fn state(state: &State) -> Value {
+fn state(container: &Container) -> Value {
+    let state = &container.state;
     let (running, pid, code, oom, error) = match state {
         State::Created => (false, 0, 0, false, ""),
         State::Running { pid, .. } => (true, *pid, 0, false, ""),
+        State::Restarting { code, .. } => (true, 0, *code, false, ""),
         State::Exited {
             code,
             oom_killed,
@@ -55,18 +60,21 @@ fn state(state: &State) -> Value {
     let (started, finished) = match state {
         State::Created => (None, None),
         State::Running { started, .. } => (Some(*started), None),
-        State::Exited {
+        State::Restarting {
+            started, finished, ..
+        }
+        | State::Exited {
             started, finished, ..
         } => (*started, Some(*finished)),
     };
     let when = |time: Option<time::OffsetDateTime>| {
         time.map_or_else(|| words::NEVER.to_owned(), words::rfc3339)
     };
-    json!({
-        "Status": state.as_str(),
+    let mut value = json!({
+        "Status": container.status(),
         "Running": running,
-        "Paused": false,
-        "Restarting": false,
+        "Paused": container.paused,
+        "Restarting": matches!(state, State::Restarting { .. }),
         "OOMKilled": oom,
         "Dead": false,
         "Pid": pid,
@@ -74,57 +82,31 @@ fn state(state: &State) -> Value {
         "Error": error,
         "StartedAt": when(started),
         "FinishedAt": when(finished),
-    })
+    });
+    if let Some(health) = &container.health {
+        value["Health"] = self::health(health);
+    }
+    value
 }
 
-fn host_config(container: &Container) -> Value {
-    let request = &container.request;
-    let binds: Vec<String> = request.mounts.iter().filter_map(bind).collect();
-    let hosts: Vec<String> = request
-        .extra_hosts
+fn health(health: &Health) -> Value {
+    let log: Vec<Value> = health
+        .log
         .iter()
-        .map(|(name, address)| format!("{name}:{address}"))
+        .map(|probe| {
+            json!({
+                "Start": words::rfc3339(probe.start),
+                "End": words::rfc3339(probe.end),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            })
+        })
         .collect();
     json!({
-        "Binds": null_if_empty(binds),
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {}},
-        "NetworkMode": request.network.to_text(),
-        "PortBindings": port_bindings(&request.ports),
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": request.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": null,
-        "CapAdd": null,
-        "CapDrop": null,
-        "Dns": request.dns,
-        "DnsOptions": request.dns_options,
-        "DnsSearch": request.dns_search,
-        "ExtraHosts": null_if_empty(hosts),
-        "GroupAdd": null,
-        "IpcMode": "private",
-        "Links": null,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": request.privileged,
-        "PublishAllPorts": request.publish_all,
-        "ReadonlyRootfs": false,
-        "SecurityOpt": null,
-        "UTSMode": "",
-        "UsernsMode": "",
-        "Runtime": "libcontainer",
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": log,
     })
-}
-
-/// `-v` as it was given; anonymous volumes are not binds.
-fn bind(mount: &runtime::Mount) -> Option<String> {
-    let source = match &mount.kind {
-        MountKind::Bind(path) => path.display().to_string(),
-        MountKind::Volume(name) => name.clone(),
-        MountKind::Anonymous => return None,
-    };
-    let mode = if mount.read_only { ":ro" } else { "" };
-    Some(format!("{source}:{}{mode}", mount.target.display()))
 }
 
 /// The networks a container belongs to, whether or not it runs. One that is in another container's belongs to none.
@@ -145,27 +127,6 @@ pub fn network_names(container: &Container) -> Vec<String> {
     names
 }
 
-fn port_bindings(requests: &[PortRequest]) -> Value {
-    let mut bindings: Map<String, Value> = Map::new();
-    for request in requests {
-        for offset in 0..request.count {
-            let port = request.container_port.saturating_add(offset);
-            let host = request.host_port.map(|first| first.saturating_add(offset));
-            let binding = json!({
-                "HostIp": request.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-                "HostPort": host.map(|port| port.to_string()).unwrap_or_default(),
-            });
-            push(
-                &mut bindings,
-                format!("{port}/{}", request.protocol.as_str()),
-                binding,
-            );
-        }
-    }
-    bindings.sort_keys();
-    bindings.into()
-}
-
 fn push(map: &mut Map<String, Value>, key: String, value: Value) {
     let entry = map.entry(key).or_insert_with(|| json!([]));
     if !entry.is_array() {
@@ -178,27 +139,22 @@ fn push(map: &mut Map<String, Value>, key: String, value: Value) {
 
 fn mounts(container: &Container) -> Value {
     let mount = |mount: &runtime::record::ResolvedMount| {
-        let mode = if mount.read_only { "ro" } else { "" };
-        match &mount.volume {
-            Some(name) => json!({
-                "Type": "volume",
-                "Name": name,
-                "Source": mount.source,
-                "Destination": mount.target,
-                "Driver": "local",
-                "Mode": mode,
-                "RW": !mount.read_only,
-                "Propagation": "",
-            }),
-            None => json!({
-                "Type": "bind",
-                "Source": mount.source,
-                "Destination": mount.target,
-                "Mode": mode,
-                "RW": !mount.read_only,
-                "Propagation": "rprivate",
-            }),
+        let mut value = json!({
+            "Type": mount.kind(),
+            "Source": mount.source,
+            "Destination": mount.target,
+            "Mode": mount.options.written_mode(),
+            "RW": !mount.read_only,
+            "Propagation": match mount.kind() {
+                "bind" => mount.options.propagation.map_or("rprivate", Propagation::as_str),
+                _ => "",
+            },
+        });
+        if let Some(name) = &mount.volume {
+            value["Name"] = name.as_str().into();
+            value["Driver"] = "local".into();
         }
+        value
     };
     container.resolved.mounts.iter().map(mount).collect()
 }
@@ -213,7 +169,7 @@ fn config(container: &Container) -> Value {
         .collect();
     let mut config = json!({
         "Hostname": resolved.hostname,
-        "Domainname": "",
+        "Domainname": request.domainname.as_deref().unwrap_or_default(),
         "User": resolved.user,
         "AttachStdin": attached,
         "AttachStdout": true,
@@ -232,6 +188,15 @@ fn config(container: &Container) -> Value {
         "Labels": pairs(&resolved.labels),
         "StopSignal": resolved.stop_signal,
     });
+    if let Some(check) = &resolved.health {
+        config["Healthcheck"] = json!({
+            "Test": check.test,
+            "Interval": check.interval.as_nanos() as u64,
+            "Timeout": check.timeout.as_nanos() as u64,
+            "StartPeriod": check.start_period.as_nanos() as u64,
+            "Retries": check.retries,
+        });
+    }
     if let Some(seconds) = request.stop_timeout {
         config["StopTimeout"] = match seconds {
             FOR_EVER => (-1).into(),
@@ -373,7 +338,7 @@ fn published_ports(container: &Container) -> Value {
     map.into()
 }
 
-fn null_if_empty(list: Vec<String>) -> Value {
+pub(super) fn null_if_empty(list: Vec<String>) -> Value {
     match list.is_empty() {
         true => Value::Null,
         false => list.into(),

@@ -67,9 +67,8 @@ pub fn running() -> Container {
             command: vec!["sh".into(), "-c".into(), "sleep 1000 # \"quoted\"".into()],
             network: NetworkMode::Bridge,
             mounts: vec![Mount {
-                kind: MountKind::Bind("/tmp".into()),
-                target: "/x".into(),
                 read_only: true,
+                ..Mount::new(MountKind::Bind("/tmp".into()), "/x")
             }],
             ports: vec![PortRequest {
                 host_port_last: None,
@@ -96,12 +95,16 @@ pub fn running() -> Container {
                     target: "/x".into(),
                     volume: None,
                     read_only: true,
+                    tmpfs: None,
+                    options: Default::default(),
                 },
                 ResolvedMount {
                     source: "/var/lib/coracle/volumes/data/_data".into(),
                     target: "/y".into(),
                     volume: Some("data".into()),
                     read_only: false,
+                    tmpfs: None,
+                    options: Default::default(),
                 },
             ],
             ..Resolved::default()
@@ -111,6 +114,10 @@ pub fn running() -> Container {
             pid: 4242,
             started: datetime!(2026-11-23 08:51:00 UTC),
         },
+        paused: false,
+        health: None,
+        restarts: 0,
+        stopped_by_user: false,
         attachments: vec![(network(), endpoint())],
     }
 }

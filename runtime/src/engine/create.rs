@@ -55,6 +55,10 @@ pub(super) fn draft(
         resolved,
         image_id: image.id.clone(),
         state: State::Created,
+        paused: false,
+        health: None,
+        restarts: 0,
+        stopped_by_user: false,
         attachments: Vec::new(),
     };
     for connection in &mut container.resolved.connections {
@@ -138,6 +142,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             .or_else(|| config.stop_signal().clone())
             .unwrap_or_else(|| "SIGTERM".into()),
         mounts: Vec::new(),
+        health: None,
     })
 }
 
@@ -226,11 +231,7 @@ fn mounts(
             .iter()
             .any(|m| m.target.as_os_str() == target.trim_end_matches('/'))
         {
-            wanted.push(Mount {
-                kind: MountKind::Anonymous,
-                target: target.into(),
-                read_only: false,
-            });
+            wanted.push(Mount::new(MountKind::Anonymous, target));
         }
     }
     let mut resolved: Vec<ResolvedMount> = Vec::with_capacity(wanted.len());
@@ -243,19 +244,22 @@ fn mounts(
         if resolved.iter().any(|m| m.target == target) {
             return Err(Error::DuplicateMount(target));
         }
-        let (source, volume) = match mount.kind {
-            MountKind::Bind(path) => (path.to_string_lossy().into_owned(), None),
-            MountKind::Volume(name) => (volume_path(conn, root, &name, false)?, Some(name)),
+        let (source, volume, tmpfs) = match mount.kind {
+            MountKind::Bind(path) => (path.to_string_lossy().into_owned(), None, None),
+            MountKind::Volume(name) => (volume_path(conn, root, &name, false)?, Some(name), None),
             MountKind::Anonymous => {
                 let name = names::new_id()?;
-                (volume_path(conn, root, &name, true)?, Some(name))
+                (volume_path(conn, root, &name, true)?, Some(name), None)
             }
+            MountKind::Tmpfs(options) => (String::new(), None, Some(options)),
         };
         resolved.push(ResolvedMount {
             source,
             target,
             volume,
             read_only: mount.read_only,
+            tmpfs,
+            options: mount.options,
         });
     }
     Ok(resolved)

@@ -143,7 +143,7 @@ pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {
 /// How a container ended that nobody answers for; one that never ran counts as 0, as in Docker.
 fn code(stored: &Stored) -> i32 {
     match stored.container.state {
-        State::Exited { code, .. } => code,
+        State::Exited { code, .. } | State::Restarting { code, .. } => code,
         State::Created | State::Running { .. } => 0,
     }
 }

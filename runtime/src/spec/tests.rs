@@ -20,6 +20,10 @@ fn container() -> Container {
         },
         image_id: format!("sha256:{}", "0".repeat(64)),
         state: State::Created,
+        paused: false,
+        health: None,
+        restarts: 0,
+        stopped_by_user: false,
         attachments: Vec::new(),
     }
 }
@@ -154,6 +158,8 @@ fn binds_come_after_the_defaults_and_by_the_depth_of_their_target() {
             target: target.to_owned(),
             volume: None,
             read_only: target == "/data",
+            tmpfs: None,
+            options: Default::default(),
         })
         .to_vec();
     let spec = spec(&c, &place());

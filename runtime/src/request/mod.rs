@@ -1,10 +1,22 @@
 //! What a front end asks for: plain data, validated where it is used.
 
+mod life;
+mod mounts;
+mod namespaces;
+mod resources;
+mod security;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use netmgr::PortRequest;
 use serde::{Deserialize, Serialize};
+
+pub use life::{HealthRequest, LogDriver, LogRequest, RestartPolicy};
+pub use mounts::{Mount, MountKind, MountOptions, Propagation};
+pub use namespaces::{NamespaceMode, Namespaces};
+pub use resources::{Resources, Ulimit};
+pub use security::{DeviceRequest, DeviceRule, SeccompChoice, Security};
 
 /// `run` and `create`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +72,43 @@ pub struct ContainerRequest {
     pub dns_search: Vec<String>,
     #[serde(default)]
     pub dns_options: Vec<String>,
+    #[serde(default)]
+    pub domainname: Option<String>,
+    #[serde(default)]
+    pub resources: Resources,
+    #[serde(default)]
+    pub security: Security,
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// The root filesystem cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
+    /// `--init`: a first process that reaps orphans and passes signals on.
+    #[serde(default)]
+    pub init: bool,
+    /// Bytes of /dev/shm; `None`: 64 MiB.
+    #[serde(default)]
+    pub shm_size: Option<u64>,
+    /// `--volumes-from`: containers by name or ID, with `:ro` or `:rw`.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    #[serde(default)]
+    pub health: HealthRequest,
+    #[serde(default)]
+    pub log: LogRequest,
+    /// `--runtime`: the program of another OCI runtime; `None`: our own.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
+    /// `--cgroup-parent`; `None`: `/coracle`.
+    #[serde(default)]
+    pub cgroup_parent: Option<String>,
+    /// `--platform`, as written.
+    #[serde(default)]
+    pub platform: Option<String>,
+    #[serde(default)]
+    pub annotations: Vec<(String, String)>,
 }
 
 /// `--network`.
@@ -124,26 +173,6 @@ impl Connection {
             ..Connection::default()
         }
     }
-}
-
-/// `-v`: what is mounted where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    pub kind: MountKind,
-    /// Absolute, inside the container.
-    pub target: PathBuf,
-    pub read_only: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MountKind {
-    /// A host path, absolute; made as a directory if missing, as `-v` of Docker does.
-    Bind(PathBuf),
-    /// A named volume, created on first use and filled from the image.
-    Volume(String),
-    /// A volume without a name (image VOLUMEs, `-v /path`): lives as long as the container.
-    Anonymous,
 }
 
 /// `exec`.

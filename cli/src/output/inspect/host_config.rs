@@ -1,0 +1,250 @@
+//! `HostConfig` of `docker inspect`: what was asked for. Pure.
+
+use netmgr::PortRequest;
+use runtime::request::{
+    DeviceRequest, NamespaceMode, RestartPolicy, SeccompChoice, Security, Ulimit,
+};
+use runtime::{Container, ContainerRequest, Mount, MountKind};
+use serde_json::{Map, Value, json};
+
+use super::{null_if_empty, push};
+
+pub(super) fn host_config(container: &Container) -> Value {
+    let request = &container.request;
+    let hosts: Vec<String> = request
+        .extra_hosts
+        .iter()
+        .map(|(name, address)| format!("{name}:{address}"))
+        .collect();
+    let mut config = json!({
+        "Binds": null_if_empty(request.mounts.iter().filter_map(bind).collect()),
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": request.log.driver.as_str(),
+            "Config": object(&request.log.options),
+        },
+        "NetworkMode": request.network.to_text(),
+        "PortBindings": port_bindings(&request.ports),
+        "RestartPolicy": restart_policy(request.restart),
+        "AutoRemove": request.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": null_if_empty(request.volumes_from.clone()),
+        "Mounts": mounts(request),
+        "CapAdd": null_if_empty(capabilities(&request.security.cap_add)),
+        "CapDrop": null_if_empty(capabilities(&request.security.cap_drop)),
+        "CgroupnsMode": namespace(&request.namespaces.cgroup, "host"),
+        "Dns": request.dns,
+        "DnsOptions": request.dns_options,
+        "DnsSearch": request.dns_search,
+        "ExtraHosts": null_if_empty(hosts),
+        "GroupAdd": null_if_empty(request.security.groups.clone()),
+        "IpcMode": namespace(&request.namespaces.ipc, "private"),
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": request.resources.oom_score_adj.unwrap_or(0),
+        "PidMode": namespace(&request.namespaces.pid, ""),
+        "Privileged": request.privileged,
+        "PublishAllPorts": request.publish_all,
+        "ReadonlyRootfs": request.read_only,
+        "SecurityOpt": null_if_empty(security_options(&request.security)),
+        "UTSMode": namespace(&request.namespaces.uts, ""),
+        "UsernsMode": "",
+        "ShmSize": request.shm_size.unwrap_or(64 << 20),
+        "Runtime": request.runtime.as_ref().map_or_else(|| "libcontainer".into(), |path| path.display().to_string()),
+        "CgroupParent": request.cgroup_parent.as_deref().unwrap_or_default(),
+    });
+    if let Value::Object(resources) = resources(request) {
+        for (name, value) in resources {
+            config[name] = value;
+        }
+    }
+    let tmpfs: Map<String, Value> = tmpfs(request).collect();
+    if !tmpfs.is_empty() {
+        config["Tmpfs"] = tmpfs.into();
+    }
+    if !request.security.sysctls.is_empty() {
+        config["Sysctls"] = object(&request.security.sysctls);
+    }
+    if request.init {
+        config["Init"] = true.into();
+    }
+    config
+}
+
+fn resources(request: &ContainerRequest) -> Value {
+    let resources = &request.resources;
+    let security = &request.security;
+    let rules: Vec<String> = security
+        .device_rules
+        .iter()
+        .map(|rule| {
+            let number = |n: Option<i64>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+            let (major, minor) = (number(rule.major), number(rule.minor));
+            format!("{} {major}:{minor} {}", rule.kind, rule.permissions)
+        })
+        .collect();
+    json!({
+        "CpuShares": resources.cpu_shares.unwrap_or(0),
+        "Memory": resources.memory.unwrap_or(0),
+        "NanoCpus": resources.nano_cpus.unwrap_or(0),
+        "BlkioWeight": resources.blkio_weight.unwrap_or(0),
+        "CpuPeriod": resources.cpu_period.unwrap_or(0),
+        "CpuQuota": resources.cpu_quota.unwrap_or(0),
+        "CpusetCpus": resources.cpuset_cpus.as_deref().unwrap_or_default(),
+        "CpusetMems": resources.cpuset_mems.as_deref().unwrap_or_default(),
+        "Devices": security.devices.iter().map(device).collect::<Vec<_>>(),
+        "DeviceCgroupRules": null_if_empty(rules),
+        "MemoryReservation": resources.memory_reservation.unwrap_or(0),
+        "MemorySwap": resources.memory_swap.unwrap_or(0),
+        "MemorySwappiness": resources.memory_swappiness,
+        "OomKillDisable": resources.oom_kill_disable,
+        "PidsLimit": resources.pids_limit,
+        "Ulimits": resources.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
+    })
+}
+
+fn ulimit(limit: &Ulimit) -> Value {
+    json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft})
+}
+
+fn device(device: &DeviceRequest) -> Value {
+    json!({
+        "PathOnHost": device.host,
+        "PathInContainer": device.container,
+        "CgroupPermissions": device.permissions,
+    })
+}
+
+fn restart_policy(policy: RestartPolicy) -> Value {
+    let (name, most) = match policy {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::OnFailure(most) => ("on-failure", most.unwrap_or(0)),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+    };
+    json!({"Name": name, "MaximumRetryCount": most})
+}
+
+fn namespace(mode: &NamespaceMode, default: &str) -> String {
+    match mode {
+        NamespaceMode::Default => default.to_owned(),
+        NamespaceMode::Private => "private".to_owned(),
+        NamespaceMode::Host => "host".to_owned(),
+        NamespaceMode::Container(name) => format!("container:{name}"),
+        NamespaceMode::Shareable => "shareable".to_owned(),
+        NamespaceMode::None => "none".to_owned(),
+    }
+}
+
+/// Without the prefix, as people write them.
+fn capabilities(names: &[String]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| name.strip_prefix("CAP_").unwrap_or(name).to_owned())
+        .collect()
+}
+
+fn security_options(security: &Security) -> Vec<String> {
+    let mut options = Vec::new();
+    match &security.seccomp {
+        SeccompChoice::Default => {}
+        SeccompChoice::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        SeccompChoice::Profile(text) => options.push(format!("seccomp={text}")),
+    }
+    if security.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    options.extend(security.apparmor.iter().map(|p| format!("apparmor={p}")));
+    options.extend(
+        security
+            .selinux
+            .iter()
+            .map(|label| format!("label={label}")),
+    );
+    if security.unmasked {
+        options.push("systempaths=unconfined".to_owned());
+    }
+    options
+}
+
+/// `-v` as it was given; anonymous volumes are not binds, and `--mount` has its own list.
+fn bind(mount: &Mount) -> Option<String> {
+    if mount.options.by_mount_flag {
+        return None;
+    }
+    let source = match &mount.kind {
+        MountKind::Bind(path) => path.display().to_string(),
+        MountKind::Volume(name) => name.clone(),
+        MountKind::Anonymous | MountKind::Tmpfs(_) => return None,
+    };
+    let mode = match mount.options.written_mode() {
+        "" if mount.read_only => "ro",
+        mode => mode,
+    };
+    let colon = if mode.is_empty() { "" } else { ":" };
+    Some(format!("{source}:{}{colon}{mode}", mount.target.display()))
+}
+
+/// `--mount`; null if there is none.
+fn mounts(request: &ContainerRequest) -> Value {
+    let asked: Vec<Value> = request
+        .mounts
+        .iter()
+        .filter(|mount| mount.options.by_mount_flag)
+        .map(|mount| {
+            let mut value = json!({"Type": mount.kind.as_str(), "Target": mount.target});
+            match &mount.kind {
+                MountKind::Bind(path) => value["Source"] = json!(path),
+                MountKind::Volume(name) => value["Source"] = json!(name),
+                MountKind::Anonymous | MountKind::Tmpfs(_) => {}
+            }
+            if mount.read_only {
+                value["ReadOnly"] = true.into();
+            }
+            value
+        })
+        .collect();
+    match asked.is_empty() {
+        true => Value::Null,
+        false => asked.into(),
+    }
+}
+
+/// `--tmpfs`: target and options.
+fn tmpfs(request: &ContainerRequest) -> impl Iterator<Item = (String, Value)> {
+    request.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Tmpfs(options) if !mount.options.by_mount_flag => {
+            Some((mount.target.display().to_string(), options.as_str().into()))
+        }
+        _ => None,
+    })
+}
+
+fn object(pairs: &[(String, String)]) -> Value {
+    let map: Map<String, Value> = pairs
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    map.into()
+}
+
+fn port_bindings(requests: &[PortRequest]) -> Value {
+    let mut bindings: Map<String, Value> = Map::new();
+    for request in requests {
+        for offset in 0..request.count {
+            let port = request.container_port.saturating_add(offset);
+            let host = request.host_port.map(|first| first.saturating_add(offset));
+            let binding = json!({
+                "HostIp": request.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+                "HostPort": host.map(|port| port.to_string()).unwrap_or_default(),
+            });
+            push(
+                &mut bindings,
+                format!("{port}/{}", request.protocol.as_str()),
+                binding,
+            );
+        }
+    }
+    bindings.sort_keys();
+    bindings.into()
+}

@@ -1,0 +1,46 @@
+//! What a container may use of the machine.
+
+use serde::{Deserialize, Serialize};
+
+/// `--memory`, `--cpus` and the like. `None`: as the kernel has it; for `update`: as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Memory and swap together, in bytes; -1: as much swap as there is.
+    pub memory_swap: Option<i64>,
+    /// Bytes.
+    pub memory_reservation: Option<u64>,
+    /// 0 to 100; cgroup v1 only.
+    pub memory_swappiness: Option<u64>,
+    /// Billionths of a CPU: `--cpus 1.5` is 1,500,000,000.
+    pub nano_cpus: Option<u64>,
+    /// Relative weight; 1024 is usual.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds in each period.
+    pub cpu_quota: Option<i64>,
+    /// `0-2,4`
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    /// 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// -1: no limit.
+    pub pids_limit: Option<i64>,
+    /// `--oom-kill-disable`; cgroup v1 only.
+    pub oom_kill_disable: bool,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// `--ulimit NAME=SOFT[:HARD]`; -1 is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `nofile`, without `RLIMIT_`.
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}

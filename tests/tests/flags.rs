@@ -5,6 +5,10 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/differences.rs"]
+mod differences;
+#[path = "flags/table.rs"]
+mod table;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A cell waits for processes more than it computes.
     arguments.test_threads.get_or_insert(8);
-    let trials = SUBJECTS.iter().flat_map(|(subject, cells)| {
+    let cells = SUBJECTS.iter().flat_map(|(subject, cells)| {
         cells.iter().map(move |cell| {
             let run = cell.run;
             Trial::test(format!("{subject}/{}", cell.name), move || {
@@ -32,5 +36,9 @@ fn main() -> ExitCode {
             })
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let table = Trial::test("table", move || {
+        table::check(&covered);
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, cells.chain([table]).collect()).exit_code()
 }

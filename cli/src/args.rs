@@ -190,6 +190,7 @@ pub enum Command {
     )]
     System(commands::system::System),
     Info(commands::info::Info),
+    Version(commands::version::Version),
 }
 
 /// Parses the process's own arguments.

@@ -18,6 +18,7 @@ pub mod run;
 pub mod start;
 pub mod stop;
 pub mod system;
+pub mod version;
 pub mod wait;
 
 mod streams;
@@ -74,6 +75,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
         Command::Info(options) => info::run(&context, options),
+        Command::Version(options) => version::run(&context, options),
     }
 }
 

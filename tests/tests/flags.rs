@@ -3,10 +3,14 @@
 //! A cell is one behaviour on a host of its own, and says which of Docker's commands and flags it covers; the table in docs/docker.md is made
 //! from them. Cells run side by side: `cargo test --test flags -- resources/` runs one subject.
 
+#[path = "flags/basics.rs"]
+mod basics;
 #[path = "flags/cell.rs"]
 mod cell;
 #[path = "flags/differences.rs"]
 mod differences;
+#[path = "flags/networks.rs"]
+mod networks;
 #[path = "flags/table.rs"]
 mod table;
 
@@ -18,7 +22,7 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[("basics", basics::CELLS), ("networks", networks::CELLS)];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

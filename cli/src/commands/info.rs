@@ -41,7 +41,7 @@ pub fn run(context: &Context, options: Info) -> Answer {
     Ok(0)
 }
 
-fn refused(error: &output::template::TemplateError) -> Failure {
+pub(super) fn refused(error: &output::template::TemplateError) -> Failure {
     Failure::Plain {
         text: format!("template parsing error: {error}"),
         code: 1,

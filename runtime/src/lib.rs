@@ -24,6 +24,7 @@ pub mod volume;
 mod descriptors;
 mod error;
 mod pidfd;
+mod reserve;
 mod wire;
 
 pub use engine::{Engine, Settings};

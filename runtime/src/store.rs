@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -311,11 +312,14 @@ pub fn set_resolved(conn: &Connection, id: &str, resolved: &Resolved) -> Result<
 }
 
 /// How a container ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct End {
     pub code: i32,
     pub oom_killed: bool,
     pub error: String,
+    /// `None`: now.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished: Option<OffsetDateTime>,
 }
 
 /// Nobody answers for the container any more: it has ended.
@@ -324,7 +328,7 @@ pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
         "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
              finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5, restarting = 0, health = NULL
          WHERE id = ?1",
-        params![id, text(OffsetDateTime::now_utc()), end.code, end.oom_killed, end.error],
+        params![id, text(end.finished.unwrap_or_else(OffsetDateTime::now_utc)), end.code, end.oom_killed, end.error],
     )?;
     Ok(())
 }

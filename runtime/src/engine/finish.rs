@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use netmgr::VethRemoval;
 use rusqlite::Connection;
+use time::OffsetDateTime;
 
 use super::Settings;
 use crate::cgroup;
 use crate::error::Error;
 use crate::monitor;
 use crate::process::{self, Identity};
+use crate::reserve;
 use crate::store::{self, End, Stored};
 use crate::volume;
 
 /// In a container's run directory: its program has been executed.
 pub const STARTED: &str = "started";
-/// Likewise: its exit code, should the monitor be killed before it has written the record.
-pub const EXIT: &str = "exit";
 /// Likewise: where clients of the monitor connect.
 pub const SOCKET: &str = "attach.sock";
 /// In a container's storage: its log.
@@ -44,10 +44,18 @@ pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<(), Error> {
         step: "find this process",
         source,
     })?;
-    let mut conn = store::open(&settings.root)?;
-    record_end(settings, &mut conn, id, end, |stored| {
-        stored.owner.as_ref().is_some_and(|o| o.process == me)
-    })
+    let record = || {
+        let mut conn = store::open(&settings.root)?;
+        record_end(settings, &mut conn, id, end, |stored| {
+            stored.owner.as_ref().is_some_and(|o| o.process == me)
+        })
+    };
+    match record() {
+        Err(error) if reserve::is_wanted(&error) && reserve::release(&settings.root) => record(),
+        result => result,
+    }?;
+    remove_note(&settings.run_root, id, me);
+    Ok(())
 }
 
 /// Records an end, if the row is still as `applies` wants it: meanwhile somebody else may have done so.
@@ -77,6 +85,61 @@ pub fn record_end(
     // What the thread could not remove, the kernel removes with the namespace.
     let _ = links.map(JoinHandle::join);
     Ok(())
+}
+
+/// In RUN_ROOT: how containers have ended whose records do not say so yet.
+const ENDS: &str = "ends";
+
+/// Named after the monitor that answered for it too: a later run of the container has another.
+fn noted(run_root: &Path, id: &str, monitor: Identity) -> PathBuf {
+    let name = format!("{id}.{}.{}", monitor.pid, monitor.start);
+    run_root.join(ENDS).join(name)
+}
+
+/// Writes down how a container has ended, before anything of it is taken away: should the record not be written, because
+/// who would is killed or the disk is full, repair finds it here.
+pub fn note(run_root: &Path, id: &str, monitor: Identity, end: &End) -> io::Result<()> {
+    let path = noted(run_root, id, monitor);
+    fs::create_dir_all(run_root.join(ENDS))?;
+    let end = End {
+        finished: Some(end.finished.unwrap_or_else(OffsetDateTime::now_utc)),
+        ..end.clone()
+    };
+    // By a rename: half of it would say nothing.
+    let mut part = path.clone().into_os_string();
+    part.push(".part");
+    fs::write(&part, serde_json::to_vec(&end)?)?;
+    fs::rename(&part, path)
+}
+
+pub fn read_note(run_root: &Path, id: &str, monitor: Identity) -> Option<End> {
+    let text = fs::read(noted(run_root, id, monitor)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The record says so now.
+pub fn remove_note(run_root: &Path, id: &str, monitor: Identity) {
+    let _ = fs::remove_file(noted(run_root, id, monitor));
+}
+
+/// Removes the notes of monitors that nobody waits for: `is_owner` tells whether a container's row names a monitor.
+pub fn sweep_notes(run_root: &Path, is_owner: impl Fn(&str, Identity) -> bool) {
+    let entries = fs::read_dir(run_root.join(ENDS)).into_iter().flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let mut words = name.to_str().unwrap_or_default().split('.');
+        let id = words.next().unwrap_or_default();
+        let monitor = words.next().zip(words.next()).and_then(|(pid, start)| {
+            Some(Identity {
+                pid: pid.parse().ok()?,
+                start: start.parse().ok()?,
+            })
+        });
+        // A living monitor is about to record what it has noted.
+        if monitor.is_none_or(|monitor| !monitor.is_alive() && !is_owner(id, monitor)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Removes a dead container's links at once, side by side with what else there is to do: the kernel would let them stand

@@ -17,15 +17,18 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
+use time::OffsetDateTime;
 
 pub(crate) use network::namespace_by_row;
 
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
 use crate::logs;
+use crate::process::Identity;
 use crate::record::{Container, State};
 use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
-use crate::store;
+use crate::reserve;
+use crate::store::{self, End, Stored};
 
 /// Where state lives. Built once by the front end.
 #[derive(Clone, Debug)]
@@ -77,9 +80,23 @@ impl Engine {
         }
         settings.network.namespace_of = Some(namespace_by_row);
         let conn = store::open(&settings.root)?;
+        reserve::keep(&settings.root);
         let mut engine = Engine { settings, conn };
         engine.repair()?;
         Ok(engine)
+    }
+
+    /// Does what makes room: on a full disk with the space that is set aside for it.
+    fn making_room<T>(
+        &mut self,
+        act: impl Fn(&mut Engine) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match act(self) {
+            Err(error) if reserve::is_wanted(&error) && reserve::release(&self.settings.root) => {
+                act(self)
+            }
+            result => result,
+        }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -136,7 +153,7 @@ impl Engine {
     /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
     /// and its network is released. A container that does not run is no error.
     pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<(), Error> {
-        end::stop(self, name, timeout)
+        self.making_room(|engine| end::stop(engine, name, timeout))
     }
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
@@ -146,7 +163,7 @@ impl Engine {
 
     /// `rm`: a running container is a conflict unless `force`. `volumes` takes its anonymous volumes along.
     pub fn remove(&mut self, name: &str, force: bool, volumes: bool) -> Result<(), Error> {
-        end::remove(self, name, force, volumes)
+        self.making_room(|engine| end::remove(engine, name, force, volumes))
     }
 
     /// `wait`: blocks until the container has ended and is cleaned up; its exit code.
@@ -157,12 +174,38 @@ impl Engine {
     /// All containers, newest first.
     pub fn list(&mut self) -> Result<Vec<Container>, Error> {
         let stored = store::list(&self.conn)?;
-        let mut containers: Vec<Container> = stored.into_iter().map(|s| s.container).collect();
+        let mut containers: Vec<Container> = stored.into_iter().map(|s| self.seen(s)).collect();
         let model = self.model()?;
         for container in &mut containers {
             container.attachments = attachments(&model, &container.id);
         }
         Ok(containers)
+    }
+
+    /// The record, corrected by what the kernel says: what could not be repaired, as the disk cannot be written, has ended
+    /// all the same.
+    fn seen(&self, stored: Stored) -> Container {
+        let mut container = stored.container;
+        let (State::Running { started, .. }, Some(owner)) = (&container.state, &stored.owner)
+        else {
+            return container;
+        };
+        let init_lives = stored.init.is_some_and(Identity::is_alive);
+        if !init_lives && !owner.process.is_alive() {
+            let noted = finish::read_note(&self.settings.run_root, &container.id, owner.process);
+            let end = noted.unwrap_or(End {
+                code: finish::UNKNOWN,
+                ..End::default()
+            });
+            container.state = State::Exited {
+                code: end.code,
+                started: Some(*started),
+                finished: end.finished.unwrap_or_else(OffsetDateTime::now_utc),
+                oom_killed: end.oom_killed,
+                error: end.error,
+            };
+        }
+        container
     }
 
     fn model(&self) -> Result<netmgr::Model, Error> {
@@ -171,7 +214,8 @@ impl Engine {
     }
 
     pub fn find(&mut self, name: &str) -> Result<Container, Error> {
-        let mut container = store::find(&self.conn, name)?.container;
+        let stored = store::find(&self.conn, name)?;
+        let mut container = self.seen(stored);
         container.attachments = attachments(&self.model()?, &container.id);
         Ok(container)
     }
@@ -244,13 +288,11 @@ impl Engine {
         for (_, container) in &mut in_use {
             container.truncate(12);
         }
-        Ok(image::store::remove(
-            &mut self.conn,
-            &self.settings.root,
-            name,
-            force,
-            &in_use,
-        )?)
+        self.making_room(|engine| {
+            let root = engine.settings.root.clone();
+            let removed = image::store::remove(&mut engine.conn, &root, name, force, &in_use);
+            Ok(removed?)
+        })
     }
 
     pub fn import(
@@ -283,8 +325,10 @@ impl Engine {
 
     /// Returns the network that was removed.
     pub fn remove_network(&mut self, name: &str) -> Result<netmgr::Network, Error> {
-        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            Ok(edit.remove_network(name)?)
+        self.making_room(|engine| {
+            netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
+                Ok(edit.remove_network(name)?)
+            })
         })
     }
 

@@ -12,7 +12,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish, network, untold};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
 use crate::store::{self, End, Owner, Stored};
@@ -29,8 +29,9 @@ impl Engine {
                 continue;
             }
             // One broken container must not stand in the way of the others.
-            if let Err(e) = self.mend(&id, &owner, &boot_id) {
-                tracing::warn!(container = id, "cannot repair: {e}");
+            let mended = self.making_room(|engine| engine.mend(&id, &owner, &boot_id));
+            if let Err(e) = mended {
+                tracing::warn!(container = id, "cannot repair: {}", chain(&e));
             }
         }
         self.sweep()?;
@@ -49,7 +50,7 @@ impl Engine {
             step: "read the boot id",
             source,
         })?;
-        self.mend(&stored.container.id, owner, &boot_id)
+        self.making_room(|engine| engine.mend(&stored.container.id, owner, &boot_id))
     }
 
     /// Under the lock, so that two commands do not mend one container, nor one mends what the other has started anew.
@@ -61,7 +62,10 @@ impl Engine {
                 return Ok(Mended::Nothing);
             };
             let directory = monitor::directory(&settings.run_root, id);
-            let started = dead.boot_id == boot_id && directory.join(finish::STARTED).exists();
+            let noted = finish::read_note(&settings.run_root, id, dead.process);
+            let same_boot = dead.boot_id == boot_id;
+            let started =
+                same_boot && (noted.is_some() || directory.join(finish::STARTED).exists());
             if let (true, Some(init)) = (started, stored.init.filter(|init| init.is_alive()))
                 && !stored.container.request.tty
                 && let Some(responder) = responder_again(edit.transaction(), &stored)?
@@ -88,10 +92,14 @@ impl Engine {
                 store::hand_over(edit.transaction(), id, &owner)?;
                 return Ok(Mended::Adopted(monitor, responder));
             }
-            let end = end_of(&stored, &directory, dead.boot_id == boot_id);
+            let end = noted.unwrap_or_else(|| end_of(&stored, same_boot));
+            if started {
+                let noted = finish::note(&settings.run_root, id, dead.process, &end);
+                noted.map_err(|source| io_error("write down the end", id, source))?;
+            }
             finish::bury(&settings, id)?;
             edit.detach(id, VethRemoval::Now)?;
-            if !started && dead.boot_id == boot_id {
+            if !started && same_boot {
                 store::unclaim(edit.transaction(), id)?;
                 return Ok(Mended::Nothing);
             }
@@ -102,6 +110,7 @@ impl Engine {
             }
             Ok(Mended::Nothing)
         })?;
+        finish::remove_note(&self.settings.run_root, id, dead.process);
         match outcome {
             Mended::Nothing => Ok(()),
             Mended::Removed => finish::remove_storage(&self.settings, id),
@@ -115,6 +124,11 @@ impl Engine {
 
     /// Directories whose container has no row (its removal was cut short), or no owner.
     fn sweep(&self) -> Result<(), Error> {
+        finish::sweep_notes(&self.settings.run_root, |id, monitor| {
+            let row = store::get(&self.conn, id).ok().flatten();
+            row.and_then(|row| row.owner)
+                .is_some_and(|owner| owner.process == monitor)
+        });
         let stored = names_in(&self.settings.root.join("containers"));
         let run = names_in(&self.settings.run_root.join("containers"));
         if stored.is_empty() && run.is_empty() {
@@ -186,15 +200,13 @@ fn held_again(
     Ok(forwards)
 }
 
-/// How a container ended that nobody has seen end: as its monitor left it in writing, or by our hand.
-fn end_of(stored: &Stored, directory: &Path, same_boot: bool) -> End {
-    let recorded = fs::read_to_string(directory.join(finish::EXIT));
-    let recorded = recorded.ok().and_then(|text| text.trim().parse().ok());
+/// How a container ended that nobody has seen end: by our hand, or nobody knows.
+fn end_of(stored: &Stored, same_boot: bool) -> End {
     let alive = same_boot && stored.init.is_some_and(Identity::is_alive);
-    let code = recorded.unwrap_or(match alive {
+    let code = match alive {
         true => 128 + libc::SIGKILL,
         false => finish::UNKNOWN,
-    });
+    };
     End {
         code,
         ..End::default()

@@ -345,8 +345,12 @@ fn watch(
     relay.follower = None;
     services.borrow_mut().stop();
     drop(netns);
-    // Should this be killed from here on, repair finds the exit code.
-    let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());
+    // Should this be killed from here on, repair finds it.
+    if let Ok(me) = Identity::myself()
+        && let Err(e) = finish::note(&launch.run_root, &id, me, &end)
+    {
+        eprintln!("cannot write down the end: {e}");
+    }
     clean_up(&launch, Some(&end));
     relay.say_goodbye(end.code);
     0

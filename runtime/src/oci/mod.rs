@@ -15,7 +15,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, chain};
 use crate::seccomp::Filter;
 use program::Program;
 
@@ -187,17 +187,4 @@ fn read_report(report: &mut io::PipeReader) -> Option<Failure> {
     let mut text = Vec::new();
     report.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

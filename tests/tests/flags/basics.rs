@@ -288,7 +288,8 @@ fn pull_and_what_is_there() {
     registry.push(&images::redis_layout(), "7", "redis").ok();
     let name = registry.image("redis");
     for flag in ["-q", "--quiet"] {
-        host.run(&format!("pull {flag} {name}")).says(&format!("{name}:latest"));
+        host.run(&format!("pull {flag} {name}"))
+            .says(&format!("{name}:latest"));
     }
     let id = host
         .run(&format!("images --no-trunc -q {name}"))

@@ -1,0 +1,92 @@
+//! Disk space set aside for the moment when there is none left: that a container has ended or is to be removed must be
+//! written, or nothing would ever make room again.
+//!
+//! Must not know what is written with it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+
+/// Bytes. A removal writes some dozens of pages of 4 KiB to the database's log.
+const SIZE: u64 = 1 << 20;
+
+/// Bytes that must be free before they are set aside.
+const PLENTY: u64 = 16 * SIZE;
+
+fn path(root: &Path) -> PathBuf {
+    root.join("reserve")
+}
+
+/// Sets the space aside, if it is not and there is plenty. Cheap when it is.
+pub fn keep(root: &Path) {
+    if fs::metadata(path(root)).is_ok() {
+        return;
+    }
+    let free = rustix::fs::statvfs(root).map(|fs| fs.f_bavail * fs.f_frsize);
+    if free.unwrap_or(0) < PLENTY {
+        return;
+    }
+    let allocated = File::create(path(root)).and_then(|file| {
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE).map_err(io::Error::from)
+    });
+    // On a filesystem that cannot set space aside there is none.
+    if allocated.is_err() {
+        let _ = fs::remove_file(path(root));
+    }
+}
+
+/// Gives the space up; false if there was none.
+pub fn release(root: &Path) -> bool {
+    let released = fs::remove_file(path(root)).is_ok();
+    if released {
+        tracing::warn!("the disk is full: giving up the space that was set aside for this");
+    }
+    released
+}
+
+/// Whether a disk without space, or a quota, is at the bottom of it.
+pub fn is_wanted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<rusqlite::Error>()
+            && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_found_at_the_bottom_of_an_error() {
+        let full = crate::Error::Host {
+            step: "write",
+            source: io::Error::from_raw_os_error(libc::ENOSPC),
+        };
+        assert!(is_wanted(&full));
+        assert!(!is_wanted(&crate::Error::NoCommand));
+    }
+
+    #[test]
+    fn space_is_set_aside_and_given_up_once() {
+        let folder = tempfile::tempdir().unwrap();
+        keep(folder.path());
+        keep(folder.path());
+        let kept = fs::metadata(path(folder.path())).unwrap();
+        assert_eq!(kept.len(), SIZE);
+        assert!(release(folder.path()));
+        assert!(!release(folder.path()));
+    }
+}

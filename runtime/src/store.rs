@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS containers (
     pid         INTEGER,
     pid_start   INTEGER,
     started     TEXT,
+    -- What `started` was before the start that is under way.
+    last_started TEXT,
     finished    TEXT,
     exit_code   INTEGER,
     oom_killed  INTEGER NOT NULL DEFAULT 0,
@@ -58,6 +60,7 @@ CREATE TABLE IF NOT EXISTS containers (
 
 /// From schema 2 to 3.
 const NEW_COLUMNS: &str = "
+ALTER TABLE containers ADD COLUMN last_started TEXT;
 ALTER TABLE containers ADD COLUMN restarting INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN user_stopped INTEGER NOT NULL DEFAULT 0;
@@ -286,7 +289,7 @@ pub fn hand_over(conn: &Connection, id: &str, owner: &Owner) -> Result<(), Error
     Ok(())
 }
 
-/// Records the first process, which waits for its start.
+/// Records the first process, which waits for its start. How the container ended last stays, should it not come to that.
 pub fn set_running(
     conn: &Connection,
     id: &str,
@@ -294,8 +297,7 @@ pub fn set_running(
     started: OffsetDateTime,
 ) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET pid = ?2, pid_start = ?3, started = ?4,
-             finished = NULL, exit_code = NULL, oom_killed = 0, error = '', restarting = 0, health = NULL
+        "UPDATE containers SET pid = ?2, pid_start = ?3, last_started = started, started = ?4, restarting = 0, health = NULL
          WHERE id = ?1",
         params![id, init.pid, init.start as i64, text(started)],
     )?;
@@ -337,7 +339,7 @@ pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
 pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {
     conn.execute(
         "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
-             restarting = 0
+             started = CASE WHEN pid IS NULL THEN started ELSE last_started END, restarting = 0
          WHERE id = ?1",
         [id],
     )?;
@@ -421,6 +423,12 @@ fn read_state(row: &Row<'_>, init: Option<Identity>) -> Result<State, Error> {
             .transpose()
     };
     let (started, finished) = (time("started")?, time("finished")?);
+    if let (Some(init), Some(started)) = (init, started) {
+        return Ok(State::Running {
+            pid: init.pid,
+            started,
+        });
+    }
     if let (Some(finished), true) = (finished, row.get("restarting")?) {
         return Ok(State::Restarting {
             code: row.get::<_, Option<i32>>("exit_code")?.unwrap_or(0),
@@ -437,13 +445,7 @@ fn read_state(row: &Row<'_>, init: Option<Identity>) -> Result<State, Error> {
             error: row.get("error")?,
         });
     }
-    Ok(match (init, started) {
-        (Some(init), Some(started)) => State::Running {
-            pid: init.pid,
-            started,
-        },
-        _ => State::Created,
-    })
+    Ok(State::Created)
 }
 
 fn text(time: OffsetDateTime) -> String {

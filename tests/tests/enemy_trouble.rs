@@ -49,26 +49,6 @@ fn starts_of_one_container_at_once_all_succeed_and_start_it_once() {
     host.run("ps -q").says("");
 }
 
-#[test]
-fn many_runs_side_by_side_have_each_its_own_exit_code_and_leave_nothing() {
-    let host = Host::new();
-    let runs: Vec<_> = (0..40)
-        .map(|n| {
-            let script = format!("exit {}", n % 7);
-            let ports = format!("{}:80", 20000 + n);
-            let command =
-                host.command(["run", "--rm", "-p", &ports, "busybox", "sh", "-c", &script]);
-            (n % 7, command.spawn_in(&host.netns))
-        })
-        .collect();
-    for (code, run) in runs {
-        run.wait().exits(code);
-    }
-    host.run("ps -aq").says("");
-    host.remove_everything();
-    host.assert_clean();
-}
-
 /// Cleaners of /run and /tmp do that. The container's own record is in ROOT, its processes are in its cgroups.
 #[test]
 fn a_run_folder_that_vanishes_under_running_containers_is_mended() {

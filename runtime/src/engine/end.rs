@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Engine, finish};
+use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::monitor;
 use crate::process::Handle;
@@ -58,7 +59,10 @@ pub(super) fn remove(
     let id = stored.container.id.clone();
     if stored.owner.is_some() {
         if !force {
-            return Err(Error::StillRunning(id));
+            return Err(match cgroup::is_frozen(&Group::of(&stored.container)) {
+                true => Error::RemovePaused(id),
+                false => Error::StillRunning(id),
+            });
         }
         kill_and_wait(engine, stored)?;
     }
@@ -169,12 +173,22 @@ fn running(stored: &Stored) -> Option<Handle> {
 }
 
 fn send(stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
-    let container = stored.container.id.clone();
-    init.signal(signal).map_err(|source| Error::Io {
-        step: "signal the container",
-        container,
-        source,
-    })
+    let failed = |step| {
+        let container = stored.container.id.clone();
+        move |source| Error::Io {
+            step,
+            container,
+            source,
+        }
+    };
+    init.signal(signal)
+        .map_err(failed("signal the container"))?;
+    // As Docker does: a paused container that is sent a signal goes on, and finds it.
+    let group = Group::of(&stored.container);
+    if cgroup::is_frozen(&group) {
+        cgroup::thaw(&group).map_err(failed("unpause the container"))?;
+    }
+    Ok(())
 }
 
 /// Waits for a container's end: the monitor tells its clients when everything is cleaned up.

@@ -7,18 +7,22 @@ mod create;
 mod end;
 mod etc_files;
 mod exec;
+mod limits;
 mod network;
 mod network_options;
 mod repair;
 mod start;
 mod untold;
+mod usage;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
 
+pub(crate) use limits::record as record_event;
 pub(crate) use network::namespace_by_row;
+pub use usage::{Processes, Sample};
 
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
@@ -161,6 +165,7 @@ impl Engine {
         let model = self.model()?;
         for container in &mut containers {
             container.attachments = attachments(&model, &container.id);
+            container.paused = limits::is_paused(container);
         }
         Ok(containers)
     }
@@ -173,6 +178,7 @@ impl Engine {
     pub fn find(&mut self, name: &str) -> Result<Container, Error> {
         let mut container = store::find(&self.conn, name)?.container;
         container.attachments = attachments(&self.model()?, &container.id);
+        container.paused = limits::is_paused(&container);
         Ok(container)
     }
 

@@ -12,6 +12,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish, network, untold};
+use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -89,7 +90,7 @@ impl Engine {
                 return Ok(Mended::Adopted(monitor, responder));
             }
             let end = end_of(&stored, &directory, dead.boot_id == boot_id);
-            finish::bury(&settings, id)?;
+            finish::bury(&settings, id, &Group::of(&stored.container))?;
             edit.detach(id, VethRemoval::Now)?;
             if !started && dead.boot_id == boot_id {
                 store::unclaim(edit.transaction(), id)?;
@@ -195,8 +196,11 @@ fn end_of(stored: &Stored, directory: &Path, same_boot: bool) -> End {
         true => 128 + libc::SIGKILL,
         false => finish::UNKNOWN,
     });
+    let oom_killed = directory.join(finish::OOM).exists()
+        || (same_boot && cgroup::kills(&Group::of(&stored.container)) > 0);
     End {
         code,
+        oom_killed,
         ..End::default()
     }
 }

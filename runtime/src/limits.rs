@@ -26,7 +26,9 @@ pub enum LimitError {
     NanoCpusAnd(&'static str),
     #[error("Range of CPUs is from 0.01 to {0}.00, as there are only {0} CPUs available")]
     Cpus(usize),
-    #[error("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted")]
+    #[error(
+        "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted"
+    )]
     NoCpus,
     #[error("the minimum allowed cpu-shares is 2")]
     FewShares,
@@ -103,7 +105,10 @@ pub fn check(
             "Your kernel does not support Block I/O weight {NOT_MOUNTED}. Weight discarded."
         ));
     }
-    if resources.blkio_weight.is_some_and(|w| !(10..=1000).contains(&w)) {
+    if resources
+        .blkio_weight
+        .is_some_and(|w| !(10..=1000).contains(&w))
+    {
         return Err(LimitError::Weight);
     }
     if let Some(score) = resources.oom_score_adj
@@ -113,6 +118,8 @@ pub fn check(
     }
     if purpose == Purpose::Create {
         complete(resources);
+        // Any number below is no limit, and that is what there is without.
+        resources.pids_limit = resources.pids_limit.filter(|limit| *limit > 0);
     }
     Ok(warnings)
 }
@@ -262,10 +269,16 @@ fn check_cpus(
         Some(262_145..) => return Err(LimitError::ManyShares),
         _ => {}
     }
-    if resources.cpu_period.is_some_and(|p| !(1000..=1_000_000).contains(&p)) {
+    if resources
+        .cpu_period
+        .is_some_and(|p| !(1000..=1_000_000).contains(&p))
+    {
         return Err(LimitError::Period);
     }
-    if resources.cpu_quota.is_some_and(|quota| quota > 0 && quota < 1000) {
+    if resources
+        .cpu_quota
+        .is_some_and(|quota| quota > 0 && quota < 1000)
+    {
         return Err(LimitError::Quota);
     }
     Ok(())
@@ -286,7 +299,12 @@ fn check_sets(
     }
     for (asked, available, set, what) in [
         (&resources.cpuset_cpus, &host.cpuset_cpus, "cpus", "CPUs"),
-        (&resources.cpuset_mems, &host.cpuset_mems, "mems", "memory nodes"),
+        (
+            &resources.cpuset_mems,
+            &host.cpuset_mems,
+            "mems",
+            "memory nodes",
+        ),
     ] {
         let Some(value) = asked else { continue };
         let invalid = || LimitError::Set {
@@ -382,7 +400,9 @@ pub fn check_ulimits(
     for limit in ulimits {
         // A negative number is no limit, the highest of all.
         let wanted = u64::try_from(limit.hard).unwrap_or(u64::MAX);
-        let Some(own) = own(&limit.name) else { continue };
+        let Some(own) = own(&limit.name) else {
+            continue;
+        };
         if wanted > own {
             return Err(LimitError::Ulimit {
                 name: limit.name.clone(),

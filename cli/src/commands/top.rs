@@ -22,7 +22,9 @@ pub struct Top {
 }
 
 pub fn run(context: &Context, options: Top) -> Answer {
-    let processes = context.engine()?.top(&options.words[0], &options.words[1..])?;
+    let processes = context
+        .engine()?
+        .top(&options.words[0], &options.words[1..])?;
     let rows: Vec<String> = std::iter::once(&processes.titles)
         .chain(&processes.rows)
         .map(|row| row.iter().map(|cell| cell.replace('\t', " ")).collect())

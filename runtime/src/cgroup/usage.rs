@@ -99,7 +99,11 @@ pub fn network(process: i32) -> (u64, u64) {
 /// proc_pid_net(5): after two lines of headings, name, eight numbers received (bytes first), eight sent.
 fn network_of(table: &str) -> (u64, u64) {
     let (mut received, mut sent) = (0, 0);
-    for (name, numbers) in table.lines().skip(2).filter_map(|line| line.split_once(':')) {
+    for (name, numbers) in table
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+    {
         if name.trim() == "lo" {
             continue;
         }
@@ -121,7 +125,8 @@ mod tests {
     fn blocks_of_all_devices_are_summed() {
         let v1 = "8:0 Read 4096\n8:0 Write 10\n8:0 Total 4106\n8:16 Read 1\nTotal 4107\n";
         assert_eq!(blocks_v1(v1), (4097, 10));
-        let v2 = "8:0 rbytes=4096 wbytes=10 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2\n";
+        let v2 =
+            "8:0 rbytes=4096 wbytes=10 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2\n";
         assert_eq!(blocks_v2(v2), (4097, 12));
     }
 

@@ -185,7 +185,11 @@ pub fn bury(settings: &Settings, id: &str, group: &Group) -> Result<(), Error> {
     // Again until nothing is found: what was killed in the act of cloning may have made one more.
     loop {
         let mut left: Vec<Identity> = monitor::processes(id);
-        left.extend(cgroup::processes(group).into_iter().filter_map(Identity::of));
+        left.extend(
+            cgroup::processes(group)
+                .into_iter()
+                .filter_map(Identity::of),
+        );
         let handles: Vec<process::Handle> = left.into_iter().filter_map(Identity::open).collect();
         if handles.is_empty() {
             break;

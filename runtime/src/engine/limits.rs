@@ -57,8 +57,7 @@ impl Engine {
         }
         store::set_request(&tx, &id, &container.request)?;
         record(&tx, "update", container, &[])?;
-        let undo =
-            apply_live(&stored).map_err(|e| failed(e.into(), ErrorKind::Internal))?;
+        let undo = apply_live(&stored).map_err(|e| failed(e.into(), ErrorKind::Internal))?;
         if let Err(error) = tx.commit() {
             undo.undo();
             return Err(error.into());

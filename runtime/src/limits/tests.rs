@@ -96,7 +96,11 @@ fn swap_is_twice_the_memory_if_nothing_is_said() {
             memory_swap,
             ..Resources::default()
         };
-        assert!(check(&mut resources, &host(), Purpose::Create).unwrap().is_empty());
+        assert!(
+            check(&mut resources, &host(), Purpose::Create)
+                .unwrap()
+                .is_empty()
+        );
         resources.memory_swap
     };
     assert_eq!(completed(None), Some(128 << 20));

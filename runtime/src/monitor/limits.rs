@@ -31,10 +31,10 @@ impl Limiter {
         };
         let own_score = process::oom_score_adj()
             .map_err(|e| Failure::internal("read the oom score adj", &e))?;
-        process::set_oom_score_adj(&score.to_string()).map_err(|e| Failure {
+        process::set_oom_score_adj(&score.to_string()).map_err(|_| Failure {
             kind: ErrorKind::Invalid,
             message: format!(
-                "cannot set the oom score adj to {score}: {e}; only a process with CAP_SYS_RESOURCE may go below its own ({})",
+                "cannot set the oom score adj to {score}: below this host's own of {} only a process with CAP_SYS_RESOURCE may go",
                 own_score.trim()
             ),
         })?;

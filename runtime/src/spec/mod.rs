@@ -12,16 +12,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    RootBuilder, Spec, SpecBuilder,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
+    Spec, SpecBuilder,
 };
 
 use crate::record::Container;
 use crate::user::User;
 
 pub use devices::{HostDevice, HostDeviceKind};
-pub use resources::{rlimit_type, rlimits};
 pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
+pub use resources::{rlimit_type, rlimits};
 
 /// What the spec needs to know of this host and of this start.
 #[derive(Clone, Debug, Default)]

@@ -128,7 +128,10 @@ mod tests {
         };
         let spec = resources(&limits, Vec::new());
         let memory = spec.memory().as_ref().unwrap();
-        assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(128 << 20)));
+        assert_eq!(
+            (memory.limit(), memory.swap()),
+            (Some(64 << 20), Some(128 << 20))
+        );
         let cpu = spec.cpu().as_ref().unwrap();
         assert_eq!((cpu.quota(), cpu.period()), (Some(50_000), Some(100_000)));
         assert_eq!(cpu.cpus().as_deref(), Some("0"));

@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Engine, finish};
+use super::{Engine, finish, limits};
 use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::monitor;
@@ -32,12 +33,12 @@ pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Res
         .or(stored.container.request.stop_timeout)
         .unwrap_or(DEFAULT_STOP_TIMEOUT);
     let end = Waiter::connect(engine, &stored);
-    send(&stored, &init, signal)?;
+    send(&engine.conn, &stored, &init, signal)?;
     if !init
         .wait(Some(Duration::from_secs(timeout.into())))
         .unwrap_or(true)
     {
-        send(&stored, &init, libc::SIGKILL)?;
+        send(&engine.conn, &stored, &init, libc::SIGKILL)?;
     }
     end.wait(engine, Some(LAST_WAIT)).map(|_| ())
 }
@@ -46,7 +47,7 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
     let number = signal_number(signal)?;
     let stored = settled(engine, name)?;
     let init = running(&stored).ok_or_else(|| Error::NotRunning(stored.container.id.clone()))?;
-    send(&stored, &init, number)
+    send(&engine.conn, &stored, &init, number)
 }
 
 pub(super) fn remove(
@@ -87,7 +88,7 @@ fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
     while stored.owner.is_some() {
         if let Some(init) = running(&stored) {
             let end = Waiter::connect(engine, &stored);
-            send(&stored, &init, libc::SIGKILL)?;
+            send(&engine.conn, &stored, &init, libc::SIGKILL)?;
             return end.wait(engine, Some(LAST_WAIT)).map(|_| ());
         }
         // It is just being started, or its end is being recorded.
@@ -111,6 +112,7 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
     for stored in all {
         if let Some(init) = running(stored) {
             send(
+                &engine.conn,
                 stored,
                 &init,
                 signal_number(&stored.container.resolved.stop_signal)?,
@@ -172,7 +174,7 @@ fn running(stored: &Stored) -> Option<Handle> {
     stored.init.and_then(|init| init.open())
 }
 
-fn send(stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
+fn send(conn: &Connection, stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
     let failed = |step| {
         let container = stored.container.id.clone();
         move |source| Error::Io {
@@ -187,6 +189,7 @@ fn send(stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
     let group = Group::of(&stored.container);
     if cgroup::is_frozen(&group) {
         cgroup::thaw(&group).map_err(failed("unpause the container"))?;
+        limits::record(conn, "unpause", &stored.container, &[])?;
     }
     Ok(())
 }

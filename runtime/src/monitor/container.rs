@@ -227,7 +227,9 @@ fn create(
         confinement,
     )?;
     if let Err(failure) = limiter.complete(container) {
-        Identity::of(created.pid).map(kill_and_reap);
+        if let Some(init) = Identity::of(created.pid) {
+            kill_and_reap(init);
+        }
         return Err(failure);
     }
     Ok((created, Relay::new(streams), console))

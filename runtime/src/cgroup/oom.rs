@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use super::{Group, field, is_v2};
 
@@ -57,9 +57,17 @@ impl Watch {
         })
     }
 
-    /// To poll for POLLIN and POLLPRI; after either, [`Watch::news`].
+    /// To poll for [`Watch::flags`], after [`Watch::news`] has been asked once; and then again when they come.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// A file of the kernel's is always readable: only POLLPRI says that it has changed.
+    pub fn flags(&self) -> PollFlags {
+        match is_v2() {
+            true => PollFlags::PRI,
+            false => PollFlags::IN,
+        }
     }
 
     /// How many have been killed since this was asked last.

@@ -3,6 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use rustix::event::PollFlags;
+
 use super::container::invalid;
 use super::launch::Launch;
 use crate::cgroup::{self, Group};
@@ -88,8 +90,9 @@ impl MemoryWatch {
         }
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.watch.fd()
+    /// What to poll, and for what.
+    pub(super) fn source(&self) -> (BorrowedFd<'_>, PollFlags) {
+        (self.watch.fd(), self.watch.flags())
     }
 
     /// Looks for news, when the descriptor says that there may be some, and at the end.

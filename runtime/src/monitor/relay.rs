@@ -139,7 +139,8 @@ impl Relay {
             add(Source::Ended, ended.as_fd(), PollFlags::IN);
         }
         if let Some(memory) = &self.memory {
-            add(Source::Memory, memory.fd(), PollFlags::IN | PollFlags::PRI);
+            let (fd, flags) = memory.source();
+            add(Source::Memory, fd, flags);
         }
         if let Some(listener) = &self.listener {
             add(Source::Listener, listener.as_fd(), PollFlags::IN);

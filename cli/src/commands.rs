@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod kill;
 pub mod logs;
 pub mod network;
+pub mod pause;
 pub mod port;
 pub mod ps;
 pub mod pull;
@@ -16,8 +17,12 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod top;
+pub mod unpause;
+pub mod update;
 pub mod version;
 pub mod wait;
 
@@ -64,6 +69,11 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Logs(options) => logs::run(&context, options),
         Command::Stop(options) => stop::run(&context, options),
         Command::Kill(options) => kill::run(&context, options),
+        Command::Pause(options) => pause::run(&context, options),
+        Command::Unpause(options) => unpause::run(&context, options),
+        Command::Update(options) => update::run(&context, options),
+        Command::Stats(options) => stats::run(&context, options),
+        Command::Top(options) => top::run(&context, options),
         Command::Rm(options) => rm::run(&context, options),
         Command::Wait(options) => wait::run(&context, options),
         Command::Inspect(options) => inspect::run(&context, options),
@@ -118,6 +128,14 @@ pub fn is_not_found(failure: &Failure) -> bool {
     }
 }
 
+/// What a request asks of a container's limits that this host cannot do.
+pub fn warn(engine: &Engine, request: &runtime::ContainerRequest) -> Result<(), Failure> {
+    for warning in engine.warnings(request)? {
+        eprintln!("WARNING: {warning}");
+    }
+    Ok(())
+}
+
 /// A listing on stdout; nothing at all where there is not even a heading.
 pub fn print_listing(text: &str) -> Result<i32, Failure> {
     if !text.is_empty() {
@@ -142,7 +160,7 @@ pub fn print_rows(listing: &Listing, rows: &[Map<String, Value>]) -> Answer {
     print_listing(&text)
 }
 
-fn listing_failure(error: &ListingError) -> Failure {
+pub fn listing_failure(error: &ListingError) -> Failure {
     Failure::Plain {
         text: error.to_string(),
         code: 1,

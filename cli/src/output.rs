@@ -7,6 +7,7 @@ pub mod inspect_network;
 pub mod listing;
 pub mod ports;
 pub mod progress;
+pub mod stats;
 pub mod table;
 pub mod template;
 pub mod words;

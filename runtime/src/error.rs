@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LimitError;
+
 /// What sort of failure it is: the caller maps it to an exit code or an HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
@@ -46,6 +48,30 @@ pub enum Error {
         "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
     )]
     StillRunning(String),
+    #[error("Container {0} is paused, unpause the container before exec")]
+    PausedForExec(String),
+    #[error("Container {0} is already paused")]
+    AlreadyPaused(String),
+    #[error("Container {0} is not paused")]
+    NotPaused(String),
+    #[error("cannot start a paused container, try unpause instead")]
+    StartPaused,
+    #[error(
+        "You cannot remove a paused container {0}. Unpause and then stop the container before attempting removal or force remove"
+    )]
+    RemovePaused(String),
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    #[error("Cannot update container {container}")]
+    Update {
+        container: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+        kind: ErrorKind,
+    },
+    #[error("Couldn't find PID field in ps output")]
+    NoPidColumn,
+    #[error("ps: {0}")]
+    Ps(String),
     #[error("Invalid signal: {0}")]
     InvalidSignal(String),
     #[error("invalid mount path: '{0}' mount path must be absolute")]
@@ -207,6 +233,11 @@ impl Error {
             | NotRunning(_)
             | BeingStarted(_)
             | StillRunning(_)
+            | PausedForExec(_)
+            | AlreadyPaused(_)
+            | NotPaused(_)
+            | StartPaused
+            | RemovePaused(_)
             | JoinNotRunning(_)
             | AlreadyConnected { .. }
             | NotConnected { .. } => ErrorKind::Conflict,
@@ -228,7 +259,8 @@ impl Error {
             | DuplicateMount(_)
             | PortsNeedNetwork(_)
             | RelativeWorkdir(_) => ErrorKind::Invalid,
-            Program { kind, .. } => *kind,
+            Limits(_) | NoPidColumn | Ps(_) => ErrorKind::Invalid,
+            Update { kind, .. } | Program { kind, .. } => *kind,
             WillNotDie(_)
             | MonitorBroke { .. }
             | Io { .. }

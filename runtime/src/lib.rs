@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod engine;
 pub mod events;
+pub mod limits;
 pub mod logs;
 pub mod monitor;
 pub mod names;

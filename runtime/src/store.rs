@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::error::Error;
 use crate::process::Identity;
 use crate::record::{Container, Resolved, State};
+use crate::request::ContainerRequest;
 
 /// Bumped with the schema; a database that says the same is not looked at again.
 const SCHEMA: i64 = 3;
@@ -309,6 +310,15 @@ pub fn set_resolved(conn: &Connection, id: &str, resolved: &Resolved) -> Result<
     conn.execute(
         "UPDATE containers SET resolved = ?2 WHERE id = ?1",
         params![id, json(resolved)?],
+    )?;
+    Ok(())
+}
+
+/// Writes what is asked for of a container from now on (`update`).
+pub fn set_request(conn: &Connection, id: &str, request: &ContainerRequest) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET request = ?2 WHERE id = ?1",
+        params![id, json(request)?],
     )?;
     Ok(())
 }

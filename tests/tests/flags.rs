@@ -11,6 +11,8 @@ mod cell;
 mod differences;
 #[path = "flags/networks.rs"]
 mod networks;
+#[path = "flags/resources.rs"]
+mod resources;
 #[path = "flags/table.rs"]
 mod table;
 
@@ -22,7 +24,11 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[("basics", basics::CELLS), ("networks", networks::CELLS)];
+const SUBJECTS: &[(&str, &[Cell])] = &[
+    ("basics", basics::CELLS),
+    ("networks", networks::CELLS),
+    ("resources", resources::CELLS),
+];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

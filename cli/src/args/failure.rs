@@ -180,6 +180,8 @@ impl Usage {
         };
         let arguments = line[path.len().min(line.len())..]
             .replace("[OPTIONS]", "")
+            // Docker's words for any number of them.
+            .replace("[ps OPTIONS]", "[OPTION...]")
             .trim()
             .to_owned();
         Usage {

@@ -29,6 +29,7 @@ pub fn run(context: &Context, options: Create) -> Answer {
         policy,
         options.container.quiet,
     )?;
+    super::warn(&engine, &request)?;
     let container = engine.create(&request)?;
     output::print(&container.id)?;
     Ok(0)

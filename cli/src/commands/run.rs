@@ -49,6 +49,7 @@ pub fn run(context: &Context, options: Run) -> Answer {
         policy,
         options.container.quiet,
     )?;
+    super::warn(&engine, &request)?;
     let mode = match options.detach {
         true => StartMode::Detached,
         false => StartMode::Attached,

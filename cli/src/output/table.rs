@@ -3,8 +3,20 @@
 const PADDING: usize = 3;
 const MIN_WIDTH: usize = 10;
 
+/// The least width of a column of `top`.
+const WIDE: usize = 20;
+
 /// Sets rows whose cells are separated by tabs. Rows may have different numbers of cells.
 pub fn format(rows: &[String]) -> String {
+    set(rows, MIN_WIDTH)
+}
+
+/// The same with wide columns.
+pub fn format_wide(rows: &[String]) -> String {
+    set(rows, WIDE)
+}
+
+fn set(rows: &[String], least: usize) -> String {
     let rows: Vec<Vec<&str>> = rows.iter().map(|row| row.split('\t').collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
@@ -14,7 +26,7 @@ pub fn format(rows: &[String]) -> String {
                 // A row's last cell ends with the line and fills no column.
                 .filter(|row| column + 1 < row.len())
                 .map(|row| row[column].chars().count() + PADDING);
-            cells.max().unwrap_or(0).max(MIN_WIDTH)
+            cells.max().unwrap_or(0).max(least)
         })
         .collect();
     let lines = rows.iter().map(|row| {

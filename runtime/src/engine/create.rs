@@ -12,6 +12,7 @@ use crate::volume;
 
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
     let root = engine.settings.root.clone();
+    let request = &engine.with_checked_limits(request)?.0;
     let image = find_image(&engine.conn, &root, request)?;
     let tx = engine
         .conn

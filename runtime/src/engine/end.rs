@@ -3,9 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Engine, finish};
+use super::{Engine, finish, limits};
+use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::monitor;
 use crate::process::Handle;
@@ -31,12 +33,12 @@ pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Res
         .or(stored.container.request.stop_timeout)
         .unwrap_or(DEFAULT_STOP_TIMEOUT);
     let end = Waiter::connect(engine, &stored);
-    send(&stored, &init, signal)?;
+    send(&engine.conn, &stored, &init, signal)?;
     if !init
         .wait(Some(Duration::from_secs(timeout.into())))
         .unwrap_or(true)
     {
-        send(&stored, &init, libc::SIGKILL)?;
+        send(&engine.conn, &stored, &init, libc::SIGKILL)?;
     }
     end.wait(engine, Some(LAST_WAIT)).map(|_| ())
 }
@@ -45,7 +47,7 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
     let number = signal_number(signal)?;
     let stored = settled(engine, name)?;
     let init = running(&stored).ok_or_else(|| Error::NotRunning(stored.container.id.clone()))?;
-    send(&stored, &init, number)
+    send(&engine.conn, &stored, &init, number)
 }
 
 pub(super) fn remove(
@@ -58,7 +60,10 @@ pub(super) fn remove(
     let id = stored.container.id.clone();
     if stored.owner.is_some() {
         if !force {
-            return Err(Error::StillRunning(id));
+            return Err(match cgroup::is_frozen(&Group::of(&stored.container)) {
+                true => Error::RemovePaused(id),
+                false => Error::StillRunning(id),
+            });
         }
         kill_and_wait(engine, stored)?;
     }
@@ -83,7 +88,7 @@ fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
     while stored.owner.is_some() {
         if let Some(init) = running(&stored) {
             let end = Waiter::connect(engine, &stored);
-            send(&stored, &init, libc::SIGKILL)?;
+            send(&engine.conn, &stored, &init, libc::SIGKILL)?;
             return end.wait(engine, Some(LAST_WAIT)).map(|_| ());
         }
         // It is just being started, or its end is being recorded.
@@ -107,6 +112,7 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
     for stored in all {
         if let Some(init) = running(stored) {
             send(
+                &engine.conn,
                 stored,
                 &init,
                 signal_number(&stored.container.resolved.stop_signal)?,
@@ -168,13 +174,24 @@ fn running(stored: &Stored) -> Option<Handle> {
     stored.init.and_then(|init| init.open())
 }
 
-fn send(stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
-    let container = stored.container.id.clone();
-    init.signal(signal).map_err(|source| Error::Io {
-        step: "signal the container",
-        container,
-        source,
-    })
+fn send(conn: &Connection, stored: &Stored, init: &Handle, signal: i32) -> Result<(), Error> {
+    let failed = |step| {
+        let container = stored.container.id.clone();
+        move |source| Error::Io {
+            step,
+            container,
+            source,
+        }
+    };
+    init.signal(signal)
+        .map_err(failed("signal the container"))?;
+    // As Docker does: a paused container that is sent a signal goes on, and finds it.
+    let group = Group::of(&stored.container);
+    if cgroup::is_frozen(&group) {
+        cgroup::thaw(&group).map_err(failed("unpause the container"))?;
+        limits::record(conn, "unpause", &stored.container, &[])?;
+    }
+    Ok(())
 }
 
 /// Waits for a container's end: the monitor tells its clients when everything is cleaned up.

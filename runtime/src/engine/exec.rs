@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::Engine;
 use crate::attach::Session;
+use crate::cgroup::{self, Group};
 use crate::error::{Error, ErrorKind};
 use crate::monitor::{self, Descriptors, Launch, LaunchKind};
 use crate::names;
@@ -22,6 +23,9 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
+    if cgroup::is_frozen(&Group::of(&container)) {
+        return Err(Error::PausedForExec(request.container.clone()));
+    }
     if let Some(directory) = &request.workdir {
         check_workdir(init.pid, directory)?;
     }

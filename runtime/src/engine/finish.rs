@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use time::OffsetDateTime;
 
 use super::Settings;
-use crate::cgroup;
+use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::monitor;
 use crate::process::{self, Identity};
@@ -241,12 +241,16 @@ const TEAR_DOWN: Duration = Duration::from_secs(10);
 
 /// Kills whatever is left of a container that nobody answers for, waits for it to be gone, and removes its cgroups and
 /// its run directory. The row and the network are the caller's.
-pub fn bury(settings: &Settings, id: &str) -> Result<(), Error> {
+pub fn bury(settings: &Settings, id: &str, group: &Group) -> Result<(), Error> {
     let deadline = Instant::now() + TEAR_DOWN;
     // Again until nothing is found: what was killed in the act of cloning may have made one more.
     loop {
         let mut left: Vec<Identity> = monitor::processes(id);
-        left.extend(cgroup::processes(id).into_iter().filter_map(Identity::of));
+        left.extend(
+            cgroup::processes(group)
+                .into_iter()
+                .filter_map(Identity::of),
+        );
         let handles: Vec<process::Handle> = left.into_iter().filter_map(Identity::open).collect();
         if handles.is_empty() {
             break;
@@ -254,6 +258,8 @@ pub fn bury(settings: &Settings, id: &str) -> Result<(), Error> {
         for handle in &handles {
             let _ = handle.kill();
         }
+        // What is frozen does not die. A container without cgroups has nothing to thaw.
+        let _ = cgroup::thaw(group);
         for handle in &handles {
             let _ = handle.wait(Some(deadline.saturating_duration_since(Instant::now())));
         }
@@ -269,7 +275,7 @@ pub fn bury(settings: &Settings, id: &str) -> Result<(), Error> {
             source,
         }
     };
-    cgroup::remove(id).map_err(failed("remove the cgroups"))?;
+    cgroup::remove(group).map_err(failed("remove the cgroups"))?;
     monitor::remove_directories(&settings.run_root, id).map_err(failed("remove the run directory"))
 }
 

@@ -7,11 +7,13 @@ mod create;
 mod end;
 mod etc_files;
 mod exec;
+mod limits;
 mod network;
 mod network_options;
 mod repair;
 mod start;
 mod untold;
+mod usage;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,7 +21,9 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 use time::OffsetDateTime;
 
+pub(crate) use limits::record as record_event;
 pub(crate) use network::namespace_by_row;
+pub use usage::{Processes, Sample};
 
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
@@ -178,6 +182,7 @@ impl Engine {
         let model = self.model()?;
         for container in &mut containers {
             container.attachments = attachments(&model, &container.id);
+            container.paused = limits::is_paused(container);
         }
         Ok(containers)
     }
@@ -217,6 +222,7 @@ impl Engine {
         let stored = store::find(&self.conn, name)?;
         let mut container = self.seen(stored);
         container.attachments = attachments(&self.model()?, &container.id);
+        container.paused = limits::is_paused(&container);
         Ok(container)
     }
 

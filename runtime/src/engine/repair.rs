@@ -12,6 +12,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish, network, untold};
+use crate::cgroup::{self, Group};
 use crate::error::{Error, chain};
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -97,7 +98,7 @@ impl Engine {
                 let noted = finish::note(&settings.run_root, id, dead.process, &end);
                 noted.map_err(|source| io_error("write down the end", id, source))?;
             }
-            finish::bury(&settings, id)?;
+            finish::bury(&settings, id, &Group::of(&stored.container))?;
             edit.detach(id, VethRemoval::Now)?;
             if !started && same_boot {
                 store::unclaim(edit.transaction(), id)?;
@@ -207,8 +208,10 @@ fn end_of(stored: &Stored, same_boot: bool) -> End {
         true => 128 + libc::SIGKILL,
         false => finish::UNKNOWN,
     };
+    let oom_killed = same_boot && cgroup::kills(&Group::of(&stored.container)) > 0;
     End {
         code,
+        oom_killed,
         ..End::default()
     }
 }

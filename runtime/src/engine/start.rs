@@ -11,8 +11,9 @@ use netmgr::proxy::Forward;
 use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
+use super::{Engine, StartMode, end, etc_files, finish, limits, network, network_options};
 use crate::attach::Session;
+use crate::cgroup::Group;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -31,7 +32,10 @@ pub(super) fn start(
 ) -> Result<Option<Session>, Error> {
     let mut stored = end::settled(engine, name)?;
     if stored.init.is_some_and(Identity::is_alive) {
-        return Ok(None);
+        return match limits::is_paused(&stored.container) {
+            true => Err(Error::StartPaused),
+            false => Ok(None),
+        };
     }
     if stored.owner.is_some() {
         // It has just ended, and its monitor is still cleaning up: first that, then the new start.
@@ -53,11 +57,12 @@ pub(super) fn start(
         return Err(Error::BeingStarted(container.name));
     }
     let id = container.id.clone();
+    let group = Group::of(&container);
     match run(engine, container, &owner, mode) {
         Ok(session) => Ok(session),
         Err(error) => {
             // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
-            if let Err(e) = finish::bury(&engine.settings, &id) {
+            if let Err(e) = finish::bury(&engine.settings, &id, &group) {
                 tracing::warn!(container = id, "cannot clean up: {e}");
             }
             if let Err(e) = finish::release(&engine.settings, &mut engine.conn, &id) {

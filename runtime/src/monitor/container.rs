@@ -11,11 +11,12 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::launch::{self, Descriptors, Launch};
+use super::limits::{Limiter, MemoryWatch};
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
-use crate::cgroup;
+use crate::cgroup::{self, Group};
 use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
@@ -195,7 +196,7 @@ fn create(
         hosts: storage.join("hosts"),
         hostname: storage.join("hostname"),
         resolv_conf: storage.join("resolv.conf"),
-        cgroup: cgroup::path(&container.id),
+        cgroup: Group::of(container).path(),
         cgroup_v2: cgroup::is_v2(),
         cgroup_v1: match cgroup::is_v2() {
             true => Vec::new(),
@@ -216,6 +217,7 @@ fn create(
         (streams, stdio, None)
     };
     let confinement = confinement(launch, &place)?;
+    let limiter = Limiter::prepare(container)?;
     let created = oci::create(
         &container.id,
         &launch::oci_state(&launch.run_root),
@@ -224,6 +226,12 @@ fn create(
         stdio,
         confinement,
     )?;
+    if let Err(failure) = limiter.complete(container) {
+        if let Some(init) = Identity::of(created.pid) {
+            kill_and_reap(init);
+        }
+        return Err(failure);
+    }
     Ok((created, Relay::new(streams), console))
 }
 
@@ -328,6 +336,15 @@ fn watch(
     services.borrow_mut().start(served);
     let follower = Rc::clone(&services);
     relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
+    let seen = match waiter {
+        Waiter::Parent => 0,
+        Waiter::Stranger => cgroup::kills(&Group::of(&launch.container)),
+    };
+    relay.memory = MemoryWatch::new(&launch, seen);
+    if let Some(memory) = &mut relay.memory {
+        // It may have come to that before it was watched.
+        memory.look();
+    }
     let code = match open(init, waiter) {
         Some(ended) => {
             if let Err(e) = relay.run(&ended) {
@@ -339,12 +356,16 @@ fn watch(
     };
     let end = End {
         code,
+        oom_killed: cgroup::kills(&Group::of(&launch.container)) > 0,
         ..End::default()
     };
     // Who would change the networks now, has no container left to change.
     relay.follower = None;
     services.borrow_mut().stop();
     drop(netns);
+    if let Some(mut memory) = relay.memory.take() {
+        memory.look();
+    }
     // Should this be killed from here on, repair finds it.
     if let Ok(me) = Identity::myself()
         && let Err(e) = finish::note(&launch.run_root, &id, me, &end)
@@ -359,7 +380,7 @@ fn watch(
 /// Cgroups and directories always; with an end, the network and the record too.
 fn clean_up(launch: &Launch, end: Option<&End>) {
     let id = &launch.container.id;
-    if let Err(e) = cgroup::remove(id) {
+    if let Err(e) = cgroup::remove(&Group::of(&launch.container)) {
         eprintln!("cannot remove the cgroups: {e}");
     }
     // Not mounted if the start failed early, or if this monitor has adopted the container.

@@ -152,6 +152,7 @@ fn describe(
         .set_args(Some(request.command.clone()))
         .set_env(Some(env))
         .set_cwd(cwd.into())
+        .set_rlimits(spec::rlimits(&container.request.resources))
         .set_terminal(Some(request.tty));
     let confinement = if request.privileged || container.request.privileged {
         let capabilities = own_bounding_set();

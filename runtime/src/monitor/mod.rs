@@ -7,6 +7,7 @@
 mod container;
 pub mod exec;
 mod launch;
+mod limits;
 mod networks;
 mod relay;
 mod streams;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use super::limits::MemoryWatch;
 use super::streams::{self, Streams};
 use crate::logs;
 use crate::wire::{self, Kind};
@@ -48,6 +49,7 @@ pub(super) struct Relay {
     /// New clients come in here.
     pub(super) listener: Option<OwnedFd>,
     pub(super) follower: Option<Follower>,
+    pub(super) memory: Option<MemoryWatch>,
     clients: Vec<Client>,
     input: VecDeque<u8>,
     input_ended: bool,
@@ -57,6 +59,7 @@ pub(super) struct Relay {
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Ended,
+    Memory,
     Listener,
     Client(usize),
     Stdin,
@@ -135,6 +138,10 @@ impl Relay {
         if let Some(ended) = ended {
             add(Source::Ended, ended.as_fd(), PollFlags::IN);
         }
+        if let Some(memory) = &self.memory {
+            let (fd, flags) = memory.source();
+            add(Source::Memory, fd, flags);
+        }
         if let Some(listener) = &self.listener {
             add(Source::Listener, listener.as_fd(), PollFlags::IN);
         }
@@ -190,6 +197,11 @@ impl Relay {
     fn handle(&mut self, source: Source, events: PollFlags) {
         match source {
             Source::Ended => {}
+            Source::Memory => {
+                if let Some(memory) = &mut self.memory {
+                    memory.look();
+                }
+            }
             Source::Listener => self.accept(),
             Source::Client(i) => self.serve(i, events),
             Source::Stdin => self.feed(),

@@ -3,6 +3,7 @@
 //! Its caller must be single-threaded: libcontainer clones without exec and changes the working directory.
 
 mod program;
+mod rlimits;
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorKind, chain};
 use crate::seccomp::Filter;
 use program::Program;
+use rlimits::Rlimits;
 
 /// Why a program could not be run. Crosses process boundaries as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +77,16 @@ pub fn create(
     stdio: Stdio,
     confinement: Confinement,
 ) -> Result<Created, Failure> {
+    let mut spec = spec.clone();
+    let rlimits = match spec.process_mut() {
+        Some(process) => Rlimits::take(process),
+        None => Rlimits::default(),
+    };
     spec.save(bundle.join("config.json"))
         .map_err(|e| Failure::internal("write the OCI bundle", &e))?;
     let (report, report_writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
-    let builder = builder(id, state, stdio, Program::new(confinement, report_writer))?;
+    let program = Program::new(confinement, rlimits, report_writer);
+    let builder = builder(id, state, stdio, program)?;
     let container = builder
         .as_init(bundle)
         .with_systemd(false)
@@ -118,13 +126,16 @@ pub fn exec(
     stdio: Stdio,
     confinement: Confinement,
 ) -> Result<i32, Failure> {
+    let mut process = process.clone();
+    let rlimits = Rlimits::take(&mut process);
     let text =
-        serde_json::to_vec(process).map_err(|e| Failure::internal("describe the command", &e))?;
+        serde_json::to_vec(&process).map_err(|e| Failure::internal("describe the command", &e))?;
     fs::write(process_file, text)
         .map_err(|e| Failure::internal("write the command's description", &e))?;
     let (mut report, report_writer) =
         io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
-    let builder = builder(id, state, stdio, Program::new(confinement, report_writer))?;
+    let program = Program::new(confinement, rlimits, report_writer);
+    let builder = builder(id, state, stdio, program)?;
     let built = builder
         .as_tenant()
         .with_process(Some(process_file))

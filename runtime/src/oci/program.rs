@@ -21,6 +21,7 @@ use libcontainer::workload::{
 use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 
+use super::rlimits::Rlimits;
 use super::{Confinement, Failure};
 use crate::descriptors::close_all_but;
 use crate::error::ErrorKind;
@@ -30,14 +31,20 @@ use crate::seccomp;
 #[derive(Clone)]
 pub(super) struct Program {
     confinement: Arc<Confinement>,
+    rlimits: Arc<Rlimits>,
     /// Where failures go; closed by a successful exec.
     report: Arc<io::PipeWriter>,
 }
 
 impl Program {
-    pub(super) fn new(confinement: Confinement, report: io::PipeWriter) -> Program {
+    pub(super) fn new(
+        confinement: Confinement,
+        rlimits: Rlimits,
+        report: io::PipeWriter,
+    ) -> Program {
         Program {
             confinement: Arc::new(confinement),
+            rlimits: Arc::new(rlimits),
             report: Arc::new(report),
         }
     }
@@ -51,6 +58,7 @@ impl Program {
 
     fn confine(&self) -> Result<(), Failure> {
         crate::process::set_open_files(self.confinement.open_files);
+        self.rlimits.set()?;
         let wanted = capability_set(&self.confinement.capabilities)?;
         let failed = |e: caps::errors::CapsError| Failure::internal("drop capabilities", &e);
         for capability in caps::all() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::RestartPolicy;
+
 /// `--memory`, `--cpus` and the like. `None`: as the kernel has it; for `update`: as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -12,6 +14,8 @@ pub struct Resources {
     pub memory_swap: Option<i64>,
     /// Bytes.
     pub memory_reservation: Option<u64>,
+    /// Bytes. Accepted for old scripts and said to be without effect: kernels count this with the rest.
+    pub kernel_memory: Option<u64>,
     /// 0 to 100; cgroup v1 only.
     pub memory_swappiness: Option<u64>,
     /// Billionths of a CPU: `--cpus 1.5` is 1,500,000,000.
@@ -34,6 +38,14 @@ pub struct Resources {
     /// -1000 to 1000.
     pub oom_score_adj: Option<i32>,
     pub ulimits: Vec<Ulimit>,
+}
+
+/// `update`: what is to be changed of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpdateRequest {
+    /// Those that are set.
+    pub resources: Resources,
+    pub restart: Option<RestartPolicy>,
 }
 
 /// `--ulimit NAME=SOFT[:HARD]`; -1 is no limit.

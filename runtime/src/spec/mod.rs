@@ -6,13 +6,14 @@
 mod devices;
 mod mounts;
 mod process;
+mod resources;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
+    Spec, SpecBuilder,
 };
 
 use crate::record::Container;
@@ -20,6 +21,7 @@ use crate::user::User;
 
 pub use devices::{HostDevice, HostDeviceKind};
 pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
+pub use resources::{rlimit_type, rlimits};
 
 /// What the spec needs to know of this host and of this start.
 #[derive(Clone, Debug, Default)]
@@ -106,12 +108,12 @@ fn linux(container: &Container, place: &Place) -> Linux {
         let kept = if privileged { &[] } else { paths };
         kept.iter().map(|&path| path.to_owned()).collect()
     };
-    let resources = LinuxResourcesBuilder::default()
-        .devices(devices::rules(privileged))
-        .build();
     LinuxBuilder::default()
         .cgroups_path(place.cgroup.clone())
-        .resources(resources.expect(ALL_OPTIONAL))
+        .resources(resources::resources(
+            &container.request.resources,
+            devices::rules(privileged),
+        ))
         .namespaces(namespaces(place))
         .sysctl(sysctls(place))
         .devices(devices::nodes(container, place))

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
     User as SpecUser, UserBuilder,
 };
 
-use super::{ALL_OPTIONAL, Place};
+use super::{ALL_OPTIONAL, Place, resources};
 use crate::record::Container;
 
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,9 +68,13 @@ pub fn process(container: &Container, place: &Place) -> Process {
         .capabilities(capability_sets(&capabilities(container, place)))
         .build()
         .expect(ALL_OPTIONAL);
-    // The crate's defaults are not ours. A limit above our own hard one needs CAP_SYS_RESOURCE; noNewPrivileges must
-    // be left out, as libcontainer takes `false` for more than nothing.
-    process.set_rlimits(None).set_no_new_privileges(None);
+    // The crate's defaults are not ours. noNewPrivileges must be left out, as libcontainer takes `false` for more than
+    // nothing.
+    let limits = &container.request.resources;
+    process
+        .set_rlimits(resources::rlimits(limits))
+        .set_oom_score_adj(limits.oom_score_adj)
+        .set_no_new_privileges(None);
     process
 }
 

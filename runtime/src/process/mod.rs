@@ -2,6 +2,8 @@
 //!
 //! Must not know what a process is for.
 
+mod listing;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use serde::{Deserialize, Serialize};
+
+pub use listing::{FULL_TITLES, full_row};
 
 /// A process that cannot be mistaken for another one that got the same number later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +122,51 @@ pub fn raise_open_files() -> Option<u64> {
     let _ = setrlimit(Resource::Nofile, raised);
     limit.current
 }
+
+/// The hard limit, above which this process can set none: `nofile` and the like. `None`: none of this name, or one that
+/// CAP_SYS_RESOURCE lets it raise.
+pub fn own_hard_limit(name: &str) -> Option<u64> {
+    let privileged = caps::has_cap(
+        None,
+        caps::CapSet::Effective,
+        caps::Capability::CAP_SYS_RESOURCE,
+    );
+    if privileged.unwrap_or(false) {
+        return None;
+    }
+    let resource = match name {
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return None,
+    };
+    // `None` of the kernel is no limit.
+    Some(getrlimit(resource).maximum.unwrap_or(u64::MAX))
+}
+
+/// How ready the kernel is to kill this process for want of memory: proc_pid_oom_score_adj(5).
+pub fn oom_score_adj() -> io::Result<String> {
+    fs::read_to_string(OOM_SCORE_ADJ)
+}
+
+/// Lowering it below what it has been needs CAP_SYS_RESOURCE.
+pub fn set_oom_score_adj(score: &str) -> io::Result<()> {
+    fs::write(OOM_SCORE_ADJ, score.trim())
+}
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// Lowers it again, just before a container's program is executed.
 pub fn set_open_files(soft: Option<u64>) {

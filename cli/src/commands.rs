@@ -18,8 +18,10 @@ pub mod run;
 pub mod start;
 pub mod stop;
 pub mod system;
+pub mod volume;
 pub mod wait;
 
+mod cid_file;
 mod streams;
 
 use runtime::Engine;
@@ -73,6 +75,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Rmi(options) => rmi::run(&context, options),
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
+        Command::Volume(command) => volume::run(&context, command),
         Command::Info(options) => info::run(&context, options),
     }
 }
@@ -130,6 +133,11 @@ pub fn listing(columns: &'static Columns, options: &ListingArgs) -> Result<Listi
         true => "{{.ID}}",
         false => &options.format,
     };
+    parse_listing(columns, format)
+}
+
+/// Where the bare rows of `-q` are not IDs, the caller says what they are.
+pub fn parse_listing(columns: &'static Columns, format: &str) -> Result<Listing, Failure> {
     Listing::parse(columns, format).map_err(|error| listing_failure(&error))
 }
 

@@ -132,6 +132,8 @@ pub enum Error {
     Image(#[from] image::Error),
     #[error(transparent)]
     Network(#[from] netmgr::Error),
+    #[error(transparent)]
+    Mount(#[from] crate::engine::mounts::MountError),
 
     // What a container is made of: filter, user, root filesystem, volumes, names.
     #[error("cannot compile the seccomp profile")]
@@ -229,6 +231,7 @@ impl Error {
             | PortsNeedNetwork(_)
             | RelativeWorkdir(_) => ErrorKind::Invalid,
             Program { kind, .. } => *kind,
+            Mount(e) => e.kind(),
             WillNotDie(_)
             | MonitorBroke { .. }
             | Io { .. }

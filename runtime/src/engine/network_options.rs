@@ -42,6 +42,7 @@ pub(super) fn check(request: &ContainerRequest) -> Result<(), Error> {
 fn check_words(request: &ContainerRequest) -> Result<(), Error> {
     let hosts = request.extra_hosts.iter().map(|(name, _)| name);
     let all = (request.hostname.iter().map(|name| ("hostname", name)))
+        .chain(request.domainname.iter().map(|name| ("domainname", name)))
         .chain(hosts.map(|name| ("add-host", name)))
         .chain(request.dns_search.iter().map(|name| ("dns-search", name)))
         .chain(request.dns_options.iter().map(|name| ("dns-option", name)));

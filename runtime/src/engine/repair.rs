@@ -34,7 +34,7 @@ impl Engine {
             }
         }
         self.sweep()?;
-        volume::sweep(&self.settings.root)?;
+        volume::sweep(&self.conn, &self.settings.root)?;
         netmgr::repair(&self.settings.network, &mut self.conn)?;
         untold::repair(self);
         Ok(())

@@ -15,6 +15,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Late;
 use crate::error::ErrorKind;
 use crate::seccomp::Filter;
 use program::Program;
@@ -66,7 +67,8 @@ pub struct Created {
 }
 
 /// Writes `config.json` and creates the container's first process, which waits in its namespaces.
-/// `state` is the directory below which libcontainer keeps its own state.
+/// `state` is the directory below which libcontainer keeps its own state. The `late` mounts are put in place right before the
+/// program runs.
 pub fn create(
     id: &str,
     state: &Path,
@@ -74,11 +76,13 @@ pub fn create(
     spec: &Spec,
     stdio: Stdio,
     confinement: Confinement,
+    late: Vec<Late>,
 ) -> Result<Created, Failure> {
     spec.save(bundle.join("config.json"))
         .map_err(|e| Failure::internal("write the OCI bundle", &e))?;
     let (report, report_writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
-    let builder = builder(id, state, stdio, Program::new(confinement, report_writer))?;
+    let program = Program::new(confinement, report_writer).with_late(late);
+    let builder = builder(id, state, stdio, program)?;
     let container = builder
         .as_init(bundle)
         .with_systemd(false)

@@ -68,6 +68,8 @@ pub enum Error {
     NetworkGivenTwice(String),
     #[error("invalid {option} {value:?}: it becomes part of a line, and must be one word")]
     NotOneWord { option: &'static str, value: String },
+    #[error("invalid {option} {value:?}: the kernel takes at most 64 bytes")]
+    NameTooLong { option: &'static str, value: String },
     #[error("invalid port to expose: {0}")]
     ExposedPort(String),
     #[error("cannot join network of a non running container: {0}")]
@@ -221,6 +223,7 @@ impl Error {
             | AliasNeedsUserNetwork
             | NetworkGivenTwice(_)
             | NotOneWord { .. }
+            | NameTooLong { .. }
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
             AmbiguousId(_)

@@ -5,6 +5,12 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/mounts.rs"]
+mod mounts;
+#[path = "flags/small.rs"]
+mod small;
+#[path = "flags/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,7 +20,11 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[
+    ("mounts", mounts::CELLS),
+    ("small", small::CELLS),
+    ("volumes", volumes::CELLS),
+];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

@@ -49,8 +49,24 @@ fn check_words(request: &ContainerRequest) -> Result<(), Error> {
     for (option, value) in all {
         check_word(option, value)?;
     }
+    // sethostname(2), setdomainname(2)
+    let names = [
+        ("hostname", &request.hostname),
+        ("domainname", &request.domainname),
+    ];
+    for (option, name) in names {
+        if let Some(value) = name.as_ref().filter(|name| name.len() > LONGEST_NAME) {
+            return Err(Error::NameTooLong {
+                option,
+                value: value.clone(),
+            });
+        }
+    }
     Ok(())
 }
+
+/// `__NEW_UTS_LEN`
+const LONGEST_NAME: usize = 64;
 
 fn check_word(option: &'static str, value: &str) -> Result<(), Error> {
     match value.contains(|c: char| c.is_whitespace() || c.is_control()) {

@@ -247,10 +247,28 @@ pub fn tmpfs_options(text: &str) -> Result<Vec<String>, String> {
     Ok(all.into_iter().map(|(_, o)| o.to_owned()).collect())
 }
 
+/// What the kernel would refuse at the start, without a word of why (tmpfs(5)).
+fn is_tmpfs_value(name: &str, value: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match name {
+        "mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+        "uid" | "gid" => value.parse::<u32>().is_ok(),
+        "mpol" => true,
+        _ => is_number(
+            value
+                .strip_suffix(['k', 'K', 'm', 'M', 'g', 'G', '%'])
+                .unwrap_or(value),
+        ),
+    }
+}
+
 /// What an option is about; `None`: it is unknown.
 fn subject(option: &str) -> Option<&str> {
     match option.split_once('=') {
-        Some((name, _)) => TMPFS_VALUES.contains(&name).then_some(name),
+        Some((name, value)) => {
+            let is_known = TMPFS_VALUES.contains(&name) && is_tmpfs_value(name, value);
+            is_known.then_some(name)
+        }
         None => TMPFS_SWITCHES
             .iter()
             .find(|line| line.contains(&option))
@@ -301,5 +319,9 @@ mod tests {
         }
         assert_eq!(tmpfs_options("foo").unwrap_err(), "[\"foo\"]");
         assert_eq!(tmpfs_options("a=b=c").unwrap_err(), "[\"a\" \"b=c\"]");
+        for bad in ["size=x", "size=", "mode=9", "uid=me", "nr_inodes=-1"] {
+            assert!(tmpfs_options(bad).is_err(), "{bad}");
+        }
+        assert!(tmpfs_options("size=50%,uid=7,nr_inodes=10k").is_ok());
     }
 }

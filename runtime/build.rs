@@ -54,6 +54,10 @@ fn main() {
         .arg("-o")
         .arg(&out)
         .arg(SOURCE);
+    if wanted("TARGET").contains("musl") {
+        // Its own start files would be linked in by name.
+        rustc.args(["-C", "link-self-contained=no"]);
+    }
     // Where another linker is configured for the target, as for a build for another machine.
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.arg("-C").arg(format!("linker={linker}"));

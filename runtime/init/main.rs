@@ -122,7 +122,10 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: the environment follows the arguments and their null.
     let environment = unsafe { arguments.add(count + 1) };
     if count < 3 {
-        end(b"coracle-init: usage: coracle-init -- PROGRAM [ARG...]\n", 127);
+        end(
+            b"coracle-init: usage: coracle-init -- PROGRAM [ARG...]\n",
+            127,
+        );
     }
     // SAFETY: `count` is 3 at least, so this is inside the array; it ends with the same null.
     let program = unsafe { arguments.add(2) };
@@ -132,7 +135,13 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: both sets are of the size given and live through the calls. Blocked signals are kept for sigtimedwait(2),
     // and of a first process they would be dropped otherwise.
     unsafe {
-        call(number::RT_SIGPROCMASK, SIG_BLOCK, &raw const all as usize, &raw mut before as usize, SET);
+        call(
+            number::RT_SIGPROCMASK,
+            SIG_BLOCK,
+            &raw const all as usize,
+            &raw mut before as usize,
+            SET,
+        );
         // Where we are not the first process of the namespace (--pid host), orphans come to us all the same.
         call(number::PRCTL, PR_SET_CHILD_SUBREAPER, 1, 0, 0);
     }
@@ -169,7 +178,15 @@ fn reap(child: isize) -> Option<i32> {
     loop {
         let mut status = 0i32;
         // SAFETY: the status lives through the call.
-        let ended = unsafe { call(number::WAIT4, usize::MAX, &raw mut status as usize, WNOHANG, 0) };
+        let ended = unsafe {
+            call(
+                number::WAIT4,
+                usize::MAX,
+                &raw mut status as usize,
+                WNOHANG,
+                0,
+            )
+        };
         match ended {
             EINTR => continue,
             ended if ended <= 0 => return code,
@@ -192,11 +209,27 @@ fn become_program(program: Strings, environment: Strings, mask: u64) -> ! {
     unsafe {
         call(number::SETPGID, 0, 0, 0, 0);
         let own_group = own_group();
-        call(number::IOCTL, 0, TIOCSPGRP, &raw const own_group as usize, 0);
-        call(number::RT_SIGPROCMASK, SIG_SETMASK, &raw const mask as usize, 0, SET);
+        call(
+            number::IOCTL,
+            0,
+            TIOCSPGRP,
+            &raw const own_group as usize,
+            0,
+        );
+        call(
+            number::RT_SIGPROCMASK,
+            SIG_SETMASK,
+            &raw const mask as usize,
+            0,
+            SET,
+        );
     }
     let errno = execute(program, environment);
-    let code = if errno == ENOENT || errno == ENOTDIR { 127 } else { 126 };
+    let code = if errno == ENOENT || errno == ENOTDIR {
+        127
+    } else {
+        126
+    };
     end(b"coracle-init: cannot execute the program\n", code)
 }
 
@@ -216,10 +249,22 @@ fn execute(program: Strings, environment: Strings) -> isize {
     let name = unsafe { *program };
     let run = |path: *const u8| {
         // SAFETY: a string that ends with a NUL, and two arrays that end with a null, all from the kernel or made below.
-        unsafe { call(number::EXECVE, path as usize, program as usize, environment as usize, 0) }
+        unsafe {
+            call(
+                number::EXECVE,
+                path as usize,
+                program as usize,
+                environment as usize,
+                0,
+            )
+        }
     };
     // SAFETY: `name` ends with a NUL, so no byte past its end is read.
-    if (0..).map(|i| unsafe { *name.add(i) }).take_while(|byte| *byte != 0).any(|byte| byte == b'/') {
+    if (0..)
+        .map(|i| unsafe { *name.add(i) })
+        .take_while(|byte| *byte != 0)
+        .any(|byte| byte == b'/')
+    {
         return run(name);
     }
     let Some(mut path) = search_path(environment) else {
@@ -278,7 +323,11 @@ fn search_path(mut environment: Strings) -> Option<*const u8> {
             return None;
         }
         // SAFETY: the comparison stops at the first byte that differs, a NUL among them.
-        if b"PATH=".iter().enumerate().all(|(i, wanted)| unsafe { *entry.add(i) } == *wanted) {
+        if b"PATH="
+            .iter()
+            .enumerate()
+            .all(|(i, wanted)| unsafe { *entry.add(i) } == *wanted)
+        {
             // SAFETY: five bytes of it were there.
             return Some(unsafe { entry.add(5) });
         }
@@ -291,7 +340,13 @@ fn end(message: &[u8], code: i32) -> ! {
     // SAFETY: the message lives through the call; exit_group(2) does not return.
     unsafe {
         if !message.is_empty() {
-            call(number::WRITE, 2, message.as_ptr() as usize, message.len(), 0);
+            call(
+                number::WRITE,
+                2,
+                message.as_ptr() as usize,
+                message.len(),
+                0,
+            );
         }
         call(number::EXIT_GROUP, code as usize, 0, 0, 0);
     }
@@ -303,14 +358,27 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     end(b"coracle-init: broken\n", 125)
 }
 
-/// What the compiler calls for an array of zeros, where the C library would have it.
+/// What the compiler may call to copy, where the C library would have it.
+///
+/// # Safety
+/// `from` and `to` are valid for `count` bytes and do not overlap.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+    for i in 0..count {
+        // SAFETY: the caller's promise. Volatile, or the compiler would see a memcpy here and call itself.
+        unsafe { to.add(i).write_volatile(*from.add(i)) };
+    }
+    to
+}
+
+/// Likewise, for an array of zeros.
 ///
 /// # Safety
 /// `to` is valid for `count` bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
     for i in 0..count {
-        // SAFETY: the caller's promise. Volatile, or the compiler would see a memset here and call itself.
+        // SAFETY: as above.
         unsafe { to.add(i).write_volatile(byte as u8) };
     }
     to

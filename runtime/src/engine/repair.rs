@@ -11,7 +11,7 @@ use netmgr::dns::Listening;
 use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
-use super::{Engine, finish, network, untold};
+use super::{Engine, finish, network, untold, volumes};
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
@@ -96,6 +96,7 @@ impl Engine {
                 return Ok(Mended::Nothing);
             }
             store::set_exited(edit.transaction(), id, &end)?;
+            volumes::record_unmounts(edit.transaction(), &stored.container)?;
             if stored.container.request.auto_remove {
                 finish::delete(edit.transaction(), &settings, &stored, true)?;
                 return Ok::<_, Error>(Mended::Removed);

@@ -324,6 +324,26 @@ mod tests {
     }
 
     #[test]
+    fn events_tell_of_what_is_made_and_removed_once() {
+        let (root, conn) = fresh();
+        create(&conn, root.path(), "data", false, &[]).unwrap();
+        create(&conn, root.path(), "data", false, &[]).unwrap();
+        remove(&conn, root.path(), "data").unwrap();
+        remove(&conn, root.path(), "data").unwrap_err();
+        let events: String = conn
+            .query_row(
+                "SELECT group_concat(subject || ' ' || action || ' ' || actor || ' ' || attributes, '; ') FROM events",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(
+            events,
+            r#"volume create data {"driver":"local"}; volume destroy data {"driver":"local"}"#
+        );
+    }
+
+    #[test]
     fn sweep_removes_only_what_a_killed_creation_or_removal_has_left() {
         let (root, conn) = fresh();
         sweep(&conn, root.path()).unwrap();

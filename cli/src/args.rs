@@ -7,6 +7,7 @@ pub mod filter;
 pub mod format;
 pub mod life;
 pub mod logging;
+pub mod mount_spec;
 pub mod mounts;
 pub mod namespaces;
 pub mod network_filter;
@@ -14,7 +15,10 @@ pub mod networks;
 pub mod ports;
 pub mod resources;
 pub mod security;
+pub mod sizes;
+pub mod small;
 pub mod values;
+pub mod volume_filter;
 pub mod volumes;
 mod words;
 
@@ -194,6 +198,13 @@ pub enum Command {
         subcommand_value_name = "COMMAND"
     )]
     System(commands::system::System),
+    /// Manage volumes
+    #[command(
+        subcommand,
+        override_usage = "coracle volume COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    Volume(commands::volume::Volume),
     Info(commands::info::Info),
     Version(commands::version::Version),
 }

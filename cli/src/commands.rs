@@ -24,8 +24,10 @@ pub mod top;
 pub mod unpause;
 pub mod update;
 pub mod version;
+pub mod volume;
 pub mod wait;
 
+mod cid_file;
 mod streams;
 
 use runtime::Engine;
@@ -84,6 +86,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Rmi(options) => rmi::run(&context, options),
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
+        Command::Volume(command) => volume::run(&context, command),
         Command::Info(options) => info::run(&context, options),
         Command::Version(options) => version::run(&context, options),
     }
@@ -150,6 +153,11 @@ pub fn listing(columns: &'static Columns, options: &ListingArgs) -> Result<Listi
         true => "{{.ID}}",
         false => &options.format,
     };
+    parse_listing(columns, format)
+}
+
+/// Where the bare rows of `-q` are not IDs, the caller says what they are.
+pub fn parse_listing(columns: &'static Columns, format: &str) -> Result<Listing, Failure> {
     Listing::parse(columns, format).map_err(|error| listing_failure(&error))
 }
 

@@ -4,6 +4,7 @@ pub mod container;
 pub mod inspect;
 pub mod inspect_image;
 pub mod inspect_network;
+pub mod inspect_volume;
 pub mod listing;
 pub mod ports;
 pub mod progress;

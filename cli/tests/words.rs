@@ -336,18 +336,9 @@ fn bad_values_of_other_commands_are_1() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_and_says_so() {
-    for words in [
-        &["run", "-v", "/a:/b:rslave", "bb"][..],
-        &["import", "http://127.0.0.1/x.tar"],
-    ] {
-        let told = coracle(words);
-        assert_ne!(told.code, Some(0), "{words:?}");
-        assert!(
-            told.stderr.contains("not built yet"),
-            "{words:?}: {}",
-            told.stderr
-        );
-    }
+    let told = coracle(&["import", "http://127.0.0.1/x.tar"]);
+    assert_ne!(told.code, Some(0));
+    assert!(told.stderr.contains("not built yet"), "{}", told.stderr);
 }
 
 #[test]

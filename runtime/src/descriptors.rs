@@ -2,21 +2,28 @@
 
 #![allow(unsafe_code)] // close_range(2)
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Closes all descriptors but the standard streams and `keep`.
 ///
 /// For two moments only, in both of which nothing else in the process owns a descriptor that it will use again: first thing
 /// in a monitor, and last thing before a container's program is executed.
-pub fn close_all_but(keep: impl AsFd) {
-    let Ok(keep) = u32::try_from(keep.as_fd().as_raw_fd()) else {
-        return;
-    };
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.max(2) + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: close_range(2) touches no memory; that no owner of these descriptors is used again is the caller's
-            // promise above.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let numbers = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned());
+    let mut kept: Vec<u32> = numbers.filter(|number| *number > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        close(first, number - 1);
+        first = number + 1;
+    }
+    close(first, u32::MAX);
+}
+
+fn close(first: u32, last: u32) {
+    if first <= last {
+        // SAFETY: close_range(2) touches no memory; that no owner of these descriptors is used again is the promise of who
+        // calls `close_all_but`.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }

@@ -94,6 +94,8 @@ pub enum Error {
     NetworkGivenTwice(String),
     #[error("invalid {option} {value:?}: it becomes part of a line, and must be one word")]
     NotOneWord { option: &'static str, value: String },
+    #[error("invalid {option} {value:?}: the kernel takes at most 64 bytes")]
+    NameTooLong { option: &'static str, value: String },
     #[error("invalid port to expose: {0}")]
     ExposedPort(String),
     #[error("cannot join network of a non running container: {0}")]
@@ -158,6 +160,8 @@ pub enum Error {
     Image(#[from] image::Error),
     #[error(transparent)]
     Network(#[from] netmgr::Error),
+    #[error(transparent)]
+    Mount(#[from] crate::engine::mounts::MountError),
 
     // What a container is made of: filter, user, root filesystem, volumes, names.
     #[error("cannot compile the seccomp profile")]
@@ -250,6 +254,7 @@ impl Error {
             | AliasNeedsUserNetwork
             | NetworkGivenTwice(_)
             | NotOneWord { .. }
+            | NameTooLong { .. }
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
             AmbiguousId(_)
@@ -261,6 +266,7 @@ impl Error {
             | RelativeWorkdir(_) => ErrorKind::Invalid,
             Limits(_) | NoPidColumn | Ps(_) => ErrorKind::Invalid,
             Update { kind, .. } | Program { kind, .. } => *kind,
+            Mount(e) => e.kind(),
             WillNotDie(_)
             | MonitorBroke { .. }
             | Io { .. }

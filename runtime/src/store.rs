@@ -66,6 +66,7 @@ ALTER TABLE containers ADD COLUMN restarting INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN user_stopped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN health TEXT;
+ALTER TABLE volumes ADD COLUMN options TEXT NOT NULL DEFAULT '[]';
 ";
 
 /// A container's row, with the facts about processes that only the engine and the monitor need.

@@ -194,6 +194,8 @@ impl Setting {
         let file = |name: &str| self.dir.path().join(name);
         let v1 = bundle::cgroup_v1_hierarchies().unwrap();
         Place {
+            init: None,
+            tmpfs_modes: Default::default(),
             user: user::look_up(&rootfs, &container.resolved.user).unwrap(),
             rootfs,
             netns: Some(format!("/proc/{}/ns/net", self.netns.id()).into()),

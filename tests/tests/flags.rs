@@ -9,12 +9,18 @@ mod basics;
 mod cell;
 #[path = "flags/differences.rs"]
 mod differences;
+#[path = "flags/mounts.rs"]
+mod mounts;
 #[path = "flags/networks.rs"]
 mod networks;
 #[path = "flags/resources.rs"]
 mod resources;
+#[path = "flags/small.rs"]
+mod small;
 #[path = "flags/table.rs"]
 mod table;
+#[path = "flags/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -28,6 +34,9 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
     ("networks", networks::CELLS),
     ("resources", resources::CELLS),
+    ("mounts", mounts::CELLS),
+    ("small", small::CELLS),
+    ("volumes", volumes::CELLS),
 ];
 
 fn main() -> ExitCode {

@@ -16,6 +16,7 @@ use super::namespaces::NamespaceArgs;
 use super::networks::{self, NetworkArgs};
 use super::resources::ResourceArgs;
 use super::security::SecurityArgs;
+use super::small::SmallArgs;
 use super::{ports, values, volumes};
 use crate::failure::Failure;
 
@@ -39,7 +40,7 @@ pub struct ContainerArgs {
     /// Read environment variables from a file
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Mount a host path or a volume: [SOURCE:]PATH[:ro]
+    /// Mount a host path or a volume: [SOURCE:]PATH[:MODES]
     #[arg(short, long, value_name = "SPEC")]
     pub volume: Vec<String>,
     /// Working directory inside the container
@@ -65,6 +66,8 @@ pub struct ContainerArgs {
     pub life: LifeArgs,
     #[command(flatten)]
     pub logging: LogArgs,
+    #[command(flatten)]
+    pub small: SmallArgs,
     /// Publish a port: [[IP:][HOST]:]CONTAINER[/tcp|udp|sctp]; HOST and CONTAINER may be ranges
     #[arg(short, long, value_name = "SPEC")]
     pub publish: Vec<String>,
@@ -181,6 +184,7 @@ impl ContainerArgs {
         self.namespaces.apply(&mut request)?;
         self.life.apply(&mut request)?;
         self.logging.apply(&mut request)?;
+        self.small.apply(&mut request)?;
         Ok(request)
     }
 

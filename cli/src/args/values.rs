@@ -150,12 +150,43 @@ pub fn resolve_env(
     let mut env = Vec::new();
     for file in files {
         let path = file.as_ref();
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("open {}", path.display()))?;
-        env_file(&path.display().to_string(), &text, own, &mut env)?;
+        env_file(&path.display().to_string(), &read(path)?, own, &mut env)?;
     }
     env.extend(options.iter().filter_map(|option| bare(option, own)));
     Ok(env)
+}
+
+/// Labels from files like those of the environment; as with Docker, a line without a value gives none.
+pub fn read_label_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<(String, String)>> {
+    let lines = resolve_env(files, &[], &HashMap::new())?;
+    Ok(lines
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect())
+}
+
+/// A text file, or what Docker says of any other.
+fn read(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let mut file = std::fs::File::open(path).with_context(|| format!("open {name}"))?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut file, &mut bytes)
+        .with_context(|| format!("invalid env file ({name}): read {name}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let bytes = error.as_bytes().split(|byte| *byte == b'\n').nth(line - 1);
+        let bytes: Vec<String> = bytes
+            .unwrap_or_default()
+            .iter()
+            .map(u8::to_string)
+            .collect();
+        anyhow::anyhow!(
+            "invalid env file ({name}): invalid utf8 bytes at line {line}: [{}]",
+            bytes.join(" ")
+        )
+    })
 }
 
 /// Lines `K=V` or `K`; blank lines and lines that start with `#` are skipped; nothing is quoted or expanded.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use runtime::request::{MountOptions, Propagation};
 use runtime::{Mount, MountKind};
 
 /// Why a `-v` spec was refused. The texts are Docker's, client's and engine's alike.
@@ -14,24 +15,15 @@ pub enum VolumeSpecError {
     TooManyColons(String),
     #[error("invalid spec: {0}: empty section between colons")]
     EmptySection(String),
-    #[error(
-        "invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": \
-         invalid mount path: '{target}' mount path must be absolute"
-    )]
-    RelativeTarget {
+    #[error("invalid volume specification: '{spec}': {error}")]
+    Config {
         spec: String,
-        kind: &'static str,
-        target: String,
+        error: MountConfigError,
     },
-    #[error(
-        "invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": \
-         invalid specification: destination can't be '/'"
-    )]
-    RootTarget { spec: String, kind: &'static str },
     #[error("invalid mode: {0}")]
     Mode(String),
-    #[error("mount option '{option}' is not built yet: {spec}")]
-    NotBuilt { spec: String, option: String },
+    #[error("invalid volume specification: '{0}'")]
+    ModeWithoutSource(String),
     #[error(
         "create {0}: \"{0}\" includes invalid characters for a local volume name, only \
          \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -41,6 +33,42 @@ pub enum VolumeSpecError {
         "create {0}: volume name is too short, names should be at least two alphanumeric characters"
     )]
     ShortVolumeName(String),
+}
+
+/// What makes no mount, however it was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid mount config for type \"{kind}\": {problem}")]
+pub struct MountConfigError {
+    pub kind: String,
+    pub problem: MountProblem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MountProblem {
+    #[error("mount type unknown")]
+    UnknownType,
+    #[error("invalid mount path: '{0}' mount path must be absolute")]
+    Relative(String),
+    #[error("invalid specification: destination can't be '/'")]
+    RootTarget,
+    #[error("field Source must not be empty")]
+    NoSource,
+    #[error("field {0} must not be specified")]
+    Unexpected(&'static str),
+    #[error("must not set ReadOnly mode when using anonymous volumes")]
+    ReadOnlyAnonymous,
+    #[error("invalid propagation mode: {0}")]
+    Propagation(String),
+}
+
+pub fn check_target(target: &str) -> Result<(), MountProblem> {
+    if !target.starts_with('/') {
+        Err(MountProblem::Relative(target.to_owned()))
+    } else if target.bytes().all(|b| b == b'/') {
+        Err(MountProblem::RootTarget)
+    } else {
+        Ok(())
+    }
 }
 
 /// Parses `/host:/ctr[:MODE]`, `name:/ctr[:MODE]` or `/ctr`. A source that starts with a dot is relative to `cwd`.
@@ -61,41 +89,55 @@ pub fn parse(spec: &str, cwd: &Path) -> Result<Mount, VolumeSpecError> {
         [source, target, mode] => (source_kind(source, cwd), target, mode),
         _ => return Err(VolumeSpecError::TooManyColons(spec.to_owned())),
     };
-    let type_name = kind.as_str();
-    if !target.starts_with('/') {
-        return Err(VolumeSpecError::RelativeTarget {
-            spec: spec.to_owned(),
-            kind: type_name,
-            target: target.to_owned(),
-        });
+    let config = |problem| VolumeSpecError::Config {
+        spec: spec.to_owned(),
+        error: MountConfigError {
+            kind: kind.as_str().to_owned(),
+            problem,
+        },
+    };
+    let mode = Mode::parse(mode).ok_or_else(|| VolumeSpecError::Mode(mode.to_owned()))?;
+    if parts.len() == 2 && parts[0].starts_with('/') && Mode::parse(target).is_some() {
+        return Err(VolumeSpecError::ModeWithoutSource(spec.to_owned()));
     }
-    if target.bytes().all(|b| b == b'/') {
-        return Err(VolumeSpecError::RootTarget {
-            spec: spec.to_owned(),
-            kind: type_name,
-        });
-    }
-    let read_only = parse_mode(spec, mode)?;
+    check_target(target).map_err(config)?;
     if let MountKind::Volume(name) = &kind {
         check_volume_name(name)?;
     }
+    let is_bind = matches!(kind, MountKind::Bind(_));
+    if mode.propagation.is_some() && !is_bind {
+        return Err(config(MountProblem::Unexpected("BindOptions")));
+    }
+    if mode.no_copy && is_bind {
+        return Err(config(MountProblem::Unexpected("VolumeOptions")));
+    }
     Ok(Mount {
-        read_only,
+        read_only: mode.read_only,
+        options: MountOptions {
+            propagation: mode.propagation,
+            no_copy: mode.no_copy,
+            written: spec.to_owned(),
+            ..MountOptions::default()
+        },
         ..Mount::new(kind, target)
     })
 }
 
 fn source_kind(source: &str, cwd: &Path) -> MountKind {
-    if source.starts_with('/') {
-        MountKind::Bind(PathBuf::from(source))
-    } else if source == "."
-        || source == ".."
-        || source.starts_with("./")
-        || source.starts_with("../")
-    {
-        MountKind::Bind(absolute(cwd, source))
-    } else {
-        MountKind::Volume(source.to_owned())
+    let path = absolute_source(source, cwd);
+    match path.is_absolute() {
+        true => MountKind::Bind(path),
+        false => MountKind::Volume(source.to_owned()),
+    }
+}
+
+/// A source that starts with a dot is relative to `cwd`; any other stays as it is.
+pub fn absolute_source(source: &str, cwd: &Path) -> PathBuf {
+    let is_relative =
+        [".", ".."].contains(&source) || source.starts_with("./") || source.starts_with("../");
+    match is_relative {
+        true => absolute(cwd, source),
+        false => PathBuf::from(source),
     }
 }
 
@@ -114,28 +156,43 @@ fn absolute(cwd: &Path, source: &str) -> PathBuf {
     path
 }
 
-/// Whether the mount is read-only.
-fn parse_mode(spec: &str, mode: &str) -> Result<bool, VolumeSpecError> {
-    let mut access = None;
-    for option in mode.split(',').filter(|_| !mode.is_empty()) {
-        match option {
-            "ro" | "rw" if access.is_none() => access = Some(option),
-            // Labels of SELinux, which this engine does not set, consistency hints for virtual machines, and the
-            // default propagation: all without effect here, as with Docker on such a host.
-            "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
-            "shared" | "rshared" | "slave" | "rslave" | "nocopy" => {
-                return Err(VolumeSpecError::NotBuilt {
-                    spec: spec.to_owned(),
-                    option: option.to_owned(),
-                });
-            }
-            _ => return Err(VolumeSpecError::Mode(mode.to_owned())),
-        }
-    }
-    Ok(access == Some("ro"))
+/// What stands behind the last colon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mode {
+    read_only: bool,
+    no_copy: bool,
+    propagation: Option<Propagation>,
 }
 
-fn check_volume_name(name: &str) -> Result<(), VolumeSpecError> {
+impl Mode {
+    /// At most one word of each kind.
+    fn parse(text: &str) -> Option<Mode> {
+        let mut mode = Mode::default();
+        let mut kinds = Vec::new();
+        for word in text.split(',').filter(|_| !text.is_empty()) {
+            let kind = match word {
+                "ro" | "rw" => "access",
+                // Labels of SELinux, and hints for virtual machines: without effect here, as with Docker on such a host.
+                "z" | "Z" => "label",
+                "cached" | "delegated" | "consistent" => "consistency",
+                "nocopy" => "copy",
+                _ => {
+                    mode.propagation = Some(Propagation::parse(word)?);
+                    "propagation"
+                }
+            };
+            if kinds.contains(&kind) {
+                return None;
+            }
+            kinds.push(kind);
+            mode.read_only |= word == "ro";
+            mode.no_copy |= word == "nocopy";
+        }
+        Some(mode)
+    }
+}
+
+pub fn check_volume_name(name: &str) -> Result<(), VolumeSpecError> {
     let mut bytes = name.bytes();
     let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
     let goes_on_well = bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
@@ -155,6 +212,7 @@ mod tests {
     fn bind(source: &str, target: &str, read_only: bool) -> Mount {
         Mount {
             read_only,
+            options: MountOptions::default(),
             ..Mount::new(MountKind::Bind(source.into()), target)
         }
     }
@@ -182,11 +240,25 @@ mod tests {
             ("data_1.x-y:/b:ro", volume("data_1.x-y", "/b", true)),
         ];
         for (spec, expected) in table {
-            assert_eq!(parse(spec, Path::new("/home/me")), Ok(expected), "{spec}");
+            let mut mount = parse(spec, Path::new("/home/me")).unwrap();
+            assert_eq!(std::mem::take(&mut mount.options.written), spec);
+            assert_eq!(mount, expected, "{spec}");
         }
         let anonymous = parse("/data", Path::new("/")).unwrap();
         assert_eq!(anonymous.kind, MountKind::Anonymous);
         assert_eq!(anonymous.target, Path::new("/data"));
+    }
+
+    #[test]
+    fn modes_are_options_of_the_mount() {
+        let options = |spec: &str| parse(spec, Path::new("/")).unwrap().options;
+        assert_eq!(
+            options("/a:/b:ro,rslave").propagation,
+            Some(Propagation::Rslave)
+        );
+        assert_eq!(options("/a:/b:ro,rslave").written_mode(), "ro,rslave");
+        assert!(options("data:/b:nocopy").no_copy);
+        assert_eq!(options("data:/b").propagation, None);
     }
 
     #[test]
@@ -233,9 +305,18 @@ mod tests {
                 "a:/b",
                 "create a: volume name is too short, names should be at least two alphanumeric characters",
             ),
+            ("/a:/b:z,Z", "invalid mode: z,Z"),
+            ("/a:/b:shared,slave", "invalid mode: shared,slave"),
+            ("/a:ro", "invalid volume specification: '/a:ro'"),
             (
-                "/a:/b:rslave",
-                "mount option 'rslave' is not built yet: /a:/b:rslave",
+                "vv:/x:shared",
+                "invalid volume specification: 'vv:/x:shared': invalid mount config for type \"volume\": \
+                 field BindOptions must not be specified",
+            ),
+            (
+                "/a:/x:nocopy",
+                "invalid volume specification: '/a:/x:nocopy': invalid mount config for type \"bind\": \
+                 field VolumeOptions must not be specified",
             ),
         ];
         for (spec, expected) in table {

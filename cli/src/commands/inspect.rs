@@ -1,23 +1,23 @@
-//! `inspect`: everything about containers, images and networks, as JSON or through a template.
+//! `inspect`: everything about containers, images, networks and volumes, as JSON or through a template.
 
 use clap::{Args, ValueEnum};
 use runtime::Engine;
 use serde_json::Value;
 
-use super::{Answer, Context, find_image, is_not_found, network};
+use super::{Answer, Context, find_image, is_not_found, network, volume};
 use crate::args::format::FormatArg;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Missing, Template};
 use crate::output::{inspect, inspect_image};
 
-/// Return low-level information on containers, images and networks
+/// Return low-level information on containers, images, networks and volumes
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle inspect [OPTIONS] NAME|ID [NAME|ID...]")]
 pub struct Inspect {
     #[command(flatten)]
     format: FormatArg,
-    /// Look only among these: container, image or network
+    /// Look only among these: container, image, network or volume
     #[arg(
         long = "type",
         value_name = "TYPE",
@@ -34,6 +34,7 @@ pub enum Kind {
     Container,
     Image,
     Network,
+    Volume,
 }
 
 pub fn run(context: &Context, options: Inspect) -> Answer {
@@ -112,7 +113,7 @@ fn template_failure(error: &output::template::TemplateError, code: i32) -> Failu
     }
 }
 
-/// The first of container, image and network that goes by the name.
+/// The first of container, image, network and volume that goes by the name.
 fn object(engine: &mut Engine, name: &str, kind: Option<Kind>) -> Result<Value, Failure> {
     let wanted = |this: Kind| kind.is_none_or(|kind| kind == this);
     if wanted(Kind::Container) {
@@ -136,6 +137,13 @@ fn object(engine: &mut Engine, name: &str, kind: Option<Kind>) -> Result<Value, 
     }
     if wanted(Kind::Network) {
         match network::find(engine, name) {
+            Ok(value) => return Ok(value),
+            Err(failure) if is_not_found(&failure) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    if wanted(Kind::Volume) {
+        match volume::find(engine, name) {
             Ok(value) => return Ok(value),
             Err(failure) if is_not_found(&failure) => {}
             Err(failure) => return Err(failure),

@@ -6,10 +6,12 @@ use clap::Args;
 use runtime::engine::StartMode;
 use runtime::{ContainerRequest, Engine, NetworkMode};
 
+use super::cid_file::CidFile;
 use super::network::care;
 use super::streams::{self, Signals};
 use super::{Answer, Context, pull};
 use crate::args::container::{ContainerArgs, PullPolicy};
+use crate::args::small::Platform;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::progress::{Progress, Style};
@@ -37,6 +39,7 @@ pub fn run(context: &Context, options: Run) -> Answer {
     if !options.detach {
         streams::check_terminal(request.open_stdin, request.tty)?;
     }
+    let cid_file = CidFile::make(request.cid_file.as_deref().filter(|_| !options.dry_run))?;
     let mut engine = context.engine()?;
     warn_of_ports_without_effect(&mut request);
     if options.dry_run {
@@ -45,7 +48,7 @@ pub fn run(context: &Context, options: Run) -> Answer {
     have_image(
         context,
         &mut engine,
-        &request.image,
+        &request,
         policy,
         options.container.quiet,
     )?;
@@ -54,11 +57,13 @@ pub fn run(context: &Context, options: Run) -> Answer {
         true => StartMode::Detached,
         false => StartMode::Attached,
     };
-    match engine.run(&request, mode)? {
-        (_, Some(session)) => {
+    let (container, session) = engine.run(&request, mode)?;
+    cid_file.write(&container.id)?;
+    match session {
+        Some(session) => {
             streams::relay(&mut engine, session, request.open_stdin, Signals::ToProgram)
         }
-        (container, None) => {
+        None => {
             output::print(&container.id)?;
             Ok(0)
         }
@@ -85,14 +90,27 @@ pub fn warn_of_ports_without_effect(request: &mut ContainerRequest) {
 pub fn have_image(
     context: &Context,
     engine: &mut Engine,
-    name: &str,
+    request: &ContainerRequest,
     policy: PullPolicy,
     quiet: bool,
 ) -> Result<(), Failure> {
+    let name = request.image.as_str();
+    let found = match policy {
+        PullPolicy::Always => None,
+        PullPolicy::Missing | PullPolicy::Never => engine.find_image(name)?,
+    };
+    let mismatch = found
+        .as_ref()
+        .and_then(|image| platform_mismatch(image, request));
     let wanted = match policy {
-        PullPolicy::Never => false,
+        PullPolicy::Never => {
+            if let Some(text) = mismatch {
+                return Err(Failure::Own(anyhow::anyhow!(text)));
+            }
+            false
+        }
         PullPolicy::Always => true,
-        PullPolicy::Missing => engine.find_image(name)?.is_none(),
+        PullPolicy::Missing => found.is_none() || mismatch.is_some(),
     };
     if !wanted {
         return Ok(());
@@ -107,10 +125,29 @@ pub fn have_image(
     };
     let mut out = std::io::stderr();
     let mut progress = Progress::new(&mut out, style);
-    let result = engine.pull(&reference, &pull::options(context, None), &mut |event| {
-        progress.event(event);
-    });
+    let result = engine.pull(
+        &reference,
+        &pull::options(context, request.platform.clone()),
+        &mut |event| progress.event(event),
+    );
     progress.finish();
     result?;
     Ok(())
+}
+
+/// Docker's text for an image that is not for the platform that was asked for; without `--platform` any is taken.
+fn platform_mismatch(image: &image::Image, request: &ContainerRequest) -> Option<String> {
+    let wanted = Platform::parse(request.platform.as_deref()?).ok()?;
+    let (os, architecture) = (
+        image.config.os().to_string(),
+        image.config.architecture().to_string(),
+    );
+    let fits = wanted.os == os && wanted.architecture == architecture;
+    (!fits).then(|| {
+        format!(
+            "image with reference {} was found but does not match the specified platform: \
+             wanted {}/{}, actual: {os}/{architecture}",
+            request.image, wanted.os, wanted.architecture
+        )
+    })
 }

@@ -20,7 +20,13 @@ pub struct Stop {
 pub fn run(context: &Context, options: Stop) -> Answer {
     let mut engine = context.engine()?;
     each(&options.containers, |name| {
-        engine.stop(name, options.timeout)?;
+        if let Some(unheard) = engine.stop(name, options.timeout)? {
+            eprintln!(
+                "container {} was killed: its first process does nothing about {}. With --init it would be passed on to the \
+                 program and end it at once",
+                unheard.container, unheard.signal
+            );
+        }
         Ok(output::print(name)?)
     })
 }

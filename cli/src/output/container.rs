@@ -61,6 +61,7 @@ pub fn row(
         .resolved
         .mounts
         .iter()
+        .filter(|mount| mount.tmpfs.is_none())
         .map(|mount| mount.volume.as_ref().unwrap_or(&mount.source))
         .map(|name| {
             if cut {

@@ -4,9 +4,9 @@ mod host_config;
 
 use netmgr::{Endpoint, Network};
 use runtime::engine::ContainerPaths;
-use runtime::record::Health;
+use runtime::record::{Health, ResolvedMount};
 use runtime::request::{NO_NETWORK, Propagation};
-use runtime::{Connection, Container, MountKind, NetworkMode, State};
+use runtime::{Connection, Container, NetworkMode, State};
 use serde_json::{Map, Value, json};
 
 use super::inspect_network::{mac, pairs};
@@ -138,12 +138,12 @@ fn push(map: &mut Map<String, Value>, key: String, value: Value) {
 }
 
 fn mounts(container: &Container) -> Value {
-    let mount = |mount: &runtime::record::ResolvedMount| {
+    let mount = |mount: &ResolvedMount| {
         let mut value = json!({
             "Type": mount.kind(),
             "Source": mount.source,
             "Destination": mount.target,
-            "Mode": mount.options.written_mode(),
+            "Mode": mount_mode(mount),
             "RW": !mount.read_only,
             "Propagation": match mount.kind() {
                 "bind" => mount.options.propagation.map_or("rprivate", Propagation::as_str),
@@ -156,7 +156,20 @@ fn mounts(container: &Container) -> Value {
         }
         value
     };
-    container.resolved.mounts.iter().map(mount).collect()
+    // `--tmpfs` is in HostConfig alone.
+    let shown = |m: &&ResolvedMount| m.tmpfs.is_none() || m.options.by_mount_flag;
+    let mounts = container.resolved.mounts.iter().filter(shown);
+    mounts.map(mount).collect()
+}
+
+/// As with Docker: what was written, and `z` for a volume with which nothing was.
+fn mount_mode(mount: &ResolvedMount) -> &str {
+    let options = &mount.options;
+    let is_named = options.by_mount_flag || options.written.contains(':');
+    match options.written_mode() {
+        "" if mount.volume.is_some() && is_named => "z",
+        mode => mode,
+    }
 }
 
 fn config(container: &Container) -> Value {
@@ -208,16 +221,14 @@ fn config(container: &Container) -> Value {
 
 /// Where the image or `-v /path` asks for a volume without a name.
 fn volumes(container: &Container) -> Value {
-    let is_named = |target: &str| {
-        let named = container.request.mounts.iter();
-        named
-            .filter(|mount| mount.kind != MountKind::Anonymous)
-            .any(|mount| mount.target.as_os_str() == target)
+    let is_nameless = |mount: &&ResolvedMount| {
+        let options = &mount.options;
+        let is_named = options.by_mount_flag || options.inherited || options.written.contains(':');
+        mount.volume.is_some() && !is_named
     };
-    let targets = container.resolved.mounts.iter().map(|mount| &mount.target);
-    let map: Map<String, Value> = targets
-        .filter(|target| !is_named(target))
-        .map(|target| (target.clone(), json!({})))
+    let mounts = container.resolved.mounts.iter().filter(is_nameless);
+    let map: Map<String, Value> = mounts
+        .map(|mount| (mount.target.clone(), json!({})))
         .collect();
     match map.is_empty() {
         true => Value::Null,

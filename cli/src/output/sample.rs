@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use netmgr::{Endpoint, Network, PortMap, PortRequest, Protocol};
 use runtime::record::{Resolved, ResolvedMount};
+use runtime::volume::Volume;
 use runtime::{Container, ContainerRequest, Mount, MountKind, NetworkMode, State};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -52,6 +53,18 @@ pub fn endpoint() -> Endpoint {
             container_port: 80,
             count: 1,
         }],
+    }
+}
+
+/// A volume of the container below.
+pub fn volume() -> Volume {
+    Volume {
+        name: "data".into(),
+        anonymous: false,
+        created: datetime!(2026-11-23 08:50:00.5 UTC),
+        labels: vec![("tier".into(), "front".into())],
+        options: vec![],
+        path: "/root/volumes/data/_data".into(),
     }
 }
 

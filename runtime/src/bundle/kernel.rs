@@ -18,6 +18,15 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Makes the mount behind the descriptor read-only, and no other mount of the same file system.
 pub fn make_read_only(mount: impl AsFd) -> Result<(), Errno> {
+    set_read_only(mount, libc::AT_EMPTY_PATH)
+}
+
+/// And those below it.
+pub fn make_all_read_only(mount: impl AsFd) -> Result<(), Errno> {
+    set_read_only(mount, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)
+}
+
+fn set_read_only(mount: impl AsFd, flags: i32) -> Result<(), Errno> {
     let attributes = MountAttr {
         set: MOUNT_ATTR_RDONLY,
         clear: 0,
@@ -31,7 +40,7 @@ pub fn make_read_only(mount: impl AsFd) -> Result<(), Errno> {
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             &raw const attributes,
             size_of::<MountAttr>(),
         )

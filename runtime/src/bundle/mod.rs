@@ -4,8 +4,10 @@
 
 mod etc;
 mod host;
+mod init;
 pub mod inside;
 mod kernel;
+mod late;
 mod overlay;
 mod seal;
 
@@ -14,5 +16,7 @@ pub use etc::{
     hosts_without, resolv_conf,
 };
 pub use host::{cgroup_v1_hierarchies, host_devices};
+pub use init::{init_path, place_init};
+pub use late::{Late, Moment, clone_late};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;

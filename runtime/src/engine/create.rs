@@ -2,13 +2,12 @@
 
 use time::OffsetDateTime;
 
-use super::{Engine, network_options};
+use super::{Engine, mounts, network_options};
 use crate::error::Error;
 use crate::names;
-use crate::record::{self, Container, Resolved, ResolvedMount, State};
-use crate::request::{ContainerRequest, Mount, MountKind, NetworkMode};
+use crate::record::{self, Container, Resolved, State};
+use crate::request::{ContainerRequest, NetworkMode};
 use crate::store;
-use crate::volume;
 
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
     let root = engine.settings.root.clone();
@@ -18,7 +17,7 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
         .conn
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let mut container = draft(&tx, &image, request)?;
-    container.resolved.mounts = mounts(&tx, &root, request, &image.config)?;
+    container.resolved.mounts = mounts::resolve(&tx, &root, request, &image.config)?;
     store::insert(&tx, &container)?;
     tx.commit()?;
     Ok(container)
@@ -152,19 +151,6 @@ fn host_name() -> String {
     host.nodename().to_string_lossy().into_owned()
 }
 
-/// A path without `.`, `..` and doubled slashes, as Docker has it in the record: read as text, above the root is the root.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            name => parts.push(name),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 fn merge_env(mut env: Vec<String>, asked: &[String]) -> Vec<String> {
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in asked {
@@ -214,83 +200,9 @@ fn exposed(mut exposed: Vec<String>, request: &ContainerRequest) -> Result<Vec<S
     Ok(exposed)
 }
 
-/// The mounts of the request, and the image's VOLUMEs that none of them covers.
-fn mounts(
-    conn: &rusqlite::Connection,
-    root: &std::path::Path,
-    request: &ContainerRequest,
-    config: &oci_spec::image::ImageConfiguration,
-) -> Result<Vec<ResolvedMount>, Error> {
-    let mut wanted = request.mounts.clone();
-    let volumes = config
-        .config()
-        .as_ref()
-        .and_then(|c| c.volumes().clone())
-        .unwrap_or_default();
-    for target in volumes {
-        if !wanted
-            .iter()
-            .any(|m| m.target.as_os_str() == target.trim_end_matches('/'))
-        {
-            wanted.push(Mount::new(MountKind::Anonymous, target));
-        }
-    }
-    let mut resolved: Vec<ResolvedMount> = Vec::with_capacity(wanted.len());
-    for mount in wanted {
-        let target = mount.target.to_string_lossy().into_owned();
-        if !target.starts_with('/') {
-            return Err(Error::RelativeMountTarget(target));
-        }
-        let target = clean(&target);
-        if resolved.iter().any(|m| m.target == target) {
-            return Err(Error::DuplicateMount(target));
-        }
-        let (source, volume, tmpfs) = match mount.kind {
-            MountKind::Bind(path) => (path.to_string_lossy().into_owned(), None, None),
-            MountKind::Volume(name) => (volume_path(conn, root, &name, false)?, Some(name), None),
-            MountKind::Anonymous => {
-                let name = names::new_id()?;
-                (volume_path(conn, root, &name, true)?, Some(name), None)
-            }
-            MountKind::Tmpfs(options) => (String::new(), None, Some(options)),
-        };
-        resolved.push(ResolvedMount {
-            source,
-            target,
-            volume,
-            read_only: mount.read_only,
-            tmpfs,
-            options: mount.options,
-        });
-    }
-    Ok(resolved)
-}
-
-fn volume_path(
-    conn: &rusqlite::Connection,
-    root: &std::path::Path,
-    name: &str,
-    anonymous: bool,
-) -> Result<String, Error> {
-    volume::create(conn, root, name, anonymous, &[])?;
-    Ok(volume::data_path(root, name).to_string_lossy().into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mount_target_is_cleaned_as_text() {
-        for (written, meant) in [
-            ("/data", "/data"),
-            ("/data//x/", "/data/x"),
-            ("/m/../../x/./y", "/x/y"),
-            ("/..", "/"),
-        ] {
-            assert_eq!(clean(written), meant);
-        }
-    }
 
     #[test]
     fn the_request_overrides_the_image_variable_by_variable() {

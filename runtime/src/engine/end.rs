@@ -23,10 +23,22 @@ const STARTING: Duration = Duration::from_millis(5);
 
 const DEFAULT_STOP_TIMEOUT: u32 = 10;
 
-pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Result<(), Error> {
+/// A stop signal that the first process of a container did not heed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    pub container: String,
+    /// As `SIGTERM`.
+    pub signal: String,
+}
+
+pub(super) fn stop(
+    engine: &mut Engine,
+    name: &str,
+    timeout: Option<u32>,
+) -> Result<Option<Unheard>, Error> {
     let stored = settled(engine, name)?;
     let Some(init) = running(&stored) else {
-        return Ok(());
+        return Ok(None);
     };
     let signal = signal_number(&stored.container.resolved.stop_signal)?;
     let timeout = timeout
@@ -34,13 +46,37 @@ pub(super) fn stop(engine: &mut Engine, name: &str, timeout: Option<u32>) -> Res
         .unwrap_or(DEFAULT_STOP_TIMEOUT);
     let end = Waiter::connect(engine, &stored);
     send(&engine.conn, &stored, &init, signal)?;
+    let mut unheard = None;
     if !init
         .wait(Some(Duration::from_secs(timeout.into())))
         .unwrap_or(true)
     {
+        if stored.init.is_some_and(|init| ignores(init.pid, signal)) {
+            unheard = Some(Unheard {
+                container: stored.container.name.clone(),
+                signal: stored.container.resolved.stop_signal.clone(),
+            });
+        }
         send(&engine.conn, &stored, &init, libc::SIGKILL)?;
     }
-    end.wait(engine, Some(LAST_WAIT)).map(|_| ())
+    end.wait(engine, Some(LAST_WAIT))?;
+    Ok(unheard)
+}
+
+/// Whether a process does nothing about a signal: the first one of a pid namespace is not ended by it unless it has a
+/// handler (pid_namespaces(7)). Who blocks it may wait for it otherwise, as with signalfd(2).
+fn ignores(pid: i32, signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+    };
+    let heeded = set("SigCgt:")
+        .zip(set("SigBlk:"))
+        .map(|(caught, blocked)| caught | blocked);
+    heeded.is_some_and(|heeded| heeded >> (signal - 1) & 1 == 0)
 }
 
 pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), Error> {

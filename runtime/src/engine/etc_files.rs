@@ -39,7 +39,7 @@ pub(super) fn write(
         true => {
             bundle::extended_hosts(fs::read_to_string("/etc/hosts").unwrap_or_default(), &extra)
         }
-        false => bundle::hosts_file(&resolved.hostname, &addresses(attached), &extra),
+        false => bundle::hosts_file(&full_name(container), &addresses(attached), &extra),
     };
     fs::write(storage.join(HOSTS), hosts)?;
     fs::write(storage.join(HOSTNAME), format!("{}\n", resolved.hostname))?;
@@ -70,7 +70,7 @@ pub(super) fn connected(
 ) -> io::Result<()> {
     let addresses = addresses(std::slice::from_ref(attached));
     edit(&storage.join(HOSTS), |text| {
-        bundle::hosts_with(text, &container.resolved.hostname, &addresses)
+        bundle::hosts_with(text, &full_name(container), &addresses)
     })?;
     let resolver = resolver(std::slice::from_ref(attached));
     // As in Docker, who has once had a resolver of its own keeps it.
@@ -89,7 +89,7 @@ pub(super) fn disconnected(
 ) -> io::Result<()> {
     let addresses = addresses(std::slice::from_ref(left));
     edit(&storage.join(HOSTS), |text| {
-        bundle::hosts_without(&text, &container.resolved.hostname, &addresses)
+        bundle::hosts_without(&text, &full_name(container), &addresses)
     })
 }
 
@@ -99,7 +99,7 @@ pub(super) fn write_again(
     container: &Container,
     attached: &[(Network, Endpoint)],
 ) -> io::Result<()> {
-    let hostname = &container.resolved.hostname;
+    let hostname = &full_name(container);
     edit(&storage.join(HOSTS), |text| {
         let others = bundle::hosts_of_others(&text, hostname);
         bundle::hosts_with(others, hostname, &addresses(attached))
@@ -119,6 +119,15 @@ fn edit(path: &Path, change: impl FnOnce(String) -> String) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
+}
+
+/// With its domain, as it stands in /etc/hosts.
+fn full_name(container: &Container) -> String {
+    let hostname = &container.resolved.hostname;
+    match &container.request.domainname {
+        Some(domain) => format!("{hostname}.{domain}"),
+        None => hostname.clone(),
+    }
 }
 
 fn addresses(attached: &[(Network, Endpoint)]) -> Vec<IpAddr> {

@@ -19,7 +19,6 @@ use crate::monitor;
 use crate::process::{self, Identity};
 use crate::reserve;
 use crate::store::{self, End, Stored};
-use crate::volume;
 
 /// In a container's run directory: its program has been executed.
 pub const STARTED: &str = "started";
@@ -73,6 +72,7 @@ pub fn record_end(
         };
         edit.detach(id, VethRemoval::ByKernel)?;
         store::set_exited(edit.transaction(), id, end)?;
+        super::volumes::record_unmounts(edit.transaction(), &stored.container)?;
         if !stored.container.request.auto_remove {
             return Ok::<_, Error>(None);
         }
@@ -214,14 +214,7 @@ pub fn delete(
     if !volumes {
         return Ok(());
     }
-    let mounts = &stored.container.resolved.mounts;
-    for name in mounts.iter().filter_map(|m| m.volume.as_ref()) {
-        let found = volume::find(conn, &settings.root, name)?;
-        if found.is_some_and(|v| v.anonymous) {
-            volume::remove(conn, &settings.root, name)?;
-        }
-    }
-    Ok(())
+    super::volumes::remove_anonymous(conn, &settings.root, &stored.container)
 }
 
 /// Removes what a container without a row has left in ROOT.

@@ -1,6 +1,8 @@
 //! The one orchestrator: each command of a front end is one call here.
 
 pub mod finish;
+pub mod mounts;
+pub mod volumes;
 
 mod care;
 mod create;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 use time::OffsetDateTime;
 
+pub use end::Unheard;
 pub(crate) use limits::record as record_event;
 pub(crate) use network::namespace_by_row;
 pub use usage::{Processes, Sample};
@@ -155,8 +158,9 @@ impl Engine {
     }
 
     /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
-    /// and its network is released. A container that does not run is no error.
-    pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<(), Error> {
+    /// and its network is released. A container that does not run is no error. Tells when it had to be killed because its
+    /// first process does nothing about the stop signal.
+    pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<Option<Unheard>, Error> {
         self.making_room(|engine| end::stop(engine, name, timeout))
     }
 

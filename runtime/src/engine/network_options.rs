@@ -42,14 +42,31 @@ pub(super) fn check(request: &ContainerRequest) -> Result<(), Error> {
 fn check_words(request: &ContainerRequest) -> Result<(), Error> {
     let hosts = request.extra_hosts.iter().map(|(name, _)| name);
     let all = (request.hostname.iter().map(|name| ("hostname", name)))
+        .chain(request.domainname.iter().map(|name| ("domainname", name)))
         .chain(hosts.map(|name| ("add-host", name)))
         .chain(request.dns_search.iter().map(|name| ("dns-search", name)))
         .chain(request.dns_options.iter().map(|name| ("dns-option", name)));
     for (option, value) in all {
         check_word(option, value)?;
     }
+    // sethostname(2), setdomainname(2)
+    let names = [
+        ("hostname", &request.hostname),
+        ("domainname", &request.domainname),
+    ];
+    for (option, name) in names {
+        if let Some(value) = name.as_ref().filter(|name| name.len() > LONGEST_NAME) {
+            return Err(Error::NameTooLong {
+                option,
+                value: value.clone(),
+            });
+        }
+    }
     Ok(())
 }
+
+/// `__NEW_UTS_LEN`
+const LONGEST_NAME: usize = 64;
 
 fn check_word(option: &'static str, value: &str) -> Result<(), Error> {
     match value.contains(|c: char| c.is_whitespace() || c.is_control()) {

@@ -11,7 +11,7 @@ use netmgr::dns::Listening;
 use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
-use super::{Engine, finish, network, untold};
+use super::{Engine, finish, network, untold, volumes};
 use crate::cgroup::{self, Group};
 use crate::error::{Error, chain};
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
@@ -36,7 +36,7 @@ impl Engine {
             }
         }
         self.sweep()?;
-        volume::sweep(&self.settings.root)?;
+        volume::sweep(&self.conn, &self.settings.root)?;
         netmgr::repair(&self.settings.network, &mut self.conn)?;
         untold::repair(self);
         Ok(())
@@ -105,6 +105,7 @@ impl Engine {
                 return Ok(Mended::Nothing);
             }
             store::set_exited(edit.transaction(), id, &end)?;
+            volumes::record_unmounts(edit.transaction(), &stored.container)?;
             if stored.container.request.auto_remove {
                 finish::delete(edit.transaction(), &settings, &stored, true)?;
                 return Ok::<_, Error>(Mended::Removed);

@@ -11,8 +11,11 @@ use netmgr::proxy::Forward;
 use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, etc_files, finish, limits, network, network_options};
+use super::{
+    Engine, StartMode, end, etc_files, finish, limits, mounts, network, network_options, volumes,
+};
 use crate::attach::Session;
+use crate::bundle;
 use crate::cgroup::Group;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
@@ -119,8 +122,10 @@ fn run(
     };
     let image = image::store::find(&engine.conn, &engine.settings.root, &container.image_id)?
         .ok_or_else(|| Error::NoSuchImage(container.image_id.clone()))?;
-    let populate = volumes_to_fill(&container);
-    prepare_mount_sources(&container).map_err(failed("make a host directory for a mount"))?;
+    mounts::prepare_sources(&container)?;
+    if container.request.init {
+        bundle::place_init(&engine.settings.root).map_err(failed("write the init program"))?;
+    }
     let storage = finish::storage(&engine.settings.root, &id);
     let directory = monitor::directory(&engine.settings.run_root, &id);
     monitor::remove_directories(&engine.settings.run_root, &id)
@@ -131,6 +136,9 @@ fn run(
     if let Place::Joined(joined) = &place {
         container.resolved.hostname = joined.hostname.clone();
     }
+    let mut prepared = container.clone();
+    volumes::redirect(&engine.conn, &engine.settings.root, &mut prepared)?;
+    let populate = volumes::to_fill(&engine.settings.root, &prepared);
     let mut launch = Launch::new(
         &engine.settings,
         container.clone(),
@@ -152,7 +160,9 @@ fn run(
         };
         written.map_err(failed("write hosts and resolv.conf"))?;
         store::set_resolved(edit.transaction(), &id, &container.resolved)?;
+        volumes::record_mounts(edit.transaction(), &container)?;
         launch.container = container.clone();
+        launch.container.resolved.mounts = prepared.resolved.mounts.clone();
         // From here the monitor prepares the container while this process writes links and rules.
         let running = spawn(launch, forwards, place.netns(), mode, &directory)?;
         let owner = Owner {
@@ -289,29 +299,6 @@ fn spawn(
         directory,
     )?;
     Ok(Running { monitor, client })
-}
-
-/// Named volumes that hold nothing yet get what the image has at their place, as in Docker.
-fn volumes_to_fill(container: &Container) -> Vec<(PathBuf, String)> {
-    let empty = |path: &str| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    container
-        .resolved
-        .mounts
-        .iter()
-        .filter(|m| m.volume.is_some() && empty(&m.source))
-        .map(|m| (PathBuf::from(&m.source), m.target.clone()))
-        .collect()
-}
-
-/// `-v /host/path:...` makes the host's directory if it is not there.
-fn prepare_mount_sources(container: &Container) -> io::Result<()> {
-    for mount in &container.resolved.mounts {
-        match fs::metadata(&mount.source) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&mount.source)?,
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The life of one container, from its mounts to the last trace of it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,13 +16,14 @@ use super::limits::{Limiter, MemoryWatch};
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
-use crate::bundle;
+use crate::bundle::{self, Late, Moment};
 use crate::cgroup::{self, Group};
 use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure};
 use crate::process::{self, Handle, Identity};
+use crate::record::ResolvedMount;
 use crate::seccomp;
 use crate::spec::{self, Place};
 use crate::store::End;
@@ -178,12 +180,12 @@ fn create(
 ) -> Result<(Created, Relay, Option<Console>), Failure> {
     let container = &launch.container;
     let storage = finish::storage(&launch.root, &container.id);
-    let rootfs = mount_rootfs(directory, &storage, layers)?;
+    let (rootfs, late) = mount_rootfs(directory, &storage, layers, &container.resolved.mounts)?;
     for (data, target) in populate {
         volume::populate(&rootfs, target, data)
             .map_err(|e| Failure::internal("fill a volume from the image", &e))?;
     }
-    make_mountpoints(&rootfs, container)?;
+    let tmpfs_modes = make_mountpoints(&rootfs, container)?;
     let user = user::look_up(&rootfs, &container.resolved.user).map_err(invalid)?;
     let failed = |e| Failure::internal("look at the host", &e);
     let host_devices = match container.request.privileged {
@@ -204,6 +206,11 @@ fn create(
         },
         bounding_set: own_bounding_set(),
         host_devices,
+        init: container
+            .request
+            .init
+            .then(|| bundle::init_path(&launch.root)),
+        tmpfs_modes,
         user: user.clone(),
     };
     let spec = spec::spec(container, &place);
@@ -225,6 +232,7 @@ fn create(
         &spec,
         stdio,
         confinement,
+        late,
     )?;
     if let Err(failure) = limiter.complete(container) {
         if let Some(init) = Identity::of(created.pid) {
@@ -235,7 +243,12 @@ fn create(
     Ok((created, Relay::new(streams), console))
 }
 
-fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<PathBuf, Failure> {
+fn mount_rootfs(
+    directory: &Path,
+    storage: &Path,
+    layers: &[PathBuf],
+    mounts: &[ResolvedMount],
+) -> Result<(PathBuf, Vec<Late>), Failure> {
     let rootfs = directory.join(launch::ROOTFS);
     std::fs::create_dir_all(&rootfs)
         .map_err(|e| Failure::internal("make the root directory", &e))?;
@@ -243,7 +256,13 @@ fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<
     // never sees it. Slave, so that what the host unmounts does not stay busy in here.
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|e| Failure::internal("leave the host's mounts", &e))?;
+    let clone = |moment| {
+        bundle::clone_late(mounts, moment)
+            .map_err(|e| Failure::internal("clone a mount of the host", &e))
+    };
+    let mut late = clone(Moment::WhilePeers)?;
     bundle::make_mounts_slave().map_err(|e| Failure::internal("cut off the host's mounts", &e))?;
+    late.extend(clone(Moment::WhileSlaves)?);
     bundle::mount_overlay(
         &rootfs,
         layers,
@@ -252,10 +271,15 @@ fn mount_rootfs(directory: &Path, storage: &Path, layers: &[PathBuf]) -> Result<
     )
     .map_err(|e| Failure::internal("mount the root filesystem", &e))?;
     bundle::check_rootfs(&rootfs).map_err(invalid)?;
-    Ok(rootfs)
+    Ok((rootfs, late))
 }
 
-fn make_mountpoints(rootfs: &Path, container: &crate::record::Container) -> Result<(), Failure> {
+/// Returns the modes of the directories that will be memory.
+fn make_mountpoints(
+    rootfs: &Path,
+    container: &crate::record::Container,
+) -> Result<BTreeMap<String, u32>, Failure> {
+    let mut modes = BTreeMap::new();
     let ensure = |target: &str, is_dir| {
         volume::ensure_mountpoint(rootfs, target, is_dir)
             .map_err(|e| Failure::internal("make a mount point", &e))
@@ -264,10 +288,20 @@ fn make_mountpoints(rootfs: &Path, container: &crate::record::Container) -> Resu
         ensure(file, false)?;
     }
     for mount in &container.resolved.mounts {
-        ensure(&mount.target, Path::new(&mount.source).is_dir())?;
+        let is_dir = mount.tmpfs.is_some() || Path::new(&mount.source).is_dir();
+        if mount.tmpfs.is_some()
+            && let Some(mode) = volume::mode_of_directory(rootfs, &mount.target)
+        {
+            modes.insert(mount.target.clone(), mode);
+        }
+        ensure(&mount.target, is_dir)?;
+    }
+    if container.request.init {
+        ensure(spec::INIT, false)?;
     }
     // libcontainer wants the working directory to exist; Docker makes it too.
-    ensure(&container.resolved.workdir, true)
+    ensure(&container.resolved.workdir, true)?;
+    Ok(modes)
 }
 
 pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement, Failure> {

@@ -80,7 +80,7 @@ fn is_control(fd: &OwnedFd) -> bool {
 fn settle(control: &OwnedFd) {
     use rustix::fs::{Mode, OFlags};
     // A shell's pipes, say, whose readers would otherwise wait for this process's end.
-    close_all_but(control);
+    close_all_but(&[control.as_fd()]);
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"coracle");
     rustix::process::umask(Mode::from_raw_mode(0o022));

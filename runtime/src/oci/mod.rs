@@ -16,6 +16,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Late;
 use crate::error::{ErrorKind, chain};
 use crate::seccomp::Filter;
 use program::Program;
@@ -68,7 +69,8 @@ pub struct Created {
 }
 
 /// Writes `config.json` and creates the container's first process, which waits in its namespaces.
-/// `state` is the directory below which libcontainer keeps its own state.
+/// `state` is the directory below which libcontainer keeps its own state. The `late` mounts are put in place right before the
+/// program runs.
 pub fn create(
     id: &str,
     state: &Path,
@@ -76,6 +78,7 @@ pub fn create(
     spec: &Spec,
     stdio: Stdio,
     confinement: Confinement,
+    late: Vec<Late>,
 ) -> Result<Created, Failure> {
     let mut spec = spec.clone();
     let rlimits = match spec.process_mut() {
@@ -85,7 +88,7 @@ pub fn create(
     spec.save(bundle.join("config.json"))
         .map_err(|e| Failure::internal("write the OCI bundle", &e))?;
     let (report, report_writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
-    let program = Program::new(confinement, rlimits, report_writer);
+    let program = Program::new(confinement, rlimits, report_writer).with_late(late);
     let builder = builder(id, state, stdio, program)?;
     let container = builder
         .as_init(bundle)

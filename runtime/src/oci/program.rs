@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,9 +24,11 @@ use oci_spec::runtime::Spec;
 
 use super::rlimits::Rlimits;
 use super::{Confinement, Failure};
+use crate::bundle::Late;
 use crate::descriptors::close_all_but;
 use crate::error::ErrorKind;
 use crate::seccomp;
+use crate::spec::INIT;
 
 /// Runs the spec's program, confined. Cloned by libcontainer across its forks.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub(super) struct Program {
     rlimits: Arc<Rlimits>,
     /// Where failures go; closed by a successful exec.
     report: Arc<io::PipeWriter>,
+    /// What is still to be mounted, by whom has CAP_SYS_ADMIN in the container's mount namespace: us, now.
+    late: Arc<Vec<Late>>,
 }
 
 impl Program {
@@ -46,6 +51,30 @@ impl Program {
             confinement: Arc::new(confinement),
             rlimits: Arc::new(rlimits),
             report: Arc::new(report),
+            late: Arc::default(),
+        }
+    }
+
+    pub(super) fn with_late(self, late: Vec<Late>) -> Program {
+        Program {
+            late: Arc::new(late),
+            ..self
+        }
+    }
+
+    /// The working directory is entered again: it may be in one of them.
+    fn mount_late(&self, spec: &Spec) -> Result<(), Failure> {
+        for late in self.late.iter() {
+            late.attach().map_err(|e| {
+                let step = format!("mount on {}", late.target().display());
+                Failure::internal(&step, &e)
+            })?;
+        }
+        let cwd = spec.process().as_ref().map(|process| process.cwd());
+        match cwd.filter(|_| !self.late.is_empty()) {
+            Some(cwd) => std::env::set_current_dir(cwd)
+                .map_err(|e| Failure::internal("enter the working directory", &e)),
+            None => Ok(()),
         }
     }
 
@@ -94,8 +123,17 @@ impl Executor for Program {
         // and the interpreter of a script first, and libcontainer still holds a procfs of the host's pid namespace. By
         // `/proc/self/fd/N/PID/root` a container would reach the files of every process that runs with no more rights than
         // its own, its neighbours' among them, and by /proc/self/exe write to them.
-        close_all_but(&*self.report);
-        let failure = match find(args, env) {
+        let mut kept = vec![self.report.as_fd()];
+        kept.extend(self.late.iter().map(Late::fd));
+        close_all_but(&kept);
+        let ready = self.mount_late(spec).and_then(|()| {
+            // With an init the program is looked for all the same, so that a missing one is told as ever.
+            match args.strip_prefix(&[INIT.to_owned(), "--".to_owned()]) {
+                Some(program) => find(program, env).map(|_| PathBuf::from(INIT)),
+                None => find(args, env),
+            }
+        });
+        let failure = match ready {
             Err(failure) => failure,
             Ok(path) => match self.confine() {
                 Err(failure) => failure,

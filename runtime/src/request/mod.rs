@@ -109,6 +109,12 @@ pub struct ContainerRequest {
     pub platform: Option<String>,
     #[serde(default)]
     pub annotations: Vec<(String, String)>,
+    /// `--cidfile`, for `inspect`: the front end writes it.
+    #[serde(default)]
+    pub cid_file: Option<PathBuf>,
+    /// `--volume-driver`, for `inspect`: only `local` is known.
+    #[serde(default)]
+    pub volume_driver: Option<String>,
 }
 
 /// `--network`.

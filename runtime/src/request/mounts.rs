@@ -65,6 +65,14 @@ pub struct MountOptions {
     pub no_copy: bool,
     /// Of a volume that is made here.
     pub labels: Vec<(String, String)>,
+    /// Likewise (`volume-opt`): options of the driver `local`.
+    pub driver_options: Vec<(String, String)>,
+    /// The driver as named with `--mount` (only `local` is known), for `inspect`.
+    pub driver: Option<String>,
+    /// Without effect; for `inspect`.
+    pub consistency: Option<String>,
+    /// Came with `--volumes-from`.
+    pub inherited: bool,
     /// Came with `--mount`: `inspect` shows it under `HostConfig.Mounts`, not `Binds`.
     pub by_mount_flag: bool,
     /// As written with `-v` or `--tmpfs`, for `inspect`.
@@ -91,6 +99,29 @@ pub enum Propagation {
 }
 
 impl Propagation {
+    pub const ALL: [Propagation; 6] = [
+        Propagation::Private,
+        Propagation::Rprivate,
+        Propagation::Shared,
+        Propagation::Rshared,
+        Propagation::Slave,
+        Propagation::Rslave,
+    ];
+
+    pub fn parse(text: &str) -> Option<Propagation> {
+        let mut all = Propagation::ALL.into_iter();
+        all.find(|propagation| propagation.as_str() == text)
+    }
+
+    /// What is mounted on the host below the source shows in the container; with `shared` the other way round too.
+    pub fn receives(self) -> bool {
+        !matches!(self, Propagation::Private | Propagation::Rprivate)
+    }
+
+    pub fn is_shared(self) -> bool {
+        matches!(self, Propagation::Shared | Propagation::Rshared)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Propagation::Private => "private",

@@ -8,7 +8,7 @@ mod mounts;
 mod process;
 mod resources;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -20,7 +20,10 @@ use crate::record::Container;
 use crate::user::User;
 
 pub use devices::{HostDevice, HostDeviceKind};
-pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
+pub use mounts::tmpfs_options;
+pub use process::{
+    DEFAULT_CAPABILITIES, DEFAULT_PATH, INIT, capabilities, capability_sets, environment,
+};
 pub use resources::{rlimit_type, rlimits};
 
 /// What the spec needs to know of this host and of this start.
@@ -45,6 +48,10 @@ pub struct Place {
     /// Our own bounding set: nothing can be given that we do not have. `CAP_...` names. Empty: not known, and taken to
     /// hold what is wanted.
     pub bounding_set: Vec<String>,
+    /// With `--init`: the program on the host (`bundle::init_path`).
+    pub init: Option<PathBuf>,
+    /// Of the directories that are to be memory, the mode that the image has given them; the others get the kernel's 1777.
+    pub tmpfs_modes: BTreeMap<String, u32>,
     /// The host's device nodes, for `--privileged`: `bundle::host_devices`. Not looked at otherwise.
     pub host_devices: Vec<HostDevice>,
 }
@@ -86,17 +93,22 @@ const NETWORK_SYSCTLS: &[(&str, &str)] = &[
 pub fn spec(container: &Container, place: &Place) -> Spec {
     let root = RootBuilder::default()
         .path(place.rootfs.clone())
-        .readonly(false)
+        .readonly(container.request.read_only)
         .build();
-    SpecBuilder::default()
+    let annotations: HashMap<String, String> =
+        container.request.annotations.iter().cloned().collect();
+    let mut spec = SpecBuilder::default()
         .version("1.0.2".to_owned())
         .root(root.expect(ALL_OPTIONAL))
         .hostname(container.resolved.hostname.clone())
         .process(process::process(container, place))
         .mounts(mounts::mounts(container, place))
         .linux(linux(container, place))
+        .annotations(annotations)
         .build()
-        .expect(ALL_OPTIONAL)
+        .expect(ALL_OPTIONAL);
+    spec.set_domainname(container.request.domainname.clone());
+    spec
 }
 
 /// Why the builders of `oci_spec` are not asked for their errors.

@@ -10,6 +10,9 @@ use oci_spec::runtime::{
 use super::{ALL_OPTIONAL, Place, resources};
 use crate::record::Container;
 
+/// Where a container with `--init` has its first process; Docker's is `/sbin/docker-init`.
+pub const INIT: &str = "/sbin/coracle-init";
+
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Docker's fourteen.
@@ -52,7 +55,11 @@ pub fn capabilities(container: &Container, place: &Place) -> Vec<String> {
 
 pub fn process(container: &Container, place: &Place) -> Process {
     let resolved = &container.resolved;
-    let mut args = resolved.entrypoint.clone();
+    let mut args = match place.init {
+        Some(_) => vec![INIT.to_owned(), "--".to_owned()],
+        None => Vec::new(),
+    };
+    args.extend(resolved.entrypoint.iter().cloned());
     args.extend(resolved.command.iter().cloned());
     let cwd = if resolved.workdir.is_empty() {
         "/"

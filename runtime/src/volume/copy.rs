@@ -33,6 +33,11 @@ pub fn populate(rootfs: &Path, target: &str, data: &Path) -> Result<(), Error> {
     })
 }
 
+/// Whether a copy into this volume was cut off: then it is not empty, and is filled again.
+pub fn is_cut_off(data: &Path) -> bool {
+    data.parent().unwrap_or(data).join(MARK).exists()
+}
+
 fn fill(rootfs: &Path, target: &str, data: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let source = match Inside::new(rootfs)?.open(Path::new(target), flags) {

@@ -3,6 +3,7 @@
 //! Whether a container uses a volume is not known here.
 
 mod copy;
+pub mod options;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,13 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::bundle::inside::Inside;
 use crate::error::Error;
+use crate::events::{self, Subject};
 use crate::names;
 
-pub use copy::populate;
+pub use copy::{is_cut_off, populate};
+
+/// The one driver, as an event's attribute.
+pub const DRIVER: (&str, &str) = ("driver", "local");
 
 /// A volume that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct Volume {
     pub anonymous: bool,
     pub created: OffsetDateTime,
     pub labels: Vec<(String, String)>,
+    /// Of the driver: see [`options`].
+    pub options: Vec<(String, String)>,
     /// What is mounted into containers: `ROOT/volumes/NAME/_data`.
     pub path: PathBuf,
 }
@@ -36,7 +43,8 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
             name TEXT PRIMARY KEY NOT NULL,
             anonymous INTEGER NOT NULL,
             created TEXT NOT NULL,
-            labels TEXT NOT NULL
+            labels TEXT NOT NULL,
+            options TEXT NOT NULL DEFAULT '[]'
         ) STRICT;",
     )
     .map_err(table("create it"))
@@ -51,38 +59,54 @@ fn directory(root: &Path, name: &str) -> PathBuf {
     root.join("volumes").join(name)
 }
 
+/// What a new volume is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    pub name: &'a str,
+    pub anonymous: bool,
+    pub labels: &'a [(String, String)],
+    /// Checked here.
+    pub options: &'a [(String, String)],
+}
+
 /// Creates a volume; one of that name is returned as it is, with its directory made anew should it be gone. The row is
 /// the caller's to commit: without it the directory is an empty one that the next `create` takes over.
-pub fn create(
-    conn: &Connection,
-    root: &Path,
-    name: &str,
-    anonymous: bool,
-    labels: &[(String, String)],
-) -> Result<Volume, Error> {
+pub fn create(conn: &Connection, root: &Path, wanted: &Wanted<'_>) -> Result<Volume, Error> {
+    let name = wanted.name;
     if name.chars().count() == 1 {
         return Err(Error::ShortVolumeName(name.to_owned()));
     }
     if !names::is_valid(name) {
         return Err(Error::InvalidVolumeName(name.to_owned()));
     }
+    options::check(name, wanted.options)?;
     let data = data_path(root, name);
     std::fs::create_dir_all(&data).map_err(file("create", &data))?;
     let now = OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .unwrap_or_default();
-    let labels = serde_json::to_string(labels).unwrap_or_default();
-    conn.execute(
-        "INSERT OR IGNORE INTO volumes (name, anonymous, created, labels) VALUES (?1, ?2, ?3, ?4)",
-        (name, anonymous, now, labels),
-    )
-    .map_err(table("insert a row"))?;
+    let text = |pairs| serde_json::to_string(pairs).unwrap_or_default();
+    let rows = conn
+        .execute(
+            "INSERT OR IGNORE INTO volumes (name, anonymous, created, labels, options) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (
+                name,
+                wanted.anonymous,
+                now,
+                text(wanted.labels),
+                text(wanted.options),
+            ),
+        )
+        .map_err(table("insert a row"))?;
+    if rows == 1 {
+        events::record(conn, Subject::Volume, "create", name, &[DRIVER])?;
+    }
     find(conn, root, name)?.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))
 }
 
 pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Volume>, Error> {
     conn.query_row(
-        "SELECT name, anonymous, created, labels FROM volumes WHERE name = ?1",
+        "SELECT name, anonymous, created, labels, options FROM volumes WHERE name = ?1",
         [name],
         |row| from_row(row, root),
     )
@@ -93,7 +117,7 @@ pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Volume>
 /// All volumes, by name.
 pub fn list(conn: &Connection, root: &Path) -> Result<Vec<Volume>, Error> {
     let all = || -> rusqlite::Result<Vec<Volume>> {
-        conn.prepare("SELECT name, anonymous, created, labels FROM volumes ORDER BY name")?
+        conn.prepare("SELECT name, anonymous, created, labels, options FROM volumes ORDER BY name")?
             .query_map([], |row| from_row(row, root))?
             .collect()
     };
@@ -104,11 +128,13 @@ fn from_row(row: &rusqlite::Row<'_>, root: &Path) -> rusqlite::Result<Volume> {
     let name: String = row.get(0)?;
     let created: String = row.get(2)?;
     let labels: String = row.get(3)?;
+    let options: String = row.get(4)?;
     Ok(Volume {
         path: data_path(root, &name),
         anonymous: row.get(1)?,
         created: OffsetDateTime::parse(&created, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH),
         labels: serde_json::from_str(&labels).unwrap_or_default(),
+        options: serde_json::from_str(&options).unwrap_or_default(),
         name,
     })
 }
@@ -124,6 +150,7 @@ pub fn remove(conn: &Connection, root: &Path, name: &str) -> Result<(), Error> {
     if rows == 0 {
         return Err(Error::NoSuchVolume(name.to_owned()));
     }
+    events::record(conn, Subject::Volume, "destroy", name, &[DRIVER])?;
     // The rename first, so that a volume of this name that is made meanwhile starts empty.
     let from = directory(root, name);
     let to = root
@@ -136,21 +163,51 @@ pub fn remove(conn: &Connection, root: &Path, name: &str) -> Result<(), Error> {
     std::fs::remove_dir_all(&to).map_err(file("remove", &to))
 }
 
-/// Removes what a killed `remove` has left. Other directories without a row are not touched: they may be all that is
-/// left of somebody's data.
-pub fn sweep(root: &Path) -> Result<(), Error> {
+/// Removes what a killed `remove` or `create` has left. Directories without a row that hold anything are not touched: they
+/// may be all that is left of somebody's data.
+pub fn sweep(conn: &Connection, root: &Path) -> Result<(), Error> {
     let volumes = root.join("volumes");
     let entries = match std::fs::read_dir(&volumes) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(file("read", &volumes))?,
     };
+    let mut nameless = Vec::new();
     for entry in entries.filter_map(Result::ok) {
-        if entry.file_name().to_string_lossy().starts_with(GONE) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(GONE) {
             let path = entry.path();
             std::fs::remove_dir_all(&path).map_err(file("remove", &path))?;
+        } else if find(conn, root, &name)?.is_none() {
+            nameless.push(name);
+        }
+    }
+    match nameless.is_empty() {
+        true => Ok(()),
+        false => sweep_nameless(conn, root, &nameless),
+    }
+}
+
+/// Behind the lock of the tables: a volume that is just being created has its directory first, and then its row.
+fn sweep_nameless(conn: &Connection, root: &Path, names: &[String]) -> Result<(), Error> {
+    let behaviour = rusqlite::TransactionBehavior::Immediate;
+    let tx = rusqlite::Transaction::new_unchecked(conn, behaviour).map_err(table("lock it"))?;
+    for name in names {
+        if find(&tx, root, name)?.is_none() {
+            // Neither succeeds where there is something inside.
+            let _ = std::fs::remove_dir(data_path(root, name));
+            let _ = std::fs::remove_dir(directory(root, name));
         }
     }
     Ok(())
+}
+
+/// The permissions of a directory inside the mounted root filesystem; `None`: there is none.
+pub fn mode_of_directory(rootfs: &Path, target: &str) -> Option<u32> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let found = Inside::new(rootfs).ok()?.open(Path::new(target), flags);
+    let stat = rustix::fs::fstat(found.ok()?).ok()?;
+    Some(stat.st_mode & 0o7777)
 }
 
 /// Makes what a mount on `target` needs in the mounted root filesystem: a directory, or a file for a mount of a file,
@@ -214,7 +271,24 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         create_tables(&conn).unwrap();
         create_tables(&conn).unwrap();
+        events::create_tables(&conn).unwrap();
         (tempfile::tempdir().unwrap(), conn)
+    }
+
+    fn create(
+        conn: &Connection,
+        root: &Path,
+        name: &str,
+        anonymous: bool,
+        labels: &[(String, String)],
+    ) -> Result<Volume, Error> {
+        let wanted = Wanted {
+            name,
+            anonymous,
+            labels,
+            options: &[],
+        };
+        super::create(conn, root, &wanted)
     }
 
     #[test]
@@ -250,14 +324,40 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_only_what_a_killed_removal_has_left() {
+    fn events_tell_of_what_is_made_and_removed_once() {
         let (root, conn) = fresh();
-        sweep(root.path()).unwrap();
+        create(&conn, root.path(), "data", false, &[]).unwrap();
+        create(&conn, root.path(), "data", false, &[]).unwrap();
+        remove(&conn, root.path(), "data").unwrap();
+        remove(&conn, root.path(), "data").unwrap_err();
+        let events: String = conn
+            .query_row(
+                "SELECT group_concat(subject || ' ' || action || ' ' || actor || ' ' || attributes, '; ') FROM events",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(
+            events,
+            r#"volume create data {"driver":"local"}; volume destroy data {"driver":"local"}"#
+        );
+    }
+
+    #[test]
+    fn sweep_removes_only_what_a_killed_creation_or_removal_has_left() {
+        let (root, conn) = fresh();
+        sweep(&conn, root.path()).unwrap();
+        let volumes = root.path().join("volumes");
+        std::fs::create_dir_all(volumes.join("half/_data")).unwrap();
+        std::fs::create_dir_all(volumes.join("full/_data")).unwrap();
+        std::fs::write(volumes.join("full/_data/x"), "1").unwrap();
         let volume = create(&conn, root.path(), "data", false, &[]).unwrap();
         let gone = root.path().join("volumes/.gone-1/_data");
         std::fs::create_dir_all(&gone).unwrap();
-        sweep(root.path()).unwrap();
+        sweep(&conn, root.path()).unwrap();
         assert!(volume.path.exists());
+        assert!(!volumes.join("half").exists());
+        assert!(volumes.join("full/_data/x").exists());
         assert!(!gone.parent().unwrap().exists());
     }
 

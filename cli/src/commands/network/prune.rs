@@ -30,7 +30,7 @@ pub struct Prune {
 
 pub fn run(context: &Context, options: Prune) -> Answer {
     let filters = Filters::new(&options.filter, OffsetDateTime::now_utc()).map_err(Failure::Own)?;
-    if !options.force && !is_sure()? {
+    if !options.force && !ask(WARNING)? {
         return Ok(0);
     }
     let removed = context
@@ -43,10 +43,11 @@ pub fn run(context: &Context, options: Prune) -> Answer {
     Ok(0)
 }
 
-fn is_sure() -> Result<bool, Failure> {
+/// Asks on the terminal, or whatever stdin is; nothing but `y` is consent.
+pub fn ask(question: &str) -> Result<bool, Failure> {
     let ask = || -> std::io::Result<String> {
         let mut out = std::io::stdout();
-        out.write_all(WARNING.as_bytes())?;
+        out.write_all(question.as_bytes())?;
         out.flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;

@@ -18,7 +18,7 @@ pub(super) fn host_config(container: &Container) -> Value {
         .collect();
     let mut config = json!({
         "Binds": null_if_empty(request.mounts.iter().filter_map(bind).collect()),
-        "ContainerIDFile": "",
+        "ContainerIDFile": request.cid_file.as_deref().unwrap_or(std::path::Path::new("")),
         "LogConfig": {
             "Type": request.log.driver.as_str(),
             "Config": object(&request.log.options),
@@ -27,7 +27,7 @@ pub(super) fn host_config(container: &Container) -> Value {
         "PortBindings": port_bindings(&request.ports),
         "RestartPolicy": restart_policy(request.restart),
         "AutoRemove": request.auto_remove,
-        "VolumeDriver": "",
+        "VolumeDriver": request.volume_driver.as_deref().unwrap_or_default(),
         "VolumesFrom": null_if_empty(request.volumes_from.clone()),
         "Mounts": mounts(request),
         "CapAdd": null_if_empty(capabilities(&request.security.cap_add)),
@@ -67,6 +67,9 @@ pub(super) fn host_config(container: &Container) -> Value {
     }
     if request.init {
         config["Init"] = true.into();
+    }
+    if !request.annotations.is_empty() {
+        config["Annotations"] = object(&request.annotations);
     }
     config
 }
@@ -201,6 +204,12 @@ fn mounts(request: &ContainerRequest) -> Value {
             if mount.read_only {
                 value["ReadOnly"] = true.into();
             }
+            if let Some(word) = &mount.options.consistency {
+                value["Consistency"] = word.as_str().into();
+            }
+            if let Some((name, options)) = mount_options(mount) {
+                value[name] = options.into();
+            }
             value
         })
         .collect();
@@ -208,6 +217,53 @@ fn mounts(request: &ContainerRequest) -> Value {
         true => Value::Null,
         false => asked.into(),
     }
+}
+
+/// What there is of the options that belong to one kind of mount.
+fn mount_options(mount: &Mount) -> Option<(&'static str, Map<String, Value>)> {
+    let options = &mount.options;
+    let mut map = Map::new();
+    let name = match &mount.kind {
+        MountKind::Bind(_) => {
+            if let Some(propagation) = options.propagation {
+                map.insert("Propagation".into(), propagation.as_str().into());
+            }
+            if options.non_recursive {
+                map.insert("NonRecursive".into(), true.into());
+            }
+            "BindOptions"
+        }
+        MountKind::Volume(_) | MountKind::Anonymous => {
+            if options.no_copy {
+                map.insert("NoCopy".into(), true.into());
+            }
+            if !options.labels.is_empty() {
+                map.insert("Labels".into(), object(&options.labels));
+            }
+            if options.driver.is_some() || !options.driver_options.is_empty() {
+                let mut driver = json!({});
+                if let Some(name) = &options.driver {
+                    driver["Name"] = name.as_str().into();
+                }
+                if !options.driver_options.is_empty() {
+                    driver["Options"] = object(&options.driver_options);
+                }
+                map.insert("DriverConfig".into(), driver);
+            }
+            "VolumeOptions"
+        }
+        MountKind::Tmpfs(text) => {
+            for (key, value) in text.split(',').filter_map(|option| option.split_once('=')) {
+                match key {
+                    "size" => map.insert("SizeBytes".into(), value.parse::<u64>().ok().into()),
+                    "mode" => map.insert("Mode".into(), u32::from_str_radix(value, 8).ok().into()),
+                    _ => None,
+                };
+            }
+            "TmpfsOptions"
+        }
+    };
+    (!map.is_empty()).then_some((name, map))
 }
 
 /// `--tmpfs`: target and options.

@@ -176,7 +176,7 @@ impl Setting {
         let place = self.place(container, rootfs.clone());
         let spec = spec(container, &place);
         spec.save(path("bundle").join("config.json")).unwrap();
-        let keep = capabilities(container, &place);
+        let keep = capabilities(container, &place).unwrap();
         let names: Vec<&str> = keep.iter().map(String::as_str).collect();
         let filter = (!container.request.privileged)
             .then(|| seccomp::default_filter(&self.dir.path().join("cache"), &names).unwrap());
@@ -194,7 +194,7 @@ impl Setting {
         let file = |name: &str| self.dir.path().join(name);
         let v1 = bundle::cgroup_v1_hierarchies().unwrap();
         Place {
-            user: user::look_up(&rootfs, &container.resolved.user).unwrap(),
+            user: user::look_up(&rootfs, &container.resolved.user, &[]).unwrap(),
             rootfs,
             netns: Some(format!("/proc/{}/ns/net", self.netns.id()).into()),
             hosts: file("hosts"),
@@ -209,6 +209,7 @@ impl Setting {
             } else {
                 Vec::new()
             },
+            ..Place::default()
         }
     }
 }

@@ -6,6 +6,7 @@ mod etc;
 mod host;
 pub mod inside;
 mod kernel;
+mod labels;
 mod overlay;
 mod seal;
 
@@ -13,6 +14,7 @@ pub use etc::{
     Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_of_others, hosts_with,
     hosts_without, resolv_conf,
 };
-pub use host::{cgroup_v1_hierarchies, host_devices};
+pub use host::{asked_devices, cgroup_v1_hierarchies, host_devices};
+pub use labels::labels;
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;

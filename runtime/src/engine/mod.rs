@@ -3,6 +3,7 @@
 pub mod finish;
 
 mod care;
+mod confinement;
 mod create;
 mod end;
 mod etc_files;

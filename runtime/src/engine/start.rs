@@ -11,7 +11,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
+use super::{Engine, StartMode, confinement, end, etc_files, finish, network, network_options};
 use crate::attach::Session;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
@@ -134,6 +134,7 @@ fn run(
             populate,
         },
     );
+    launch.joined = confinement::joined(engine, &container)?;
     let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
         // It may have been connected and disconnected since it was read.
         let stored = store::get(edit.transaction(), &id)?;

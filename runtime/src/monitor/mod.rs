@@ -6,11 +6,13 @@
 
 mod container;
 pub mod exec;
+mod joined;
 mod launch;
 mod networks;
 mod relay;
 mod streams;
 
+pub use joined::Joined;
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
 pub use networks::{Served, targets, tell_of_networks};
 

@@ -60,6 +60,11 @@ impl Program {
                 caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
             }
         }
+        if let Some(label) = &self.confinement.label {
+            // proc_pid_attr(5): for the program that is executed next.
+            std::fs::write("/proc/thread-self/attr/exec", label)
+                .map_err(|e| Failure::internal("set the SELinux label", &e))?;
+        }
         if let Some(filter) = &self.confinement.filter {
             seccomp::load(filter)
                 .map_err(|e| Failure::internal("load the seccomp filter", &io::Error::from(e)))?;

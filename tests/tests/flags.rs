@@ -5,6 +5,10 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/namespaces.rs"]
+mod namespaces;
+#[path = "flags/security.rs"]
+mod security;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,7 +18,10 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[
+    ("namespaces", namespaces::CELLS),
+    ("security", security::CELLS),
+];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
 use crate::request::DeviceRequest;
@@ -129,6 +129,12 @@ pub fn asked_devices(requests: &[DeviceRequest]) -> Result<Vec<AskedDevice>, Err
         if found.is_empty() {
             return Err(failed("not a device node", ErrorKind::Invalid));
         }
+        // libcontainer makes nodes nowhere else, and would follow the way up.
+        let target = &request.container;
+        let has_up = target.components().any(|part| part == Component::ParentDir);
+        if has_up || target == Path::new("/dev") || !target.starts_with("/dev") {
+            return Err(Error::DeviceOutsideDev(target.display().to_string()));
+        }
         for mut node in found {
             let below = node.path.strip_prefix(&resolved).unwrap_or(Path::new(""));
             node.path = match below.as_os_str().is_empty() {
@@ -161,6 +167,40 @@ garbage
 ";
         let expect = ["memory", "cpu,cpuacct"].map(|n| Path::new("/sys/fs/cgroup").join(n));
         assert_eq!(parse_hierarchies(text), expect);
+    }
+
+    #[test]
+    fn devices_that_were_asked_for_are_found_and_stay_below_dev() {
+        let ask = |host: &str, container: &str| {
+            let request = DeviceRequest {
+                host: host.into(),
+                container: container.into(),
+                permissions: "r".into(),
+            };
+            match asked_devices(&[request]) {
+                Ok(found) => format!("{} {}", found[0].node.path.display(), found[0].node.minor),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(ask("/dev/null", "/dev/n"), "/dev/n 3");
+        assert_eq!(ask("/proc/self/root/dev/zero", "/dev/z"), "/dev/z 5");
+        let gathering = "error gathering device information while adding custom device";
+        assert_eq!(
+            ask("/dev/no-such", "/dev/n"),
+            format!("{gathering} \"/dev/no-such\": no such file or directory")
+        );
+        for path in ["/etc/passwd", "/proc/self"] {
+            assert_eq!(
+                ask(path, "/dev/n"),
+                format!("{gathering} {path:?}: not a device node")
+            );
+        }
+        for path in ["/opt/a", "/dev/../etc/a", "/device", "/dev"] {
+            assert!(
+                ask("/dev/null", path).contains("must be below /dev"),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::launch::{self, Descriptors, Launch};
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
+use super::sysctls;
 use crate::bundle;
 use crate::cgroup;
 use crate::engine::finish;
@@ -230,6 +231,9 @@ fn create(
         (streams, stdio, None)
     };
     let confinement = confinement(launch, &place)?;
+    if let Some(netns) = netns {
+        sysctls::set(netns, &security.sysctls)?;
+    }
     let created = oci::create(
         &container.id,
         &launch::oci_state(&launch.run_root),

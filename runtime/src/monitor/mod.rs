@@ -11,6 +11,7 @@ mod launch;
 mod networks;
 mod relay;
 mod streams;
+mod sysctls;
 
 pub use joined::Joined;
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};

@@ -108,7 +108,11 @@ const NATIVE: (&str, &str) = ("", "");
 
 /// Reads a profile; an error says what is wrong with it.
 pub fn pick(text: &str, here: &Circumstances<'_>) -> Result<Picked, String> {
-    let written: Written = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    // By way of an object: serde would take a list for the fields in their order.
+    let fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let written: Written =
+        serde_json::from_value(fields.into()).map_err(|e: serde_json::Error| e.to_string())?;
     if !written.listener_path.is_empty() {
         return Err("listenerPath is not supported: nothing would listen".to_owned());
     }

@@ -219,19 +219,19 @@ mod tests {
             &["bogus"],
             &[],
             &[],
-            "invalid CapAdd: unknown capability: \"BOGUS\"",
+            "invalid CapAdd: unknown capability: \"CAP_BOGUS\"",
         );
         check(
             &[],
             &["CAP_ALL"],
             &[],
-            "invalid CapDrop: unknown capability: \"ALL\"",
+            "invalid CapDrop: unknown capability: \"CAP_ALL\"",
         );
         check(
             &["sys_time"],
             &[],
             &["CAP_CHOWN"],
-            "SYS_TIME cannot be given: coracle does not have it itself, nor can a container",
+            "CAP_SYS_TIME cannot be given: coracle does not have it itself, nor can a container",
         );
     }
 }

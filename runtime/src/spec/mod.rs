@@ -81,16 +81,17 @@ pub fn spec(container: &Container, place: &Place) -> Spec {
         .path(place.rootfs.clone())
         .readonly(false)
         .build();
-    let mut spec = SpecBuilder::default()
+    let spec = SpecBuilder::default()
         .version("1.0.2".to_owned())
         .root(root.expect(ALL_OPTIONAL))
         .process(process::process(container, place))
         .mounts(mounts::mounts(container, place))
         .linux(linux(container, place));
-    if container.request.namespaces.uts != NamespaceMode::Host {
-        spec = spec.hostname(container.resolved.hostname.clone());
-    }
-    spec.build().expect(ALL_OPTIONAL)
+    let mut spec = spec.build().expect(ALL_OPTIONAL);
+    // The crate's default is a name of its own.
+    let own_name = container.request.namespaces.uts != NamespaceMode::Host;
+    spec.set_hostname(own_name.then(|| container.resolved.hostname.clone()));
+    spec
 }
 
 /// Why the builders of `oci_spec` are not asked for their errors.

@@ -133,7 +133,10 @@ fn nothing_is_given_that_we_do_not_have() {
     assert_eq!(capabilities(&container(), &place).unwrap(), ["CAP_CHOWN"]);
     let mut c = container();
     c.request.privileged = true;
-    assert_eq!(capabilities(&c, &place).unwrap(), ["CAP_CHOWN", "CAP_SYS_TIME"]);
+    assert_eq!(
+        capabilities(&c, &place).unwrap(),
+        ["CAP_CHOWN", "CAP_SYS_TIME"]
+    );
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn the_hosts_processes_are_seen_and_nothing_is_left_running() {
     eventually("the child has ended too", || {
         match fs::exists(format!("/proc/{child}")) {
             Ok(false) => Ok(()),
-            still => Err(still),
+            _ => Err("it still runs"),
         }
     });
     host.run("start c1");

@@ -164,6 +164,32 @@ pub enum Error {
     Mount(#[from] crate::engine::mounts::MountError),
 
     // What a container is made of: filter, user, root filesystem, volumes, names.
+    #[error("Decoding seccomp profile failed: {0}")]
+    SeccompProfile(String),
+    #[error("invalid {option}: unknown capability: {name:?}")]
+    UnknownCapability { option: &'static str, name: String },
+    #[error("{0} cannot be given: coracle does not have it itself, nor can a container")]
+    MissingCapability(String),
+    #[error("conflicting options: {0} and the UTS mode")]
+    ConflictsWithUts(&'static str),
+    #[error("sysctl {0:?} not allowed in host network namespace")]
+    SysctlOfHostNetwork(String),
+    #[error("sysctl {0:?} is not allowed in the hosts ipc namespace")]
+    SysctlOfHostIpc(String),
+    #[error("container {0} is not running")]
+    JoinPidNotRunning(String),
+    #[error("can't join IPC of container {container}: {why}")]
+    JoinIpc { container: String, why: String },
+    #[error("Unable to find group {0}: no matching entries in group file")]
+    NoSuchExtraGroup(String),
+    #[error("device path {0} in the container must be below /dev")]
+    DeviceOutsideDev(String),
+    #[error("error gathering device information while adding custom device {path:?}: {why}")]
+    Device {
+        path: String,
+        why: &'static str,
+        kind: ErrorKind,
+    },
     #[error("cannot compile the seccomp profile")]
     CompileSeccomp(#[source] libseccomp::error::SeccompError),
     #[error("cannot export the compiled seccomp profile")]
@@ -265,8 +291,17 @@ impl Error {
             | PortsNeedNetwork(_)
             | RelativeWorkdir(_) => ErrorKind::Invalid,
             Limits(_) | NoPidColumn | Ps(_) => ErrorKind::Invalid,
-            Update { kind, .. } | Program { kind, .. } => *kind,
+            Update { kind, .. } | Program { kind, .. } | Device { kind, .. } => *kind,
             Mount(e) => e.kind(),
+            SeccompProfile(_)
+            | UnknownCapability { .. }
+            | MissingCapability(_)
+            | ConflictsWithUts(_)
+            | SysctlOfHostNetwork(_)
+            | SysctlOfHostIpc(_)
+            | NoSuchExtraGroup(_)
+            | DeviceOutsideDev(_) => ErrorKind::Invalid,
+            JoinPidNotRunning(_) | JoinIpc { .. } => ErrorKind::Conflict,
             WillNotDie(_)
             | MonitorBroke { .. }
             | Io { .. }

@@ -27,7 +27,8 @@ const MAX_ID: i64 = i32::MAX as i64;
 
 /// Looks `spec` up under `rootfs`; both files are read with symlinks resolved inside `rootfs` and a cap on size.
 /// An empty `spec` is root. Errors as Docker's: `unable to find user x: no matching entries in passwd file`.
-pub fn look_up(rootfs: &Path, spec: &str) -> Result<User, Error> {
+/// `more` are groups to be in besides (`--group-add`), names or numbers.
+pub fn look_up(rootfs: &Path, spec: &str, more: &[String]) -> Result<User, Error> {
     let open = |path: &'static str| {
         read(rootfs, path).map_err(|source| Error::FileSystem {
             operation: "read",
@@ -35,7 +36,18 @@ pub fn look_up(rootfs: &Path, spec: &str) -> Result<User, Error> {
             source,
         })
     };
-    find(spec, &open("/etc/passwd")?, &open("/etc/group")?)
+    let groups = open("/etc/group")?;
+    let mut user = find(spec, &open("/etc/passwd")?, &groups)?;
+    for word in more {
+        let gid = find_group(word, &groups).map_err(|error| match error {
+            Error::NoSuchGroup(name) => Error::NoSuchExtraGroup(name),
+            error => error,
+        })?;
+        if !user.groups.contains(&gid) {
+            user.groups.push(gid);
+        }
+    }
+    Ok(user)
 }
 
 /// An image need not have the file: then it has no entries. The same for what is no file to read.
@@ -248,9 +260,9 @@ num:x:50:redis
             let link = rootfs.join("etc/passwd");
             let _ = std::fs::remove_file(&link);
             symlink(target, &link).unwrap();
-            let error = look_up(&rootfs, "intruder").unwrap_err();
+            let error = look_up(&rootfs, "intruder", &[]).unwrap_err();
             assert!(matches!(error, Error::NoSuchUser(_)), "{target}: {error}");
-            assert_eq!(look_up(&rootfs, "7").unwrap().uid, 7);
+            assert_eq!(look_up(&rootfs, "7", &[]).unwrap().uid, 7);
         }
     }
 
@@ -261,7 +273,7 @@ num:x:50:redis
         std::fs::create_dir(rootfs.join("usr")).unwrap();
         std::fs::write(rootfs.join("usr/passwd"), PASSWD).unwrap();
         symlink("/usr/passwd", rootfs.join("etc/passwd")).unwrap();
-        assert_eq!(look_up(&rootfs, "redis").unwrap().uid, 999);
+        assert_eq!(look_up(&rootfs, "redis", &[]).unwrap().uid, 999);
     }
 
     #[test]
@@ -272,8 +284,8 @@ num:x:50:redis
         let mode = rustix::fs::Mode::from_raw_mode(0o644);
         rustix::fs::mknodat(rustix::fs::CWD, rootfs.join("etc/passwd"), fifo, mode, 0).unwrap();
         std::fs::create_dir(rootfs.join("etc/group")).unwrap();
-        assert_eq!(look_up(&rootfs, "12:13").unwrap().gid, 13);
-        assert!(look_up(&rootfs, "redis").is_err());
+        assert_eq!(look_up(&rootfs, "12:13", &[]).unwrap().gid, 13);
+        assert!(look_up(&rootfs, "redis", &[]).is_err());
     }
 
     #[test]
@@ -282,14 +294,14 @@ num:x:50:redis
         let rootfs = dir.path().join("rootfs");
         let file = std::fs::File::create(rootfs.join("etc/passwd")).unwrap();
         file.set_len(1 << 40).unwrap();
-        let error = look_up(&rootfs, "1").unwrap_err();
+        let error = look_up(&rootfs, "1", &[]).unwrap_err();
         assert!(error.to_string().contains("/etc/passwd"), "{error}");
     }
 
     #[test]
     fn an_image_without_the_files_still_takes_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(look_up(dir.path(), "5:6").unwrap().gid, 6);
-        assert_eq!(look_up(dir.path(), "").unwrap().home, "/");
+        assert_eq!(look_up(dir.path(), "5:6", &[]).unwrap().gid, 6);
+        assert_eq!(look_up(dir.path(), "", &[]).unwrap().home, "/");
     }
 }

@@ -176,7 +176,7 @@ impl Setting {
         let place = self.place(container, rootfs.clone());
         let spec = spec(container, &place);
         spec.save(path("bundle").join("config.json")).unwrap();
-        let keep = capabilities(container, &place);
+        let keep = capabilities(container, &place).unwrap();
         let names: Vec<&str> = keep.iter().map(String::as_str).collect();
         let filter = (!container.request.privileged)
             .then(|| seccomp::default_filter(&self.dir.path().join("cache"), &names).unwrap());
@@ -196,7 +196,7 @@ impl Setting {
         Place {
             init: None,
             tmpfs_modes: Default::default(),
-            user: user::look_up(&rootfs, &container.resolved.user).unwrap(),
+            user: user::look_up(&rootfs, &container.resolved.user, &[]).unwrap(),
             rootfs,
             netns: Some(format!("/proc/{}/ns/net", self.netns.id()).into()),
             hosts: file("hosts"),
@@ -211,6 +211,7 @@ impl Setting {
             } else {
                 Vec::new()
             },
+            ..Place::default()
         }
     }
 }

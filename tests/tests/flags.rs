@@ -11,10 +11,14 @@ mod cell;
 mod differences;
 #[path = "flags/mounts.rs"]
 mod mounts;
+#[path = "flags/namespaces.rs"]
+mod namespaces;
 #[path = "flags/networks.rs"]
 mod networks;
 #[path = "flags/resources.rs"]
 mod resources;
+#[path = "flags/security.rs"]
+mod security;
 #[path = "flags/small.rs"]
 mod small;
 #[path = "flags/table.rs"]
@@ -37,6 +41,8 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("mounts", mounts::CELLS),
     ("small", small::CELLS),
     ("volumes", volumes::CELLS),
+    ("namespaces", namespaces::CELLS),
+    ("security", security::CELLS),
 ];
 
 fn main() -> ExitCode {

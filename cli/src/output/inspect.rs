@@ -35,7 +35,7 @@ pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.request.security.apparmor.as_deref().unwrap_or_default(),
         "ExecIDs": null,
         "HostConfig": host_config::host_config(container),
         "Mounts": mounts(container),

@@ -1,10 +1,13 @@
 //! What a spec needs to know of the host: where its cgroup v1 hierarchies are, and its device nodes. Reads only.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use crate::spec::{HostDevice, HostDeviceKind};
+use crate::error::{Error, ErrorKind};
+use crate::request::DeviceRequest;
+use crate::spec::{AskedDevice, HostDevice, HostDeviceKind};
 
 /// Mount points of the cgroup v1 hierarchies in this mount namespace, each once. Empty where there is only v2.
 pub fn cgroup_v1_hierarchies() -> io::Result<Vec<PathBuf>> {
@@ -68,32 +71,83 @@ fn walk(directory: &Path, found: &mut Vec<HostDevice>) -> io::Result<()> {
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
-        let kind = metadata.file_type();
-        let kind = if kind.is_dir() {
+        if metadata.is_dir() {
             // The same for a directory, and for a file system that does not let us in.
             if let Err(error) = walk(&entry.path(), found) {
                 tracing::debug!(path = %entry.path().display(), %error, "left out");
             }
             continue;
-        } else if kind.is_block_device() {
-            HostDeviceKind::Block
-        } else if kind.is_char_device() {
-            HostDeviceKind::Character
-        } else {
-            continue;
-        };
-        let number = metadata.rdev();
-        found.push(HostDevice {
-            path: entry.path(),
-            kind,
-            major: i64::from(rustix::fs::major(number)),
-            minor: i64::from(rustix::fs::minor(number)),
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        });
+        }
+        found.extend(device(&entry.path(), &metadata));
     }
     Ok(())
+}
+
+/// `None` for what is no device.
+fn device(path: &Path, metadata: &Metadata) -> Option<HostDevice> {
+    let kind = metadata.file_type();
+    let kind = if kind.is_block_device() {
+        HostDeviceKind::Block
+    } else if kind.is_char_device() {
+        HostDeviceKind::Character
+    } else {
+        return None;
+    };
+    let number = metadata.rdev();
+    Some(HostDevice {
+        path: path.to_owned(),
+        kind,
+        major: i64::from(rustix::fs::major(number)),
+        minor: i64::from(rustix::fs::minor(number)),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    })
+}
+
+/// The devices that were asked for, as they are on this host. A folder stands for the devices in it; a link for what it
+/// leads to. The texts of refusal are Docker's.
+pub fn asked_devices(requests: &[DeviceRequest]) -> Result<Vec<AskedDevice>, Error> {
+    let mut all = Vec::new();
+    for request in requests {
+        let failed = |why, kind| Error::Device {
+            path: request.host.display().to_string(),
+            why,
+            kind,
+        };
+        let missing = |_| failed("no such file or directory", ErrorKind::CommandNotFound);
+        let resolved = std::fs::canonicalize(&request.host).map_err(missing)?;
+        let metadata = std::fs::metadata(&resolved).map_err(missing)?;
+        let mut found = Vec::new();
+        match device(&resolved, &metadata) {
+            Some(device) => found.push(device),
+            None if metadata.is_dir() => {
+                let _ = walk(&resolved, &mut found);
+            }
+            None => {}
+        }
+        if found.is_empty() {
+            return Err(failed("not a device node", ErrorKind::Invalid));
+        }
+        // libcontainer makes nodes nowhere else, and would follow the way up.
+        let target = &request.container;
+        let has_up = target.components().any(|part| part == Component::ParentDir);
+        if has_up || target == Path::new("/dev") || !target.starts_with("/dev") {
+            return Err(Error::DeviceOutsideDev(target.display().to_string()));
+        }
+        for mut node in found {
+            let below = node.path.strip_prefix(&resolved).unwrap_or(Path::new(""));
+            node.path = match below.as_os_str().is_empty() {
+                true => request.container.clone(),
+                false => request.container.join(below),
+            };
+            all.push(AskedDevice {
+                node,
+                permissions: request.permissions.clone(),
+            });
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -113,6 +167,40 @@ garbage
 ";
         let expect = ["memory", "cpu,cpuacct"].map(|n| Path::new("/sys/fs/cgroup").join(n));
         assert_eq!(parse_hierarchies(text), expect);
+    }
+
+    #[test]
+    fn devices_that_were_asked_for_are_found_and_stay_below_dev() {
+        let ask = |host: &str, container: &str| {
+            let request = DeviceRequest {
+                host: host.into(),
+                container: container.into(),
+                permissions: "r".into(),
+            };
+            match asked_devices(&[request]) {
+                Ok(found) => format!("{} {}", found[0].node.path.display(), found[0].node.minor),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(ask("/dev/null", "/dev/n"), "/dev/n 3");
+        assert_eq!(ask("/proc/self/root/dev/zero", "/dev/z"), "/dev/z 5");
+        let gathering = "error gathering device information while adding custom device";
+        assert_eq!(
+            ask("/dev/no-such", "/dev/n"),
+            format!("{gathering} \"/dev/no-such\": no such file or directory")
+        );
+        for path in ["/etc/passwd", "/proc/self"] {
+            assert_eq!(
+                ask(path, "/dev/n"),
+                format!("{gathering} {path:?}: not a device node")
+            );
+        }
+        for path in ["/opt/a", "/dev/../etc/a", "/device", "/dev"] {
+            assert!(
+                ask("/dev/null", path).contains("must be below /dev"),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod host;
 mod init;
 pub mod inside;
 mod kernel;
+mod labels;
 mod late;
 mod overlay;
 mod seal;
@@ -15,8 +16,9 @@ pub use etc::{
     Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_of_others, hosts_with,
     hosts_without, resolv_conf,
 };
-pub use host::{cgroup_v1_hierarchies, host_devices};
+pub use host::{asked_devices, cgroup_v1_hierarchies, host_devices};
 pub use init::{init_path, place_init};
+pub use labels::labels;
 pub use late::{Late, Moment, clone_late};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;

@@ -2,11 +2,11 @@
 
 use time::OffsetDateTime;
 
-use super::{Engine, mounts, network_options};
+use super::{Engine, confinement, mounts, network_options};
 use crate::error::Error;
 use crate::names;
 use crate::record::{self, Container, Resolved, State};
-use crate::request::{ContainerRequest, NetworkMode};
+use crate::request::{ContainerRequest, NamespaceMode, NetworkMode};
 use crate::store;
 
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
@@ -61,6 +61,7 @@ pub(super) fn draft(
         stopped_by_user: false,
         attachments: Vec::new(),
     };
+    confinement::name_by_id(conn, &mut container.request)?;
     for connection in &mut container.resolved.connections {
         // An ID is kept as the name, by which people will disconnect it; what is not there yet may be at the start.
         if let Ok(network) = netmgr::store::find_network(conn, &connection.network) {
@@ -117,6 +118,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
         super::end::signal_number(signal)?;
     }
     network_options::check(request)?;
+    confinement::check(request)?;
     Ok(Resolved {
         entrypoint,
         command,
@@ -131,6 +133,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             (Some(name), _) => name.clone(),
             // With the host's network goes the name that it has there.
             (None, NetworkMode::Host) => host_name(),
+            (None, _) if request.namespaces.uts == NamespaceMode::Host => host_name(),
             (None, _) => id[..12].to_owned(),
         },
         labels: merge_labels(config.labels().clone().unwrap_or_default(), &request.labels),

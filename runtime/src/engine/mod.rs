@@ -5,6 +5,7 @@ pub mod mounts;
 pub mod volumes;
 
 mod care;
+mod confinement;
 mod create;
 mod end;
 mod etc_files;

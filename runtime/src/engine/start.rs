@@ -12,7 +12,8 @@ use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
 use super::{
-    Engine, StartMode, end, etc_files, finish, limits, mounts, network, network_options, volumes,
+    Engine, StartMode, confinement, end, etc_files, finish, limits, mounts, network,
+    network_options, volumes,
 };
 use crate::attach::Session;
 use crate::bundle;
@@ -147,6 +148,7 @@ fn run(
             populate,
         },
     );
+    launch.joined = confinement::joined(engine, &container)?;
     let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
         // It may have been connected and disconnected since it was read.
         let stored = store::get(edit.transaction(), &id)?;

@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use super::joined::Opened;
 use super::launch::{self, Descriptors, Launch};
 use super::limits::{Limiter, MemoryWatch};
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
+use super::sysctls;
 use crate::bundle::{self, Late, Moment};
 use crate::cgroup::{self, Group};
 use crate::engine::finish;
@@ -24,7 +27,8 @@ use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure};
 use crate::process::{self, Handle, Identity};
 use crate::record::ResolvedMount;
-use crate::seccomp;
+use crate::request::{NamespaceMode, SeccompChoice};
+use crate::seccomp::{self, Filter};
 use crate::spec::{self, Place};
 use crate::store::End;
 use crate::user;
@@ -120,7 +124,7 @@ pub(super) fn adopt(
     init: Identity,
 ) -> i32 {
     let directory = launch::directory(&launch.run_root, &launch.container.id);
-    if let Err(e) = name_netns_by(init, &directory) {
+    if let Err(e) = name_namespaces_by(init, &directory) {
         eprintln!("commands cannot be run in the container: {e}");
     }
     let relay = Relay::new(streams::reopen(&directory));
@@ -144,18 +148,22 @@ pub(super) fn adopt(
     )
 }
 
-/// The spec names the network namespace by a descriptor of the monitor that was killed, and libcontainer looks at it before
-/// each exec.
-fn name_netns_by(init: Identity, directory: &Path) -> Result<(), OciSpecError> {
+/// The spec names the namespaces that were joined by descriptors of the monitor that was killed, and libcontainer looks at them
+/// before each exec.
+fn name_namespaces_by(init: Identity, directory: &Path) -> Result<(), OciSpecError> {
     let path = directory.join("config.json");
     let mut spec = Spec::load(&path)?;
     let mut linux = spec.linux().clone().unwrap_or_default();
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    let joined = namespaces.iter_mut().find(|namespace| {
-        namespace.typ() == LinuxNamespaceType::Network && namespace.path().is_some()
-    });
-    let Some(joined) = joined else { return Ok(()) };
-    joined.set_path(Some(format!("/proc/{}/ns/net", init.pid).into()));
+    for joined in namespaces.iter_mut().filter(|n| n.path().is_some()) {
+        let name = match joined.typ() {
+            LinuxNamespaceType::Network => "net",
+            LinuxNamespaceType::Pid => "pid",
+            LinuxNamespaceType::Ipc => "ipc",
+            _ => continue,
+        };
+        joined.set_path(Some(format!("/proc/{}/ns/{name}", init.pid).into()));
+    }
     linux.set_namespaces(Some(namespaces));
     spec.set_linux(Some(linux));
     spec.save(&path)
@@ -186,7 +194,11 @@ fn create(
             .map_err(|e| Failure::internal("fill a volume from the image", &e))?;
     }
     let tmpfs_modes = make_mountpoints(&rootfs, container)?;
-    let user = user::look_up(&rootfs, &container.resolved.user).map_err(invalid)?;
+    let security = &container.request.security;
+    let user =
+        user::look_up(&rootfs, &container.resolved.user, &security.groups).map_err(invalid)?;
+    let joined = Opened::open(launch.joined, directory)
+        .map_err(|e| Failure::internal("join another container's namespaces", &e))?;
     let failed = |e| Failure::internal("look at the host", &e);
     let host_devices = match container.request.privileged {
         true => bundle::host_devices().map_err(failed)?,
@@ -211,6 +223,9 @@ fn create(
             .init
             .then(|| bundle::init_path(&launch.root)),
         tmpfs_modes,
+        asked_devices: bundle::asked_devices(&security.devices).map_err(invalid)?,
+        joined: joined.paths(),
+        labels: bundle::labels(Path::new("/"), &container.request, &container.id),
         user: user.clone(),
     };
     let spec = spec::spec(container, &place);
@@ -225,6 +240,9 @@ fn create(
     };
     let confinement = confinement(launch, &place)?;
     let limiter = Limiter::prepare(container)?;
+    if let Some(netns) = netns {
+        sysctls::set(netns, &security.sysctls)?;
+    }
     let created = oci::create(
         &container.id,
         &launch::oci_state(&launch.run_root),
@@ -306,22 +324,26 @@ fn make_mountpoints(
 
 pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement, Failure> {
     let container = &launch.container;
-    let capabilities = spec::capabilities(container, place);
-    let filter = if container.request.privileged {
-        None
-    } else {
-        let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
-        let cache = launch.root.join("seccomp");
-        Some(
-            seccomp::default_filter(&cache, &names)
-                .map_err(|e| Failure::internal("compile the seccomp filter", &e))?,
-        )
-    };
+    let capabilities = spec::capabilities(container, place).map_err(invalid)?;
+    let filter = filter(launch, &capabilities)?;
     Ok(Confinement {
         capabilities,
         filter,
         open_files: launch.open_files,
+        label: place.labels.process.clone(),
     })
+}
+
+/// What was asked for, else Docker's default, but for a privileged container.
+pub(super) fn filter(launch: &Launch, capabilities: &[String]) -> Result<Option<Filter>, Failure> {
+    let request = &launch.container.request;
+    if request.privileged && !matches!(request.security.seccomp, SeccompChoice::Profile(_)) {
+        return Ok(None);
+    }
+    let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
+    let cache = launch.root.join("seccomp");
+    seccomp::chosen_filter(&request.security.seccomp, &cache, &names)
+        .map_err(|e| Failure::internal("compile the seccomp filter", &e))
 }
 
 /// Nothing can be given to a container that this process does not have itself.
@@ -400,6 +422,10 @@ fn watch(
     if let Some(mut memory) = relay.memory.take() {
         memory.look();
     }
+    if launch.container.request.namespaces.pid != NamespaceMode::Default {
+        // With a pid namespace of its own the kernel has ended all others along with the first.
+        kill_the_rest(&Group::of(&launch.container));
+    }
     // Should this be killed from here on, repair finds it.
     if let Ok(me) = Identity::myself()
         && let Err(e) = finish::note(&launch.run_root, &id, me, &end)
@@ -435,6 +461,27 @@ fn kill_and_reap(init: Identity) {
         let _ = handle.kill();
     }
     let _ = reap(init);
+}
+
+/// What the first process has left running, where other processes are in its pid namespace too.
+fn kill_the_rest(group: &Group) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Again until nothing is found: what was killed in the act of cloning may have made one more.
+    loop {
+        let left = cgroup::processes(group)
+            .into_iter()
+            .filter_map(Identity::of);
+        let handles: Vec<Handle> = left.filter_map(Identity::open).collect();
+        if handles.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for handle in &handles {
+            let _ = handle.kill();
+        }
+        for handle in &handles {
+            let _ = handle.wait(Some(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
 }
 
 /// Waits for our child; its code as a shell counts it.

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec, UserBuilder};
 
-use super::container::{fail, invalid, own_bounding_set};
+use super::container::{confinement, fail, invalid, own_bounding_set};
 use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
+use crate::bundle;
 use crate::error::ErrorKind;
 use crate::oci::{self, Confinement, Failure};
 use crate::process::Identity;
 use crate::request::ExecRequest;
-use crate::seccomp;
 use crate::spec::{self, Place};
 use crate::user;
 use crate::wire::{self, Kind};
@@ -154,29 +154,20 @@ fn describe(
         .set_cwd(cwd.into())
         .set_rlimits(spec::rlimits(&container.request.resources))
         .set_terminal(Some(request.tty));
-    let confinement = if request.privileged || container.request.privileged {
-        let capabilities = own_bounding_set();
-        process.set_capabilities(Some(spec::capability_sets(&capabilities)));
-        Confinement {
-            capabilities,
-            filter: None,
-            open_files: launch.open_files,
-        }
-    } else {
-        let place = Place {
-            bounding_set: own_bounding_set(),
-            ..Place::default()
-        };
-        let capabilities = spec::capabilities(container, &place);
-        let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
-        let filter = seccomp::default_filter(&launch.root.join("seccomp"), &names)
-            .map_err(|e| Failure::internal("compile the seccomp filter", &e))?;
-        Confinement {
-            capabilities,
-            filter: Some(filter),
-            open_files: launch.open_files,
-        }
+    let place = Place {
+        bounding_set: own_bounding_set(),
+        labels: bundle::labels(Path::new("/"), &container.request, &container.id),
+        ..Place::default()
     };
+    let mut confinement = confinement(launch, &place)?;
+    if request.privileged {
+        // As in Docker the container's own filter stays.
+        confinement.capabilities = place.bounding_set;
+        process.set_capabilities(Some(spec::capability_sets(&confinement.capabilities)));
+        if process.apparmor_profile().is_some() {
+            process.set_apparmor_profile(Some("unconfined".to_owned()));
+        }
+    }
     Ok((process, confinement))
 }
 
@@ -187,7 +178,8 @@ fn look_up(launch: &Launch, who: &str) -> Result<user::User, Failure> {
             message: "the container is not running".into(),
         });
     };
-    user::look_up(Path::new(&format!("/proc/{pid}/root")), who).map_err(invalid)
+    let groups = &launch.container.request.security.groups;
+    user::look_up(Path::new(&format!("/proc/{pid}/root")), who, groups).map_err(invalid)
 }
 
 fn follow(process: Identity, relay: &mut Relay) -> i32 {

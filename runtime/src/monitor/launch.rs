@@ -14,6 +14,7 @@ use netmgr::proxy::{Forward, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use super::joined::Joined;
 use super::networks::responder_fds;
 use crate::bundle;
 use crate::engine::{self, Settings};
@@ -32,6 +33,8 @@ pub struct Launch {
     pub network: netmgr::Settings,
     pub container: Container,
     pub kind: LaunchKind,
+    /// Of a container that is to be created.
+    pub joined: Joined,
     /// The command's soft limit of open files, before it was raised.
     pub open_files: Option<u64>,
     /// Which descriptors follow, in this order: network namespace, client, listeners.
@@ -72,6 +75,7 @@ impl Launch {
             network: settings.network.clone(),
             container,
             kind,
+            joined: Joined::default(),
             open_files: process::raise_open_files(),
             has_netns: false,
             has_client: false,

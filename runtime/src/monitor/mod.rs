@@ -6,12 +6,15 @@
 
 mod container;
 pub mod exec;
+mod joined;
 mod launch;
 mod limits;
 mod networks;
 mod relay;
 mod streams;
+mod sysctls;
 
+pub use joined::Joined;
 pub use launch::{Descriptors, Handle, Launch, LaunchKind, directory, remove_directories, spawn};
 pub use networks::{Served, targets, tell_of_networks};
 

@@ -59,6 +59,8 @@ pub struct Confinement {
     pub filter: Option<Filter>,
     /// The soft limit of open files: ours is raised for the published ports.
     pub open_files: Option<u64>,
+    /// SELinux's label; libcontainer knows none.
+    pub label: Option<String>,
 }
 
 /// A first process that waits for [`Created::start`].

@@ -11,6 +11,8 @@ pub struct Namespaces {
     pub uts: NamespaceMode,
     /// Private by default on cgroup v2, the host's on v1, as in Docker.
     pub cgroup: NamespaceMode,
+    /// `host` alone is known, and the default: user IDs are the host's.
+    pub user: NamespaceMode,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ pub enum NamespaceMode {
     Default,
     Private,
     Host,
-    /// Another container's, by name or ID. Not for `uts` and `cgroup`.
+    /// Another container's, by name or ID when asked for, by ID in a record. Not for `uts` and `cgroup`.
     Container(String),
     /// `--ipc shareable`: one of its own that others may join.
     Shareable,

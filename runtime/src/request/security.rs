@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
-    /// As `CAP_NET_ADMIN`, or `ALL`.
+    /// As written: `NET_ADMIN`, `cap_net_admin`, `all`. Checked at `create`.
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub seccomp: SeccompChoice,
@@ -25,6 +25,8 @@ pub struct Security {
     pub device_rules: Vec<DeviceRule>,
     /// `net.core.somaxconn` and its value.
     pub sysctls: Vec<(String, String)>,
+    /// `--security-opt` as written, with the text of a profile in place of its path, for `inspect`.
+    pub options: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub enum SeccompChoice {
     #[default]
     Default,
     Unconfined,
-    /// The text of a profile of the user's own, in Docker's format.
+    /// The text of a profile of the user's own, in Docker's format or as `linux.seccomp` of an OCI spec.
     Profile(String),
 }
 

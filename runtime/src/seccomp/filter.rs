@@ -8,6 +8,7 @@ use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
 
+use super::custom::{Action, Argument, Picked};
 use super::profile::{self, Condition};
 use super::{Filter, INSTRUCTION, MAX_INSTRUCTIONS};
 use crate::error::Error;
@@ -27,8 +28,41 @@ const BINARY_TREE: u32 = 2;
 
 pub fn compile(held: &[&str]) -> Result<Filter, Error> {
     let allowed = allow(held).map_err(Error::CompileSeccomp)?;
-    let mut program = newer_calls_are_unknown();
-    program.extend_from_slice(&export(&allowed)?);
+    let gates: Vec<&str> = profile::BY_CAPABILITY
+        .iter()
+        .map(|(gate, _)| *gate)
+        .collect();
+    // All that the profile names, capabilities or not: a call that is only behind a capability is known too, and
+    // answered with EPERM.
+    let known: Vec<&str> = plain_names(&gates)
+        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
+        .collect();
+    finish(newer_calls_are_unknown(NUMBERINGS, &known), &allowed)
+}
+
+/// A profile of the user's own.
+pub fn compile_picked(picked: &Picked) -> Result<Filter, Error> {
+    let context = context(picked).map_err(Error::CompileSeccomp)?;
+    let mut newer = Vec::new();
+    if picked.newer_are_unknown {
+        let names = picked.rules.iter().flat_map(|rule| &rule.names);
+        let known: Vec<&str> = names.map(String::as_str).collect();
+        // Of an architecture that is not the profile's, every call is refused anyway.
+        let covered = |numbering: &&Numbering| {
+            numbering.arch == NATIVE_ARCH
+                || picked
+                    .architectures
+                    .iter()
+                    .any(|name| name.parse::<ScmpArch>().ok() == Some(numbering.arch))
+        };
+        let numberings: Vec<Numbering> = NUMBERINGS.iter().filter(covered).copied().collect();
+        newer = newer_calls_are_unknown(&numberings, &known);
+    }
+    finish(newer, &context)
+}
+
+fn finish(mut program: Vec<u8>, context: &ScmpFilterContext) -> Result<Filter, Error> {
+    program.extend_from_slice(&export(context)?);
     if program.len() / INSTRUCTION > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong(program.len() / INSTRUCTION));
     }
@@ -61,6 +95,66 @@ fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
         }
     }
     Ok(context)
+}
+
+fn context(picked: &Picked) -> Result<ScmpFilterContext, SeccompError> {
+    let mut context = ScmpFilterContext::new(scmp_action(picked.default))?;
+    for name in &picked.architectures {
+        let arch: ScmpArch = name.parse()?;
+        if !context.is_arch_present(arch)? {
+            context.add_arch(arch)?;
+        }
+    }
+    context.set_ctl_optimize(BINARY_TREE)?;
+    for rule in &picked.rules {
+        let action = scmp_action(rule.action);
+        let arguments: Vec<ScmpArgCompare> = rule.arguments.iter().map(comparison_of).collect();
+        for call in rule.names.iter().filter_map(|name| known(name)) {
+            let mut indices: Vec<u32> = rule.arguments.iter().map(|a| a.index).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            if arguments.is_empty() {
+                context.add_rule(action, call)?;
+            } else if indices.len() == arguments.len() {
+                context.add_rule_conditional(action, call, &arguments)?;
+            } else {
+                // libseccomp takes one condition an argument: more are alternatives, as runc has it.
+                for argument in &arguments {
+                    context.add_rule_conditional(action, call, &[*argument])?;
+                }
+            }
+        }
+    }
+    Ok(context)
+}
+
+fn scmp_action(action: Action) -> ScmpAction {
+    match action {
+        Action::Allow => ScmpAction::Allow,
+        Action::Log => ScmpAction::Log,
+        Action::Errno(number) => ScmpAction::Errno(i32::try_from(number).unwrap_or(libc::EPERM)),
+        Action::Trace(number) => ScmpAction::Trace(u16::try_from(number).unwrap_or(u16::MAX)),
+        Action::Trap => ScmpAction::Trap,
+        Action::KillThread => ScmpAction::KillThread,
+        Action::KillProcess => ScmpAction::KillProcess,
+    }
+}
+
+/// For MASKED_EQ the first value is the mask.
+fn comparison_of(argument: &Argument) -> ScmpArgCompare {
+    let (op, value) = match argument.op.as_str() {
+        "SCMP_CMP_NE" => (ScmpCompareOp::NotEqual, argument.value),
+        "SCMP_CMP_LT" => (ScmpCompareOp::Less, argument.value),
+        "SCMP_CMP_LE" => (ScmpCompareOp::LessOrEqual, argument.value),
+        "SCMP_CMP_GE" => (ScmpCompareOp::GreaterEqual, argument.value),
+        "SCMP_CMP_GT" => (ScmpCompareOp::Greater, argument.value),
+        "SCMP_CMP_MASKED_EQ" => (
+            ScmpCompareOp::MaskedEqual(argument.value),
+            argument.value_two,
+        ),
+        _ => (ScmpCompareOp::Equal, argument.value),
+    };
+    ScmpArgCompare::new(argument.index, op, value)
 }
 
 /// All names that are allowed without a condition to a holder of these capabilities.
@@ -103,6 +197,7 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
 // younger than this profile. runc 1.1 does the same, hence Docker 20.10 too.
 
 /// An architecture as `struct seccomp_data` names it, and the range of numbers that its calls are from.
+#[derive(Clone, Copy)]
 struct Numbering {
     audit_arch: u32,
     first: u32,
@@ -113,6 +208,13 @@ struct Numbering {
 /// x32 has the AUDIT_ARCH of x86_64; what tells them apart is this bit of the number.
 #[cfg(target_arch = "x86_64")]
 const X32_BIT: u32 = 0x4000_0000;
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE_ARCH: ScmpArch = ScmpArch::X8664;
+#[cfg(target_arch = "aarch64")]
+const NATIVE_ARCH: ScmpArch = ScmpArch::Aarch64;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const NATIVE_ARCH: ScmpArch = ScmpArch::Native;
 
 #[cfg(target_arch = "x86_64")]
 const NUMBERINGS: &[Numbering] = &[
@@ -145,10 +247,10 @@ const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u
 const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-fn newer_calls_are_unknown() -> Vec<u8> {
+fn newer_calls_are_unknown(numberings: &[Numbering], known: &[&str]) -> Vec<u8> {
     let mut program = Vec::new();
-    for numbering in NUMBERINGS {
-        let Some(newest) = newest_number(numbering) else {
+    for numbering in numberings {
+        let Some(newest) = newest_number(numbering, known) else {
             continue;
         };
         let answer = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
@@ -164,15 +266,10 @@ fn newer_calls_are_unknown() -> Vec<u8> {
     program
 }
 
-/// The highest number among all calls that the profile names, capabilities or not: one that is only behind a capability
-/// is known too, and answered with EPERM.
-fn newest_number(numbering: &Numbering) -> Option<u32> {
-    let gates: Vec<&str> = profile::BY_CAPABILITY
+/// The highest number among these calls.
+fn newest_number(numbering: &Numbering, known: &[&str]) -> Option<u32> {
+    known
         .iter()
-        .map(|(gate, _)| *gate)
-        .collect();
-    plain_names(&gates)
-        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
         .filter_map(|name| ScmpSyscall::from_name_by_arch(name, numbering.arch).ok())
         // Negative numbers are libseccomp's own, for calls that this architecture does not have.
         .filter_map(|call| u32::try_from(call.as_raw_syscall()).ok())
@@ -215,7 +312,11 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn newest_numbers_are_those_of_the_kernels_tables() {
-        let newest: Vec<Option<u32>> = NUMBERINGS.iter().map(newest_number).collect();
+        let known: Vec<&str> = plain_names(&[]).collect();
+        let newest: Vec<Option<u32>> = NUMBERINGS
+            .iter()
+            .map(|numbering| newest_number(numbering, &known))
+            .collect();
         // futex_waitv is the last, but x32 has some calls of its own behind it, up to pwritev2.
         assert_eq!(newest, [Some(449), Some(X32_BIT + 547), Some(449)]);
     }

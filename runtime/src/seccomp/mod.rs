@@ -1,8 +1,9 @@
-//! Docker's default seccomp profile as a compiled filter, cached by its hash.
+//! Docker's default seccomp profile, or one of the user's own, as a compiled filter, cached by its hash.
 //!
-//! `profile` says what is allowed, `filter` compiles it, `kernel` loads it. This file keeps the compiled program in a
+//! `profile` says what is allowed, `custom` reads what others have written, `filter` compiles it, `kernel` loads it. This file keeps the compiled program in a
 //! cache: compiling takes milliseconds, and every start of a container needs it.
 
+pub mod custom;
 mod filter;
 mod kernel;
 mod profile;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::request::SeccompChoice;
 
 pub use kernel::load;
 
@@ -33,11 +35,61 @@ const CHECKSUM: usize = 32;
 /// The cache is only a cache: a file in it that is damaged, or that cannot be written, costs time and nothing else.
 pub fn default_filter(cache: &Path, capabilities: &[&str]) -> Result<Filter, Error> {
     let held = relevant(capabilities);
-    let path = cache.join(file_name(&held)?);
+    let key = format!("{}|{}", profile::VERSION, held.join(","));
+    cached(cache, &key, || filter::compile(&held))
+}
+
+/// What `--security-opt seccomp` asks for; `None`: no filter.
+pub fn chosen_filter(
+    choice: &SeccompChoice,
+    cache: &Path,
+    capabilities: &[&str],
+) -> Result<Option<Filter>, Error> {
+    match choice {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default => default_filter(cache, capabilities).map(Some),
+        SeccompChoice::Profile(text) => {
+            let mut held = capabilities.to_vec();
+            held.sort_unstable();
+            let here = circumstances(&held);
+            let key = format!("own|{:?}|{}|{text}", here.kernel, held.join(","));
+            let compile = || filter::compile_picked(&pick(text, &here)?);
+            cached(cache, &key, compile).map(Some)
+        }
+    }
+}
+
+/// Refuses a profile that cannot be read or compiled, with any capabilities.
+pub fn check(choice: &SeccompChoice) -> Result<(), Error> {
+    if let SeccompChoice::Profile(text) = choice {
+        filter::compile_picked(&pick(text, &circumstances(&[]))?)?;
+    }
+    Ok(())
+}
+
+fn pick(text: &str, here: &custom::Circumstances<'_>) -> Result<custom::Picked, Error> {
+    custom::pick(text, here).map_err(Error::SeccompProfile)
+}
+
+fn circumstances<'a>(held: &'a [&'a str]) -> custom::Circumstances<'a> {
+    let host = rustix::system::uname();
+    let release = host.release().to_string_lossy();
+    custom::Circumstances {
+        held,
+        kernel: custom::version(&release).unwrap_or((u32::MAX, 0)),
+    }
+}
+
+fn cached(
+    cache: &Path,
+    key: &str,
+    compile: impl FnOnce() -> Result<Filter, Error>,
+) -> Result<Filter, Error> {
+    let path = cache.join(file_name(key)?);
     if let Some(found) = read(&path) {
         return Ok(found);
     }
-    let compiled = filter::compile(&held)?;
+    let compiled = compile()?;
     if let Err(error) = write(&path, &compiled) {
         tracing::warn!(path = %path.display(), %error, "cannot keep the compiled seccomp filter");
     }
@@ -57,14 +109,9 @@ fn relevant<'a>(capabilities: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Everything that the compiled program depends on is in the name, so that an upgrade of any of it misses the cache.
-fn file_name(held: &[&str]) -> Result<PathBuf, Error> {
+fn file_name(key: &str) -> Result<PathBuf, Error> {
     let library = libseccomp::ScmpVersion::current().map_err(Error::CompileSeccomp)?;
-    let key = format!(
-        "{}|{}|{library}|{}",
-        profile::VERSION,
-        std::env::consts::ARCH,
-        held.join(",")
-    );
+    let key = format!("{}|{library}|{key}", std::env::consts::ARCH);
     let digest = Sha256::digest(key.as_bytes());
     let hex: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
     Ok(PathBuf::from(format!("seccomp-{hex}.bpf")))
@@ -151,6 +198,25 @@ mod tests {
             assert_eq!(default_filter(dir.path(), DOCKERS).unwrap(), good);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
+    }
+
+    #[test]
+    fn a_profile_of_the_users_own_is_cached_by_text_and_capabilities() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = |text: &str, held: &[&str]| {
+            let choice = SeccompChoice::Profile(text.to_owned());
+            chosen_filter(&choice, dir.path(), held).unwrap().unwrap()
+        };
+        let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["mkdir"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_CHOWN"]}}]}"#;
+        let plain = own(text, &[]);
+        assert_eq!(plain, own(text, &[]));
+        assert_eq!(names(dir.path()).len(), 1);
+        assert_ne!(plain, own(text, &["CAP_CHOWN"]));
+        assert_eq!(names(dir.path()).len(), 2);
+        let none = chosen_filter(&SeccompChoice::Unconfined, dir.path(), &[]).unwrap();
+        assert_eq!(none, None);
+        assert!(check(&SeccompChoice::Profile("{".to_owned())).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 use super::{ALL_OPTIONAL, Place};
 use crate::record::Container;
 
-/// A device node of the host, as `--privileged` shows it in the container.
+/// A device node of the host, as `--privileged` and `--device` show it in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDevice {
     pub path: PathBuf,
@@ -20,6 +20,15 @@ pub struct HostDevice {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+}
+
+/// A device that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedDevice {
+    /// Its path is that in the container.
+    pub node: HostDevice,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +52,8 @@ const ALLOWED: &[(i64, Option<i64>)] = &[
 
 /// All denied, then the harmless ones allowed. Making a node of any device is allowed, opening it is not: images have
 /// nodes in their layers, and package managers make them.
-pub fn rules(privileged: bool) -> Vec<LinuxDeviceCgroup> {
-    if privileged {
+pub fn rules(container: &Container, place: &Place) -> Vec<LinuxDeviceCgroup> {
+    if container.request.privileged {
         return vec![rule(true, LinuxDeviceType::A, None, None, "rwm")];
     }
     let mut all = vec![
@@ -57,6 +66,34 @@ pub fn rules(privileged: bool) -> Vec<LinuxDeviceCgroup> {
             .iter()
             .map(|&(major, minor)| rule(true, LinuxDeviceType::C, Some(major), minor, "rwm")),
     );
+    for AskedDevice {
+        node: device,
+        permissions,
+    } in &place.asked_devices
+    {
+        let numbers = (Some(device.major), Some(device.minor));
+        all.push(rule(
+            true,
+            spec_kind(device.kind),
+            numbers.0,
+            numbers.1,
+            permissions,
+        ));
+    }
+    for asked in &container.request.security.device_rules {
+        let kind = match asked.kind {
+            'b' => LinuxDeviceType::B,
+            'c' => LinuxDeviceType::C,
+            _ => LinuxDeviceType::A,
+        };
+        all.push(rule(
+            true,
+            kind,
+            asked.major,
+            asked.minor,
+            &asked.permissions,
+        ));
+    }
     all
 }
 
@@ -80,22 +117,35 @@ fn rule(
     builder.build().expect(ALL_OPTIONAL)
 }
 
-/// Nodes beyond the six that every container has (libcontainer makes null, zero, full, random, urandom and tty).
+/// Nodes beyond the six that every container has (libcontainer makes null, zero, full, random, urandom and tty, and leaves
+/// out those that are listed here). What was asked for by name comes before what all privileged containers have.
 pub fn nodes(container: &Container, place: &Place) -> Vec<LinuxDevice> {
-    if !container.request.privileged {
-        return Vec::new();
+    let mut all: Vec<&HostDevice> = place
+        .asked_devices
+        .iter()
+        .map(|asked| &asked.node)
+        .collect();
+    if container.request.privileged {
+        let is_asked = |path: &PathBuf| place.asked_devices.iter().any(|a| a.node.path == *path);
+        let others = place.host_devices.iter();
+        all.extend(others.filter(|device| !is_asked(&device.path)));
     }
-    place.host_devices.iter().map(node).collect()
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|device| seen.insert(&device.path));
+    all.into_iter().map(node).collect()
+}
+
+fn spec_kind(kind: HostDeviceKind) -> LinuxDeviceType {
+    match kind {
+        HostDeviceKind::Block => LinuxDeviceType::B,
+        HostDeviceKind::Character => LinuxDeviceType::C,
+    }
 }
 
 fn node(device: &HostDevice) -> LinuxDevice {
-    let kind = match device.kind {
-        HostDeviceKind::Block => LinuxDeviceType::B,
-        HostDeviceKind::Character => LinuxDeviceType::C,
-    };
     LinuxDeviceBuilder::default()
         .path(device.path.clone())
-        .typ(kind)
+        .typ(spec_kind(device.kind))
         .major(device.major)
         .minor(device.minor)
         .file_mode(device.mode)

@@ -3,6 +3,7 @@
 //! The defaults are Docker 20.10's, read from what a live one hands to its runtime; tests/parts_spec.rs runs both and
 //! names each difference. What later Docker releases have tightened (masked paths) is tightened here too.
 
+mod confinement;
 mod devices;
 mod mounts;
 mod process;
@@ -11,15 +12,14 @@ mod resources;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
-    Spec, SpecBuilder,
-};
+use oci_spec::runtime::{Linux, LinuxBuilder, RootBuilder, Spec, SpecBuilder};
 
 use crate::record::Container;
+use crate::request::NamespaceMode;
 use crate::user::User;
 
-pub use devices::{HostDevice, HostDeviceKind};
+pub use confinement::{MASKED, READ_ONLY, check_capabilities};
+pub use devices::{AskedDevice, HostDevice, HostDeviceKind};
 pub use mounts::tmpfs_options;
 pub use process::{
     DEFAULT_CAPABILITIES, DEFAULT_PATH, INIT, capabilities, capability_sets, environment,
@@ -54,39 +54,33 @@ pub struct Place {
     pub tmpfs_modes: BTreeMap<String, u32>,
     /// The host's device nodes, for `--privileged`: `bundle::host_devices`. Not looked at otherwise.
     pub host_devices: Vec<HostDevice>,
+    /// `--device`, as they are on this host: `bundle::asked_devices`.
+    pub asked_devices: Vec<AskedDevice>,
+    /// Namespaces of other containers.
+    pub joined: JoinedPaths,
+    /// AppArmor's profile and SELinux's labels, where the host has them.
+    pub labels: Labels,
 }
 
-/// What no container has any business to read: it tells of the host, or of other containers' timing.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
+/// Paths of namespaces to join; `None`: a new one, or the host's.
+#[derive(Clone, Debug, Default)]
+pub struct JoinedPaths {
+    pub pid: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    /// A directory with the other container's /dev/shm.
+    pub shm: Option<PathBuf>,
+}
 
-/// Settings of the host's kernel that root in the container could change otherwise.
-const READ_ONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
-/// In a network namespace of its own any user may take a low port and send an ICMP echo: nobody else is there to
-/// protect from it (ip-sysctl: ip_unprivileged_port_start, ping_group_range).
-const NETWORK_SYSCTLS: &[(&str, &str)] = &[
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
+/// What the kernel's security modules are told; empty where the host has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// AppArmor's profile.
+    pub apparmor: Option<String>,
+    /// SELinux's label of the program, as proc_pid_attr(5) takes it.
+    pub process: Option<String>,
+    /// SELinux's label of what is mounted.
+    pub mount: Option<String>,
+}
 
 /// Docker's defaults for everything that the record leaves open: capabilities, masked and read-only paths, devices,
 /// mounts, namespaces. The seccomp filter is not part of it: it is loaded apart (see `oci`).
@@ -97,17 +91,18 @@ pub fn spec(container: &Container, place: &Place) -> Spec {
         .build();
     let annotations: HashMap<String, String> =
         container.request.annotations.iter().cloned().collect();
-    let mut spec = SpecBuilder::default()
+    let spec = SpecBuilder::default()
         .version("1.0.2".to_owned())
         .root(root.expect(ALL_OPTIONAL))
-        .hostname(container.resolved.hostname.clone())
         .process(process::process(container, place))
         .mounts(mounts::mounts(container, place))
         .linux(linux(container, place))
-        .annotations(annotations)
-        .build()
-        .expect(ALL_OPTIONAL);
+        .annotations(annotations);
+    let mut spec = spec.build().expect(ALL_OPTIONAL);
     spec.set_domainname(container.request.domainname.clone());
+    // The crate's default is a name of its own.
+    let own_name = container.request.namespaces.uts != NamespaceMode::Host;
+    spec.set_hostname(own_name.then(|| container.resolved.hostname.clone()));
     spec
 }
 
@@ -115,64 +110,25 @@ pub fn spec(container: &Container, place: &Place) -> Spec {
 const ALL_OPTIONAL: &str = "every field has a default, so nothing can be missing";
 
 fn linux(container: &Container, place: &Place) -> Linux {
-    let privileged = container.request.privileged;
-    let paths = |paths: &[&str]| -> Vec<String> {
-        let kept = if privileged { &[] } else { paths };
-        kept.iter().map(|&path| path.to_owned()).collect()
-    };
-    LinuxBuilder::default()
+    let resources = resources::resources(
+        &container.request.resources,
+        devices::rules(container, place),
+    );
+    let mut linux = LinuxBuilder::default()
         .cgroups_path(place.cgroup.clone())
-        .resources(resources::resources(
-            &container.request.resources,
-            devices::rules(privileged),
-        ))
-        .namespaces(namespaces(place))
-        .sysctl(sysctls(place))
+        .resources(resources)
+        .namespaces(confinement::namespaces(container, place))
+        .sysctl(confinement::sysctls(container, place))
         .devices(devices::nodes(container, place))
-        .masked_paths(paths(MASKED))
-        .readonly_paths(paths(READ_ONLY))
+        .masked_paths(confinement::hidden(container, MASKED))
+        .readonly_paths(confinement::hidden(container, READ_ONLY))
         // `rprivate` for every bind: libcontainer knows no propagation of single mounts, it clones them with the one
         // that their source has, so it must be taken from all before.
-        .rootfs_propagation("private".to_owned())
-        .build()
-        .expect(ALL_OPTIONAL)
-}
-
-fn namespaces(place: &Place) -> Vec<LinuxNamespace> {
-    let new = |kind: LinuxNamespaceType| {
-        let built = LinuxNamespaceBuilder::default().typ(kind).build();
-        built.expect(ALL_OPTIONAL)
-    };
-    let mut all = vec![
-        new(LinuxNamespaceType::Mount),
-        new(LinuxNamespaceType::Uts),
-        new(LinuxNamespaceType::Pid),
-        new(LinuxNamespaceType::Ipc),
-    ];
-    if let Some(netns) = &place.netns {
-        let joined = LinuxNamespaceBuilder::default()
-            .typ(LinuxNamespaceType::Network)
-            .path(netns.clone())
-            .build();
-        all.push(joined.expect(ALL_OPTIONAL));
+        .rootfs_propagation("private".to_owned());
+    if let Some(label) = &place.labels.mount {
+        linux = linux.mount_label(label.clone());
     }
-    if place.cgroup_v2 {
-        all.push(new(LinuxNamespaceType::Cgroup));
-    }
-    all
-}
-
-/// Nothing without a network namespace: they would change the host.
-fn sysctls(place: &Place) -> HashMap<String, String> {
-    let wanted = if place.netns.is_some() {
-        NETWORK_SYSCTLS
-    } else {
-        &[]
-    };
-    wanted
-        .iter()
-        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    linux.build().expect(ALL_OPTIONAL)
 }
 
 #[cfg(test)]

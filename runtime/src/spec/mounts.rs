@@ -6,7 +6,7 @@ use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::{ALL_OPTIONAL, INIT, Place};
 use crate::record::{Container, ResolvedMount};
-use crate::request::Propagation;
+use crate::request::{NamespaceMode, Propagation};
 
 /// The cgroup v1 controllers that libcontainer makes a directory in; a bind of any other would have no source.
 const V1_CONTROLLERS: &[&str] = &[
@@ -39,6 +39,7 @@ pub fn mounts(container: &Container, place: &Place) -> Vec<Mount> {
         })
     };
     let mut all = defaults(container, place);
+    shared_memory(container, place, &mut all);
     all.retain(|mount| !replaced(mount));
     all.extend(binds);
     all
@@ -95,6 +96,19 @@ fn defaults(container: &Container, place: &Place) -> Vec<Mount> {
         ],
     ));
     all
+}
+
+/// With whom /dev/shm is shared goes with the IPC namespace; `none` has it not at all.
+fn shared_memory(container: &Container, place: &Place, all: &mut Vec<Mount>) {
+    let at = Path::new("/dev/shm");
+    let source = match (&container.request.namespaces.ipc, &place.joined.shm) {
+        (NamespaceMode::Host, _) => Some(at),
+        (NamespaceMode::Container(_), Some(shm)) => Some(shm.as_path()),
+        (NamespaceMode::None, _) => None,
+        _ => return,
+    };
+    all.retain(|mount| mount.destination() != at);
+    all.extend(source.map(|source| bind(source, at, &["rbind", "rprivate"])));
 }
 
 /// libcontainer's own mount of cgroup v1 ignores `ro`, so a container could change its limits. Hence binds of its own

@@ -7,7 +7,9 @@ use oci_spec::runtime::{
     User as SpecUser, UserBuilder,
 };
 
+use super::confinement::chosen_capabilities;
 use super::{ALL_OPTIONAL, Place, resources};
+use crate::error::Error;
 use crate::record::Container;
 
 /// Where a container with `--init` has its first process; Docker's is `/sbin/docker-init`.
@@ -40,17 +42,11 @@ const FOR_THE_EXECUTOR: &[&str] = &["CAP_SYS_ADMIN", "CAP_SETPCAP"];
 /// The capabilities of the program: bounding, and for root effective and permitted too. None is inheritable or ambient.
 ///
 /// The sets in the spec are larger (see `FOR_THE_EXECUTOR`); whoever executes the program drops to these.
-pub fn capabilities(container: &Container, place: &Place) -> Vec<String> {
-    if container.request.privileged {
-        return place.bounding_set.clone();
+pub fn capabilities(container: &Container, place: &Place) -> Result<Vec<String>, Error> {
+    match container.request.privileged {
+        true => Ok(place.bounding_set.clone()),
+        false => chosen_capabilities(&container.request.security, &place.bounding_set),
     }
-    let ours =
-        |name: &str| place.bounding_set.is_empty() || place.bounding_set.iter().any(|c| c == name);
-    DEFAULT_CAPABILITIES
-        .iter()
-        .filter(|name| ours(name))
-        .map(|&name| name.to_owned())
-        .collect()
 }
 
 pub fn process(container: &Container, place: &Place) -> Process {
@@ -72,16 +68,21 @@ pub fn process(container: &Container, place: &Place) -> Process {
         .args(args)
         .env(environment(container, place))
         .cwd(PathBuf::from(cwd))
-        .capabilities(capability_sets(&capabilities(container, place)))
+        .capabilities(capability_sets(
+            // Whoever starts it has refused by then what cannot be given.
+            &capabilities(container, place).unwrap_or_default(),
+        ))
         .build()
         .expect(ALL_OPTIONAL);
     // The crate's defaults are not ours. noNewPrivileges must be left out, as libcontainer takes `false` for more than
     // nothing.
     let limits = &container.request.resources;
+    let locked = container.request.security.no_new_privileges;
     process
         .set_rlimits(resources::rlimits(limits))
         .set_oom_score_adj(limits.oom_score_adj)
-        .set_no_new_privileges(None);
+        .set_no_new_privileges(locked.then_some(true))
+        .set_apparmor_profile(place.labels.apparmor.clone());
     process
 }
 

@@ -1,5 +1,6 @@
 //! What the spec says for a given record; tests/parts_spec.rs runs it.
 
+use oci_spec::runtime::LinuxNamespaceType;
 use time::OffsetDateTime;
 
 use super::*;
@@ -108,7 +109,7 @@ fn environment_is_dockers_with_the_images_over_it() {
 #[test]
 fn program_has_the_fourteen_and_the_spec_two_more_for_the_executor() {
     let spec = spec(&container(), &place());
-    assert_eq!(capabilities(&container(), &place()).len(), 14);
+    assert_eq!(capabilities(&container(), &place()).unwrap().len(), 14);
     let sets = spec
         .process()
         .as_ref()
@@ -129,10 +130,13 @@ fn program_has_the_fourteen_and_the_spec_two_more_for_the_executor() {
 fn nothing_is_given_that_we_do_not_have() {
     let mut place = place();
     place.bounding_set = vec!["CAP_CHOWN".to_owned(), "CAP_SYS_TIME".to_owned()];
-    assert_eq!(capabilities(&container(), &place), ["CAP_CHOWN"]);
+    assert_eq!(capabilities(&container(), &place).unwrap(), ["CAP_CHOWN"]);
     let mut c = container();
     c.request.privileged = true;
-    assert_eq!(capabilities(&c, &place), ["CAP_CHOWN", "CAP_SYS_TIME"]);
+    assert_eq!(
+        capabilities(&c, &place).unwrap(),
+        ["CAP_CHOWN", "CAP_SYS_TIME"]
+    );
 }
 
 #[test]

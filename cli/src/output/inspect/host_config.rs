@@ -1,9 +1,8 @@
 //! `HostConfig` of `docker inspect`: what was asked for. Pure.
 
 use netmgr::PortRequest;
-use runtime::request::{
-    DeviceRequest, NamespaceMode, RestartPolicy, SeccompChoice, Security, Ulimit,
-};
+use runtime::request::{DeviceRequest, NamespaceMode, RestartPolicy, Ulimit};
+use runtime::spec::{MASKED, READ_ONLY};
 use runtime::{Container, ContainerRequest, Mount, MountKind};
 use serde_json::{Map, Value, json};
 
@@ -30,8 +29,8 @@ pub(super) fn host_config(container: &Container) -> Value {
         "VolumeDriver": request.volume_driver.as_deref().unwrap_or_default(),
         "VolumesFrom": null_if_empty(request.volumes_from.clone()),
         "Mounts": mounts(request),
-        "CapAdd": null_if_empty(capabilities(&request.security.cap_add)),
-        "CapDrop": null_if_empty(capabilities(&request.security.cap_drop)),
+        "CapAdd": null_if_empty(request.security.cap_add.clone()),
+        "CapDrop": null_if_empty(request.security.cap_drop.clone()),
         "CgroupnsMode": namespace(&request.namespaces.cgroup, "host"),
         "Dns": request.dns,
         "DnsOptions": request.dns_options,
@@ -46,9 +45,9 @@ pub(super) fn host_config(container: &Container) -> Value {
         "Privileged": request.privileged,
         "PublishAllPorts": request.publish_all,
         "ReadonlyRootfs": request.read_only,
-        "SecurityOpt": null_if_empty(security_options(&request.security)),
+        "SecurityOpt": null_if_empty(security_options(request)),
         "UTSMode": namespace(&request.namespaces.uts, ""),
-        "UsernsMode": "",
+        "UsernsMode": namespace(&request.namespaces.user, ""),
         "ShmSize": request.shm_size.unwrap_or(64 << 20),
         "Runtime": request.runtime.as_ref().map_or_else(|| "libcontainer".into(), |path| path.display().to_string()),
         "CgroupParent": request.cgroup_parent.as_deref().unwrap_or_default(),
@@ -62,6 +61,12 @@ pub(super) fn host_config(container: &Container) -> Value {
     if !tmpfs.is_empty() {
         config["Tmpfs"] = tmpfs.into();
     }
+    let hidden = match (request.privileged, request.security.unmasked) {
+        (true, _) => [Value::Null, Value::Null],
+        (false, true) => [json!([]), json!([])],
+        (false, false) => [json!(MASKED), json!(READ_ONLY)],
+    };
+    [config["MaskedPaths"], config["ReadonlyPaths"]] = hidden;
     if !request.security.sysctls.is_empty() {
         config["Sysctls"] = object(&request.security.sysctls);
     }
@@ -139,33 +144,15 @@ fn namespace(mode: &NamespaceMode, default: &str) -> String {
     }
 }
 
-/// Without the prefix, as people write them.
-fn capabilities(names: &[String]) -> Vec<String> {
-    names
-        .iter()
-        .map(|name| name.strip_prefix("CAP_").unwrap_or(name).to_owned())
-        .collect()
-}
-
-fn security_options(security: &Security) -> Vec<String> {
-    let mut options = Vec::new();
-    match &security.seccomp {
-        SeccompChoice::Default => {}
-        SeccompChoice::Unconfined => options.push("seccomp=unconfined".to_owned()),
-        SeccompChoice::Profile(text) => options.push(format!("seccomp={text}")),
-    }
-    if security.no_new_privileges {
-        options.push("no-new-privileges".to_owned());
-    }
-    options.extend(security.apparmor.iter().map(|p| format!("apparmor={p}")));
-    options.extend(
-        security
-            .selinux
-            .iter()
-            .map(|label| format!("label={label}")),
-    );
-    if security.unmasked {
-        options.push("systempaths=unconfined".to_owned());
+/// As written. Docker adds that who is among the host's processes has no SELinux label.
+fn security_options(request: &ContainerRequest) -> Vec<String> {
+    let mut options = request.security.options.clone();
+    let namespaces = &request.namespaces;
+    let among_the_hosts = request.privileged
+        || namespaces.pid == NamespaceMode::Host
+        || namespaces.ipc == NamespaceMode::Host;
+    if among_the_hosts && !options.iter().any(|option| option.starts_with("label")) {
+        options.push("label=disable".to_owned());
     }
     options
 }

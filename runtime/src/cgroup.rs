@@ -119,3 +119,60 @@ fn hierarchies() -> Vec<PathBuf> {
         .map(|e| e.path())
         .collect()
 }
+
+/// A container whose processes stand still; they go on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    file: PathBuf,
+    thawed: &'static str,
+}
+
+/// How long the kernel may take to stop the last process.
+const FREEZING: Duration = Duration::from_secs(10);
+
+impl Frozen {
+    /// `None` if there is nothing to freeze, or if somebody else has frozen it already.
+    pub fn freeze(id: &str) -> Option<Frozen> {
+        let directory = Path::new(PARENT).join(id);
+        let (file, events, frozen, thawed) = match is_v2() {
+            true => {
+                let directory = Path::new(ROOT).join(directory);
+                (
+                    directory.join("cgroup.freeze"),
+                    directory.join("cgroup.events"),
+                    "1",
+                    "0",
+                )
+            }
+            false => {
+                let state = Path::new(ROOT)
+                    .join("freezer")
+                    .join(directory)
+                    .join("freezer.state");
+                (state.clone(), state, "FROZEN", "THAWED")
+            }
+        };
+        let now = fs::read_to_string(&file).ok()?;
+        if now.trim() != thawed {
+            return None;
+        }
+        fs::write(&file, frozen).ok()?;
+        let made = Frozen { file, thawed };
+        let deadline = Instant::now() + FREEZING;
+        let is_frozen = |text: String| match is_v2() {
+            true => text.lines().any(|line| line == "frozen 1"),
+            false => text.trim() == frozen,
+        };
+        while !fs::read_to_string(&events).is_ok_and(is_frozen) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(made)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Gone, if the container was killed meanwhile.
+        let _ = fs::write(&self.file, self.thawed);
+    }
+}

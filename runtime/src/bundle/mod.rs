@@ -8,6 +8,7 @@ pub mod inside;
 mod kernel;
 mod overlay;
 mod seal;
+mod view;
 
 pub use etc::{
     Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_of_others, hosts_with,
@@ -16,3 +17,4 @@ pub use etc::{
 pub use host::{cgroup_v1_hierarchies, host_devices};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;
+pub use view::{Bind, Source, with_view};

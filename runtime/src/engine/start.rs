@@ -11,7 +11,7 @@ use netmgr::proxy::Forward;
 use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
-use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
+use super::{Engine, StartMode, end, etc_files, files, finish, network, network_options};
 use crate::attach::Session;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
@@ -52,6 +52,8 @@ pub(super) fn start(
         }
         return Err(Error::BeingStarted(container.name));
     }
+    // `cp` and the like have the root filesystem of a stopped container mounted for a moment. From now on they do not.
+    drop(files::lock(&engine.settings, &container.id));
     let id = container.id.clone();
     match run(engine, container, &owner, mode) {
         Ok(session) => Ok(session),
@@ -287,7 +289,7 @@ fn spawn(
 }
 
 /// Named volumes that hold nothing yet get what the image has at their place, as in Docker.
-fn volumes_to_fill(container: &Container) -> Vec<(PathBuf, String)> {
+pub(super) fn volumes_to_fill(container: &Container) -> Vec<(PathBuf, String)> {
     let empty = |path: &str| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
     container
         .resolved
@@ -310,6 +312,12 @@ fn prepare_mount_sources(container: &Container) -> io::Result<()> {
 }
 
 fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> io::Result<()> {
+    make_storage(storage, top)?;
+    fs::create_dir_all(directory)
+}
+
+/// The writable layer and overlayfs's working directory, for the first time they are needed.
+pub(super) fn make_storage(storage: &Path, top: Option<&PathBuf>) -> io::Result<()> {
     let (upper, work) = (storage.join("diff"), storage.join("work"));
     fs::create_dir_all(&work)?;
     if !upper.exists() {
@@ -321,5 +329,5 @@ fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> 
             fs::set_permissions(&upper, root.permissions())?;
         }
     }
-    fs::create_dir_all(directory)
+    Ok(())
 }

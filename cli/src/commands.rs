@@ -1,13 +1,19 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
+pub mod commit;
+pub mod completion;
+pub mod cp;
 pub mod create;
+pub mod diff;
 pub mod exec;
+pub mod export;
 pub mod images;
 pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
 pub mod logs;
+pub mod management;
 pub mod network;
 pub mod port;
 pub mod ps;
@@ -74,6 +80,14 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
         Command::Info(options) => info::run(&context, options),
+        Command::Cp(options) => cp::run(&context, options),
+        Command::Diff(options) => diff::run(&context, options),
+        Command::Export(options) => export::run(&context, options),
+        Command::Commit(options) => commit::run(&context, options),
+        Command::Completion(options) => completion::run(&context, options),
+        Command::Man(options) => completion::man(&context, options),
+        Command::Container(command) => dispatch(command.plain(), context.global),
+        Command::Image(command) => dispatch(command.plain(), context.global),
     }
 }
 
@@ -140,7 +154,7 @@ pub fn print_rows(listing: &Listing, rows: &[Map<String, Value>]) -> Answer {
     print_listing(&text)
 }
 
-fn listing_failure(error: &ListingError) -> Failure {
+pub fn listing_failure(error: &ListingError) -> Failure {
     Failure::Plain {
         text: error.to_string(),
         code: 1,

@@ -44,6 +44,23 @@ pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
     })
 }
 
+/// A volume in the shape of `docker volume inspect`.
+pub fn volume(volume: &runtime::volume::Volume) -> Value {
+    let labels = match volume.labels.is_empty() {
+        true => Value::Null,
+        false => pairs(&volume.labels).into(),
+    };
+    json!({
+        "CreatedAt": words::rfc3339(volume.created),
+        "Driver": "local",
+        "Labels": labels,
+        "Mountpoint": volume.path,
+        "Name": volume.name,
+        "Options": null,
+        "Scope": "local",
+    })
+}
+
 fn state(container: &Container) -> Value {
     let state = &container.state;
     let (running, pid, code, oom, error) = match state {

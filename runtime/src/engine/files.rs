@@ -189,6 +189,11 @@ impl Engine {
         Ok((own, own + image))
     }
 
+    /// A volume by its name, for `inspect`.
+    pub fn find_volume_by_name(&mut self, name: &str) -> Result<Option<volume::Volume>, Error> {
+        volume::find(&self.conn, &self.settings.root, name)
+    }
+
     /// The writable layer; `None` before the first start.
     fn upper(&self, id: &str) -> Result<Option<OwnedFd>, Error> {
         let path = finish::storage(&self.settings.root, id).join("diff");

@@ -128,6 +128,10 @@ fn copy_out(
     local: &str,
     follow: bool,
 ) -> Result<u64, Failure> {
+    let output = local::absolute(local)?;
+    if local != "-" {
+        local::check_output(&output)?;
+    }
     let mut path = path.to_owned();
     let mut stat = engine.stat_path(container, &path)?;
     let mut rename = None;
@@ -142,9 +146,7 @@ fn copy_out(
         engine.archive_path(container, &path, None, &mut out)?;
         return Ok(0);
     }
-    let local = local::absolute(local)?;
-    local::check_output(&local)?;
-    let target = local::target(&local)?;
+    let target = local::target(&output)?;
     let (dir, name) = target.prepare(stat.is_directory())?;
     let root: OwnedFd = File::open(&dir)
         .with_context(|| format!("open {dir}"))?

@@ -45,6 +45,9 @@ pub fn check_output(path: &str) -> Result<(), Failure> {
         Ok(Err(why)) => refuse(format!(
             "{path:?} must be a directory or a regular file: {why}"
         )),
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+            Err(Failure::Own(anyhow!(e).context(format!("stat {path}"))))
+        }
         _ => Ok(()),
     }
 }

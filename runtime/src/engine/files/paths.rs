@@ -110,7 +110,7 @@ fn open(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
 fn failed(path: &str) -> impl FnOnce(Errno) -> Error {
     let path = path.into();
     move |errno| Error::FileSystem {
-        operation: "look up",
+        operation: "lstat",
         path,
         source: io::Error::from(errno),
     }

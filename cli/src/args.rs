@@ -207,11 +207,51 @@ pub enum Command {
     Volume(commands::volume::Volume),
     Info(commands::info::Info),
     Version(commands::version::Version),
+    Cp(commands::cp::Cp),
+    Diff(commands::diff::Diff),
+    Export(commands::export::Export),
+    Commit(commands::commit::Commit),
+    /// Manage containers
+    #[command(
+        subcommand,
+        override_usage = "coracle container COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    Container(commands::management::Container),
+    /// Manage images
+    #[command(
+        subcommand,
+        override_usage = "coracle image COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    Image(commands::management::Image),
+    Completion(commands::completion::Completion),
+    #[command(hide = true)]
+    Man(commands::completion::Man),
+}
+
+impl Command {
+    /// Without Docker's longer spelling.
+    fn plain(self) -> Command {
+        match self {
+            Command::Container(command) => command.plain(),
+            Command::Image(command) => command.plain(),
+            other => other,
+        }
+    }
+}
+
+/// The whole command line as it is shown: in help, completions and the manual.
+pub fn definition() -> clap::Command {
+    let groups = ["container", "image"];
+    groups.into_iter().fold(Cli::command(), |command, group| {
+        command.mut_subcommand(group, commands::management::name_in_full)
+    })
 }
 
 /// Parses the process's own arguments.
 pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
-    let command = like_docker(Cli::command());
+    let command = like_docker(definition());
     let args = words::help_of(&command, args);
     let args = words::close_options(&command, &args);
     let mut asked = words::command(&command, &args).clone();
@@ -219,12 +259,16 @@ pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
     let matches = match command.try_get_matches_from(&args) {
         // Help is printed from the definition without the values, where flags look like flags.
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            Cli::command().try_get_matches_from(&args)
+            definition().try_get_matches_from(&args)
         }
         other => other,
     };
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map(|cli| Cli {
+            command: cli.command.plain(),
+            ..cli
+        })
         .map_err(|error| match error.kind() {
             ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 failure::ArgsFailure::half(help(&args))
@@ -244,7 +288,7 @@ pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
 
 /// The help of the command that `args` lead to.
 fn help(args: &[std::ffi::OsString]) -> String {
-    let mut command = Cli::command();
+    let mut command = definition();
     command.build();
     words::command(&command, args)
         .clone()
@@ -311,7 +355,7 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-        like_docker(Cli::command()).debug_assert();
+        like_docker(definition()).debug_assert();
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
+pub mod commit;
+pub mod completion;
+pub mod cp;
 pub mod create;
+pub mod diff;
 pub mod exec;
+pub mod export;
 pub mod images;
 pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
 pub mod logs;
+pub mod management;
 pub mod network;
 pub mod pause;
 pub mod port;
@@ -89,6 +95,14 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Volume(command) => volume::run(&context, command),
         Command::Info(options) => info::run(&context, options),
         Command::Version(options) => version::run(&context, options),
+        Command::Cp(options) => cp::run(&context, options),
+        Command::Diff(options) => diff::run(&context, options),
+        Command::Export(options) => export::run(&context, options),
+        Command::Commit(options) => commit::run(&context, options),
+        Command::Completion(options) => completion::run(&context, options),
+        Command::Man(options) => completion::man(&context, options),
+        Command::Container(command) => dispatch(command.plain(), context.global),
+        Command::Image(command) => dispatch(command.plain(), context.global),
     }
 }
 

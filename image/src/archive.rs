@@ -1,4 +1,4 @@
-//! `import`: an image of one layer from a tar of a root filesystem.
+//! Images made here: `import` makes one of one layer from a tar of a root filesystem, `commit` one from a container's changes.
 
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
@@ -20,6 +20,9 @@ use crate::store::{self, ImageToCommit, LayerToCommit};
 use crate::{Image, Reference};
 
 mod changes;
+mod commit;
+
+pub use commit::{Commit, commit};
 
 /// Makes an image of one layer from a tar (plain, gzip or zstd). `changes` are Dockerfile lines of `import --change`:
 /// CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, STOPSIGNAL.

@@ -50,6 +50,13 @@ pub enum Error {
         why: String,
     },
 
+    /// The instruction of a `--change` line, as Docker says it.
+    #[error("{0} is not a valid change command")]
+    NotAChange(String),
+
+    #[error(transparent)]
+    Pack(crate::layer::pack::PackError),
+
     #[error("{0} is the beginning of more than one image ID: give more digits")]
     AmbiguousId(String),
 
@@ -175,6 +182,7 @@ impl Error {
             | Error::UppercaseRepository
             | Error::HexName(_)
             | Error::AmbiguousId(_)
+            | Error::NotAChange(_)
             | Error::InvalidArgument { .. } => ErrorKind::Invalid,
             Error::Conflict(_) => ErrorKind::Conflict,
             Error::AccessDenied { .. } | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
@@ -189,6 +197,7 @@ impl Error {
             | Error::LayerMissing { .. }
             | Error::Io { .. }
             | Error::Database { .. }
+            | Error::Pack(_)
             | Error::Cancelled => ErrorKind::Internal,
         }
     }

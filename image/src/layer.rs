@@ -18,6 +18,10 @@ mod pax;
 mod sparse;
 mod tree;
 
+pub mod changes;
+pub mod pack;
+pub mod unpack;
+
 pub use apply::{Applied, apply};
 
 /// Caps against bombs, far above what real images need.
@@ -61,6 +65,14 @@ pub enum LayerError {
     /// What the tar asks for is not done.
     #[error("{path}: {why}: the image is damaged or hostile and cannot be used")]
     Refused { path: String, why: String },
+    /// As Docker says it.
+    #[error("cannot overwrite {what} {path:?} with {with} {entry:?}")]
+    InTheWay {
+        what: &'static str,
+        path: String,
+        with: &'static str,
+        entry: String,
+    },
     #[error("the tar is malformed: {0}")]
     Malformed(String),
     /// The stream of the tar failed: it may be compressed wrongly, or broken off.

@@ -13,6 +13,7 @@ pub mod layer;
 pub mod pull;
 
 pub mod archive;
+pub mod pipe;
 pub mod store;
 
 mod digest;

@@ -242,6 +242,24 @@ pub(crate) fn load(conn: &Connection, root: &Path, id: &str) -> Result<Image, Er
     })
 }
 
+/// Bytes of all layers of an image, unpacked.
+pub fn size(conn: &Connection, id: &str) -> Result<u64, Error> {
+    conn.query_row(
+        "SELECT coalesce(sum(size), 0) FROM image_layers JOIN layers USING (chain_id) WHERE image_id = ?1",
+        [id],
+        |row| row.get(0),
+    )
+    .map_err(Error::db("add up the layers"))
+}
+
+/// An image's config as it is, with what has no place in [`Image::config`].
+pub fn raw_config(root: &Path, id: &str) -> Result<serde_json::Value, Error> {
+    let path = image_path(root, &Digest::expect(id, "an image's row")?).join("config.json");
+    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::untrusted(path.display().to_string(), e.to_string()))
+}
+
 pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {
     root.join("layers").join(&chain_id.hex()[..32])
 }

@@ -247,6 +247,20 @@ pub enum Error {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    #[error("No such container:path: {container}:{path}")]
+    NoSuchPath { container: String, path: String },
+    #[error("extraction point is not a directory")]
+    NotExtractable,
+    #[error("mounted volume is marked read-only")]
+    ReadOnlyVolume,
+    #[error("container rootfs is marked read-only")]
+    ReadOnlyRootfs,
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(String),
+    #[error(transparent)]
+    Unpack(#[from] image::layer::LayerError),
+    #[error(transparent)]
+    Pack(#[from] image::layer::pack::PackError),
     #[error("cannot {operation} in the table of volumes")]
     VolumeTable {
         operation: &'static str,
@@ -258,7 +272,12 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         use Error::*;
         match self {
-            NoSuchContainer(_) | NoSuchImage(_) => ErrorKind::NotFound,
+            NoSuchContainer(_) | NoSuchImage(_) | NoSuchPath { .. } => ErrorKind::NotFound,
+            NotExtractable => ErrorKind::Invalid,
+            ReadOnlyVolume | ReadOnlyRootfs => ErrorKind::Forbidden,
+            Restarting(_) => ErrorKind::Conflict,
+            Unpack(e) if e.is_content() => ErrorKind::Invalid,
+            Unpack(_) | Pack(_) => ErrorKind::Internal,
             NameInUse { .. }
             | NotRunning(_)
             | BeingStarted(_)

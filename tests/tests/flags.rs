@@ -9,6 +9,10 @@ mod basics;
 mod cell;
 #[path = "flags/differences.rs"]
 mod differences;
+#[path = "flags/files.rs"]
+mod files;
+#[path = "flags/listing.rs"]
+mod listing;
 #[path = "flags/mounts.rs"]
 mod mounts;
 #[path = "flags/namespaces.rs"]
@@ -36,13 +40,15 @@ use cell::Cell;
 /// By subject, each a file of `flags/`.
 const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
+    ("files", files::CELLS),
+    ("listing", listing::CELLS),
+    ("mounts", mounts::CELLS),
+    ("namespaces", namespaces::CELLS),
     ("networks", networks::CELLS),
     ("resources", resources::CELLS),
-    ("mounts", mounts::CELLS),
+    ("security", security::CELLS),
     ("small", small::CELLS),
     ("volumes", volumes::CELLS),
-    ("namespaces", namespaces::CELLS),
-    ("security", security::CELLS),
 ];
 
 fn main() -> ExitCode {

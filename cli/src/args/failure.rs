@@ -178,7 +178,9 @@ impl Usage {
             true => "coracle".to_owned(),
             false => path.join(" "),
         };
-        let arguments = line[path.len().min(line.len())..]
+        // A second form of the same command stands on a line of its own.
+        let first = line.lines().next().unwrap_or_default();
+        let arguments = first[path.len().min(first.len())..]
             .replace("[OPTIONS]", "")
             // Docker's words for any number of them.
             .replace("[ps OPTIONS]", "[OPTION...]")

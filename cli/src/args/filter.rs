@@ -19,7 +19,8 @@ pub struct Filters {
     volumes: Vec<String>,
     published: Vec<PortRange>,
     exposed: Vec<PortRange>,
-    /// Whether a health check or a swarm is asked for, which no container here has.
+    healths: Vec<String>,
+    /// Whether a swarm is asked for, which no container here belongs to.
     impossible: bool,
     /// Images whose containers are shown, as written.
     pub ancestors: Vec<String>,
@@ -50,7 +51,13 @@ pub enum FilterError {
     Unknown(String),
     #[error("Invalid filter '{name}={value}'")]
     Value { name: String, value: String },
+    #[error("Unrecognised filter value for health: {0}")]
+    Health(String),
+    #[error("Invalid filter 'is-task=[{0}]'")]
+    Task(String),
 }
+
+const HEALTHS: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 
 const STATUSES: [&str; 7] = [
     "created",
@@ -89,13 +96,12 @@ impl Filters {
             "ancestor" => self.ancestors.push(value.to_owned()),
             "before" => self.before = Some(value.to_owned()),
             "since" => self.since = Some(value.to_owned()),
-            "health" if value == "none" => {}
-            "health" if ["starting", "healthy", "unhealthy"].contains(&value) => {
-                self.impossible = true;
-            }
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.to_owned()),
+            "health" => return Err(FilterError::Health(value.to_owned())),
             "is-task" if value == "false" => {}
             "is-task" if value == "true" => self.impossible = true,
-            "status" | "health" | "is-task" => return Err(invalid()),
+            "is-task" => return Err(FilterError::Task(value.to_owned())),
+            "status" => return Err(invalid()),
             _ => return Err(FilterError::Unknown(name.to_owned())),
         }
         Ok(())
@@ -115,6 +121,7 @@ impl Filters {
         let is_named = |name: &Regex| name.is_match(&container.name) || name.is_match(&slashed);
         !self.impossible
             && any(&self.names, is_named)
+            && any(&self.healths, |wanted| health(container) == wanted)
             && any(&self.statuses, |status| container.status() == status)
             && any(&self.ids, |id| container.id.starts_with(id.as_str()))
             && any(&self.exit_codes, |code| exited_with(container, *code))
@@ -128,6 +135,12 @@ impl Filters {
             // Every label must be there.
             && self.labels.iter().all(|wanted| has_label(&container.resolved.labels, wanted))
     }
+}
+
+/// As Docker calls it; `none` without a check.
+fn health(container: &Container) -> &'static str {
+    let found = container.health.as_ref();
+    found.map_or("none", |health| health.status.as_str())
 }
 
 pub fn has_label(labels: &[(String, String)], wanted: &str) -> bool {

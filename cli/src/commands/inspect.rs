@@ -1,6 +1,6 @@
 //! `inspect`: everything about containers, images, networks and volumes, as JSON or through a template.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use runtime::Engine;
 use serde_json::Value;
 
@@ -17,19 +17,22 @@ use crate::output::{inspect, inspect_image};
 pub struct Inspect {
     #[command(flatten)]
     format: FormatArg,
+    /// Display total file sizes if the type is container
+    #[arg(short, long)]
+    size: bool,
     /// Look only among these: container, image, network or volume
     #[arg(
         long = "type",
         value_name = "TYPE",
-        value_enum,
-        hide_possible_values = true
+        default_value = "",
+        hide_default_value = true
     )]
-    kind: Option<Kind>,
+    kind: String,
     #[arg(required = true, value_name = "NAME|ID")]
     names: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Container,
     Image,
@@ -37,11 +40,47 @@ pub enum Kind {
     Volume,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Container => "container",
+            Kind::Image => "image",
+            Kind::Network => "network",
+            Kind::Volume => "volume",
+        }
+    }
+
+    /// `None`: any. Docker's text for what is none.
+    fn parse(text: &str) -> Result<Option<Kind>, Failure> {
+        let all = [Kind::Container, Kind::Image, Kind::Network, Kind::Volume];
+        match all.into_iter().find(|kind| kind.as_str() == text) {
+            None if !text.is_empty() => Err(Failure::Plain {
+                text: format!("{text:?} is not a valid value for --type"),
+                code: 1,
+            }),
+            kind => Ok(kind),
+        }
+    }
+}
+
+impl Inspect {
+    /// `container inspect` and `image inspect`.
+    pub fn of(kind: Kind, names: Vec<String>, format: FormatArg, size: bool) -> Inspect {
+        Inspect {
+            format,
+            size,
+            kind: kind.as_str().to_owned(),
+            names,
+        }
+    }
+}
+
 pub fn run(context: &Context, options: Inspect) -> Answer {
+    let kind = Kind::parse(&options.kind)?;
     let format = Format::parse(&options.format.format)?;
     let mut engine = context.engine()?;
     show(&options.names, &format, |name| {
-        object(&mut engine, name, options.kind)
+        object(&mut engine, name, kind, options.size)
     })
 }
 
@@ -114,12 +153,23 @@ fn template_failure(error: &output::template::TemplateError, code: i32) -> Failu
 }
 
 /// The first of container, image, network and volume that goes by the name.
-fn object(engine: &mut Engine, name: &str, kind: Option<Kind>) -> Result<Value, Failure> {
+fn object(
+    engine: &mut Engine,
+    name: &str,
+    kind: Option<Kind>,
+    size: bool,
+) -> Result<Value, Failure> {
     let wanted = |this: Kind| kind.is_none_or(|kind| kind == this);
     if wanted(Kind::Container) {
         match engine.find(name).map_err(Failure::from) {
             Ok(container) => {
-                return Ok(inspect::container(&container, &engine.paths(&container.id)));
+                let mut value = inspect::container(&container, &engine.paths(&container.id));
+                if size {
+                    let (own, whole) = engine.sizes(&container)?;
+                    value["SizeRw"] = own.into();
+                    value["SizeRootFs"] = whole.into();
+                }
+                return Ok(value);
             }
             Err(failure) if is_not_found(&failure) => {}
             Err(failure) => return Err(failure),
@@ -149,8 +199,9 @@ fn object(engine: &mut Engine, name: &str, kind: Option<Kind>) -> Result<Value, 
             Err(failure) => return Err(failure),
         }
     }
+    let what = kind.map_or("object", Kind::as_str);
     Err(Failure::Plain {
-        text: format!("Error: No such object: {name}"),
+        text: format!("Error: No such {what}: {name}"),
         code: 1,
     })
 }

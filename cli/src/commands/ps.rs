@@ -6,12 +6,14 @@ use clap::Args;
 use runtime::{Container, Engine, State};
 use time::OffsetDateTime;
 
-use super::{Answer, Context, find_image, listing, print_rows};
+use super::{Answer, Context, find_image, listing, listing_failure, print_rows};
 use crate::args::filter::{Filters, Found};
 use crate::args::format::ListingArgs;
 use crate::args::values;
 use crate::failure::Failure;
-use crate::output::container::{COLUMNS, row};
+use crate::output::container::{COLUMNS, SIZED, row};
+use crate::output::listing::Listing;
+use crate::output::words;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -28,6 +30,9 @@ pub struct Ps {
     /// Show the last so many containers, whatever their state
     #[arg(short = 'n', long, value_name = "N", value_parser = values::parse_integer)]
     last: Option<i64>,
+    /// Display total file sizes
+    #[arg(short, long)]
+    size: bool,
     /// Show only those that match: name=, status=, id=, label=, ancestor=, network=, ...
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
     filter: Vec<(String, String)>,
@@ -35,7 +40,14 @@ pub struct Ps {
 
 pub fn run(context: &Context, options: Ps) -> Answer {
     let filters = Filters::new(&options.filter).map_err(|error| Failure::Own(error.into()))?;
-    let listing = listing(&COLUMNS, &options.listing)?;
+    let format = &options.listing.format;
+    let sized = options.size || format.contains(".Size");
+    let listing = match (options.size, format.as_str(), options.listing.quiet) {
+        (true, "" | "table", false) => {
+            Listing::parse(&COLUMNS, SIZED).map_err(|e| listing_failure(&e))?
+        }
+        _ => listing(&COLUMNS, &options.listing)?,
+    };
     let last = match options.latest {
         true => Some(1),
         // Docker's own default is -1: no limit.
@@ -53,9 +65,17 @@ pub fn run(context: &Context, options: Ps) -> Answer {
         .take(last.unwrap_or(usize::MAX));
     let length = options.listing.length();
     let now = OffsetDateTime::now_utc();
-    let rows: Vec<_> = shown
-        .map(|container| row(container, &shown_image(container, &current), now, length))
-        .collect();
+    let mut rows = Vec::new();
+    for container in shown {
+        let mut row = row(container, &shown_image(container, &current), now, length);
+        // Looking at every file takes its time: only for who asks.
+        if sized {
+            let (own, whole) = engine.sizes(container)?;
+            let (own, whole) = (words::size_with(own, 3), words::size_with(whole, 3));
+            row.insert("Size".into(), format!("{own} (virtual {whole})").into());
+        }
+        rows.push(row);
+    }
     print_rows(&listing, &rows)
 }
 

@@ -31,6 +31,9 @@ pub const COLUMNS: Columns = Columns {
     ],
 };
 
+/// The table with `--size`.
+pub const SIZED: &str = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
+
 /// Whether IDs, commands and mounts are cut to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {

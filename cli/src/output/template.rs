@@ -5,6 +5,7 @@ mod eval;
 mod functions;
 mod lex;
 mod parse;
+mod printf;
 
 pub use functions::row_json;
 
@@ -125,6 +126,24 @@ mod tests {
             ("{{\"\\n\"}}{{`x`}}", "\nx"),
             ("{{/* a comment */}}x", "x"),
             ("{{printf \"%s:%d\" .Name .State.Pid}}", "/c1:42"),
+            ("{{title \"ab cd\"}}", "Ab Cd"),
+            ("{{print 1 2 \"a\" \"b\" 3}}", "1 2ab3"),
+            (
+                "{{html \"<a>\"}} {{js \"it's\"}} {{urlquery \"a b&c\"}}",
+                "&lt;a&gt; it\\'s a+b%26c",
+            ),
+            ("{{1.5}} {{0x10}} {{'a'}}", "1.5 16 97"),
+            ("{{$x := 1}}{{$x = 2}}{{$x}}", "2"),
+            ("{{$x := 1}}{{range .Args}}{{$x = .}}{{end}}{{$x}}", "true"),
+            (
+                "{{with $x := .Name}}{{$x}}{{end}}{{if $y := .Name}}{{$y}}{{end}}",
+                "/c1/c1",
+            ),
+            ("{{range .Args}}{{.}}{{break}}{{end}}", "-c"),
+            (
+                "{{range .Args}}{{if eq . \"-c\"}}{{continue}}{{end}}{{.}}{{end}}",
+                "true",
+            ),
         ];
         for (text, expected) in table {
             assert_eq!(render(text, &value()).as_deref(), Ok(expected), "{text}");
@@ -168,6 +187,7 @@ mod tests {
         assert!(render("{{.Name.Nope}}", &value()).is_err());
         assert!(render("{{index .Args 9}}", &value()).is_err());
         assert!(render("{{$nope}}", &value()).is_err());
+        assert!(render("{{eq .Name 1}}", &value()).is_err());
     }
 
     #[test]

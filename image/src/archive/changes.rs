@@ -1,32 +1,67 @@
-//! The Dockerfile lines of `import --change`, applied to an image's runtime configuration. Pure.
+//! The Dockerfile lines of `import --change` and `commit --change`, applied to an image's runtime configuration. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 
+mod health;
+
 /// The configuration that the lines describe, in the form of an image's `config`.
 pub fn apply(lines: &[String]) -> Result<Value, Error> {
-    let mut config = Map::new();
+    apply_to(Value::Object(Map::new()), lines)
+}
+
+const INSTRUCTIONS: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// The same over a configuration that is there.
+pub fn apply_to(config: Value, lines: &[String]) -> Result<Value, Error> {
+    let Value::Object(mut config) = config else {
+        return apply(lines);
+    };
+    let mut has_cmd = false;
     for line in lines {
-        apply_line(&mut config, line).map_err(|why| Error::InvalidArgument {
+        let line = line.trim();
+        let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let name = instruction.to_ascii_uppercase();
+        if !name.is_empty() && !INSTRUCTIONS.contains(&name.as_str()) {
+            return Err(Error::NotAChange(instruction.to_ascii_lowercase()));
+        }
+        has_cmd |= name == "CMD";
+        // A CMD that was made for another entry point means nothing to this one, as in a Dockerfile.
+        if name == "ENTRYPOINT" && !has_cmd {
+            config.remove("Cmd");
+        }
+        apply_line(&mut config, &name, rest.trim()).map_err(|why| Error::InvalidArgument {
             what: "change",
-            value: line.clone(),
+            value: line.to_owned(),
             why,
         })?;
     }
     Ok(Value::Object(config))
 }
 
-fn apply_line(config: &mut Map<String, Value>, line: &str) -> Result<(), String> {
-    let line = line.trim();
-    let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim();
-    let instruction = instruction.to_ascii_uppercase();
-    let command_is_empty = rest.is_empty() && !matches!(instruction.as_str(), "CMD" | "ENTRYPOINT");
+fn apply_line(
+    config: &mut Map<String, Value>,
+    instruction: &str,
+    rest: &str,
+) -> Result<(), String> {
+    let command_is_empty = rest.is_empty() && !matches!(instruction, "CMD" | "ENTRYPOINT");
     if command_is_empty {
         return Err(format!("{instruction} needs a value"));
     }
-    match instruction.as_str() {
+    match instruction {
         "CMD" => drop(config.insert("Cmd".into(), command(rest))),
         "ENTRYPOINT" => drop(config.insert("Entrypoint".into(), command(rest))),
         "USER" => drop(config.insert("User".into(), rest.into())),
@@ -59,11 +94,17 @@ fn apply_line(config: &mut Map<String, Value>, line: &str) -> Result<(), String>
                 object(config, "Volumes").insert(volume, json!({}));
             }
         }
-        other => {
-            return Err(format!(
-                "{other} is not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"
-            ));
+        "ONBUILD" => {
+            let list = config.entry("OnBuild").or_insert_with(|| json!([]));
+            if !list.is_array() {
+                *list = json!([]);
+            }
+            list.as_array_mut()
+                .expect("it was made a list above")
+                .push(rest.into());
         }
+        "HEALTHCHECK" => drop(config.insert("Healthcheck".into(), health::check(rest)?)),
+        _ => return Err("it has no instruction".to_owned()),
     }
     Ok(())
 }
@@ -91,6 +132,9 @@ fn workdir(before: Option<&Value>, path: &str) -> String {
 
 fn set_env(config: &mut Map<String, Value>, name: &str, value: &str) {
     let list = config.entry("Env").or_insert_with(|| json!([]));
+    if !list.is_array() {
+        *list = json!([]);
+    }
     let Some(list) = list.as_array_mut() else {
         return;
     };
@@ -207,6 +251,26 @@ mod tests {
             &["WORKDIR /a", "WORKDIR b", "STOPSIGNAL SIGINT"],
             json!({"WorkingDir": "/a/b", "StopSignal": "SIGINT"}),
         );
+    }
+
+    #[test]
+    fn lines_go_over_a_configuration_that_is_there() {
+        let before = json!({"Cmd": ["a"], "Env": ["A=1", "B=2"], "Labels": null, "OnBuild": null});
+        let lines = [
+            "ENV B=3 C=4",
+            "LABEL x=y",
+            "ONBUILD RUN z",
+            "ENTRYPOINT [\"e\"]",
+        ];
+        let lines = lines.map(str::to_owned);
+        assert_eq!(
+            apply_to(before.clone(), &lines).unwrap(),
+            json!({
+                "Entrypoint": ["e"], "Env": ["A=1", "B=3", "C=4"], "Labels": {"x": "y"}, "OnBuild": ["RUN z"],
+            })
+        );
+        let lines = ["CMD [\"c\"]", "ENTRYPOINT [\"e\"]"].map(str::to_owned);
+        assert_eq!(apply_to(before, &lines).unwrap()["Cmd"], json!(["c"]));
     }
 
     #[test]

@@ -340,7 +340,7 @@ pub(super) fn parent(
 }
 
 /// The names of a path. A leading slash means the layer's root; `..` has no business in a layer.
-fn clean(path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
+pub(super) fn clean(path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
     let parts: Vec<Vec<u8>> = names(path).into();
     if parts.iter().any(|part| part == b"..") {
         return Err(LayerError::refused(octets(path), "the path has .. in it"));

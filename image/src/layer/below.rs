@@ -103,24 +103,40 @@ impl Below {
 
     /// All names in the root of the view.
     pub fn root_names(&self) -> Result<BTreeSet<Vec<u8>>, LayerError> {
-        let mut all = BTreeSet::new();
-        for root in &self.roots {
-            for entry in Dir::read_from(&**root).map_err(LayerError::place("read below", b""))? {
-                let entry = entry.map_err(LayerError::place("read below", b""))?;
-                let name = entry.file_name().to_bytes();
-                if name != b"." && name != b".." {
-                    all.insert(name.to_vec());
-                }
-            }
-        }
-        let mut shown = BTreeSet::new();
-        for name in all {
-            if !matches!(step(&self.roots, &name, &name)?, Step::Nothing) {
-                shown.insert(name);
-            }
-        }
-        Ok(shown)
+        shown_names(&self.roots)
     }
+
+    /// All names in a directory of the view, by a path without symlinks; none if it is no directory.
+    pub fn names_at(&self, path: &[u8]) -> Result<BTreeSet<Vec<u8>>, LayerError> {
+        let mut here = self.roots.clone();
+        for name in names(path) {
+            match step(&here, &name, path)? {
+                Step::Directory(merged, _) => here = merged,
+                Step::Nothing | Step::Other(..) => return Ok(BTreeSet::new()),
+            }
+        }
+        shown_names(&here)
+    }
+}
+
+fn shown_names(dirs: &[Rc<OwnedFd>]) -> Result<BTreeSet<Vec<u8>>, LayerError> {
+    let mut all = BTreeSet::new();
+    for dir in dirs {
+        for entry in Dir::read_from(&**dir).map_err(LayerError::place("read below", b""))? {
+            let entry = entry.map_err(LayerError::place("read below", b""))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                all.insert(name.to_vec());
+            }
+        }
+    }
+    let mut shown = BTreeSet::new();
+    for name in all {
+        if !matches!(step(dirs, &name, &name)?, Step::Nothing) {
+            shown.insert(name);
+        }
+    }
+    Ok(shown)
 }
 
 /// Looks one name up in a merged directory, as overlayfs does.
@@ -156,7 +172,7 @@ fn step(here: &[Rc<OwnedFd>], name: &[u8], path: &[u8]) -> Result<Step, LayerErr
     Ok(merged.map_or(Step::Nothing, |(dirs, stat)| Step::Directory(dirs, stat)))
 }
 
-fn is_opaque(dir: BorrowedFd<'_>) -> bool {
+pub fn is_opaque(dir: BorrowedFd<'_>) -> bool {
     let mut value = [0; 1];
     fgetxattr(dir, OPAQUE, &mut value[..]).is_ok_and(|n| n == 1) && value == *b"y"
 }

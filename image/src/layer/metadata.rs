@@ -67,6 +67,11 @@ impl Metadata {
             Some(Gid::from_raw(self.gid)),
         )
         .map_err(LayerError::place("change the owner of", path))?;
+        self.set_but_owner(fd, path)
+    }
+
+    /// Mode and attributes.
+    pub fn set_but_owner(&self, fd: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> {
         fchmod(fd, Mode::from_raw_mode(self.mode))
             .map_err(LayerError::place("change the mode of", path))?;
         for (name, value) in &self.xattrs {
@@ -120,10 +125,18 @@ impl Metadata {
             );
             check_xattr(attribute, &path, result)?;
         }
-        let times = timestamps(self.mtime);
-        utimensat(&*parent.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(LayerError::place("set the time of", &path))
+        set_time_by_name(parent, name, self.mtime)
     }
+}
+
+pub fn set_time_by_name(parent: &Directory, name: &[u8], time: Time) -> Result<(), LayerError> {
+    utimensat(
+        &*parent.fd,
+        name,
+        &timestamps(time),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .map_err(LayerError::place("set the time of", &parent.join(name)))
 }
 
 pub fn set_time(fd: BorrowedFd<'_>, time: Time, path: &[u8]) -> Result<(), LayerError> {
@@ -157,7 +170,7 @@ fn check_xattr(name: &[u8], path: &[u8], result: Result<(), Errno>) -> Result<()
     }
 }
 
-fn read_xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
+pub fn read_xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     let mut list = vec![0; 64 << 10];
     let length = match flistxattr(fd, &mut *list) {
         Ok(length) => length,

@@ -11,6 +11,7 @@ mod labels;
 mod late;
 mod overlay;
 mod seal;
+mod view;
 
 pub use etc::{
     Asked, Resolver, extended_hosts, host_resolv_conf, hosts_file, hosts_of_others, hosts_with,
@@ -22,3 +23,4 @@ pub use labels::labels;
 pub use late::{Late, Moment, clone_late};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
 pub use seal::seal_self;
+pub use view::{Bind, Source, with_view};

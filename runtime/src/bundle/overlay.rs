@@ -66,8 +66,13 @@ pub fn check_rootfs(rootfs: &Path) -> Result<(), Error> {
 }
 
 /// Options without a value of their own. An index and metadata-only copies tie the upper layer to the identity of the
-/// lower ones, which does not survive that an image is pulled anew; `redirect_dir` is left to the kernel's own default.
-const OPTIONS: [(&str, &str); 2] = [("index", "off"), ("metacopy", "off")];
+/// lower ones, which does not survive that an image is pulled anew. Redirects would make a moved directory something that only
+/// overlayfs can read: `diff` and `commit` read the upper layer itself.
+const OPTIONS: [(&str, &str); 3] = [
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "off"),
+];
 
 fn by_new_calls(target: &Path, layers: &[PathBuf], upper: &Path, work: &Path) -> Result<(), Errno> {
     let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;

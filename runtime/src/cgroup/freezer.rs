@@ -40,6 +40,27 @@ pub fn thaw(group: &Group) -> io::Result<()> {
     }
 }
 
+/// A container that stands still until this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Group);
+
+impl Frozen {
+    /// `None` if there is nothing to freeze, or if somebody else has frozen it already.
+    pub fn freeze(group: Group) -> Option<Frozen> {
+        if is_frozen(&group) {
+            return None;
+        }
+        freeze(&group).ok().map(|()| Frozen(group))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Gone, if the container was killed meanwhile.
+        let _ = thaw(&self.0);
+    }
+}
+
 /// Whether it has been asked to stand still, and not been let go since.
 pub fn is_frozen(group: &Group) -> bool {
     let Ok((file, frozen, _)) = control(group) else {

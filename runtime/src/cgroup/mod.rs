@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use freezer::{freeze, is_frozen, thaw};
+pub use freezer::{Frozen, freeze, is_frozen, thaw};
 pub use host::Host;
 pub use limits::{DEFAULT_PERIOD, Undo, apply, bandwidth};
 pub use oom::{Watch, kills};

@@ -1,5 +1,6 @@
 //! The one orchestrator: each command of a front end is one call here.
 
+pub mod files;
 pub mod finish;
 pub mod mounts;
 pub mod volumes;

@@ -12,7 +12,7 @@ use netmgr::{Endpoint, Netns, Network};
 use time::OffsetDateTime;
 
 use super::{
-    Engine, StartMode, confinement, end, etc_files, finish, limits, mounts, network,
+    Engine, StartMode, confinement, end, etc_files, files, finish, limits, mounts, network,
     network_options, volumes,
 };
 use crate::attach::Session;
@@ -60,6 +60,8 @@ pub(super) fn start(
         }
         return Err(Error::BeingStarted(container.name));
     }
+    // `cp` and the like have the root filesystem of a stopped container mounted for a moment. From now on they do not.
+    drop(files::lock(&engine.settings, &container.id));
     let id = container.id.clone();
     let group = Group::of(&container);
     match run(engine, container, &owner, mode) {
@@ -304,6 +306,12 @@ fn spawn(
 }
 
 fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> io::Result<()> {
+    make_storage(storage, top)?;
+    fs::create_dir_all(directory)
+}
+
+/// The writable layer and overlayfs's working directory, for the first time they are needed.
+pub(super) fn make_storage(storage: &Path, top: Option<&PathBuf>) -> io::Result<()> {
     let (upper, work) = (storage.join("diff"), storage.join("work"));
     fs::create_dir_all(&work)?;
     if !upper.exists() {
@@ -315,5 +323,5 @@ fn make_directories(storage: &Path, directory: &Path, top: Option<&PathBuf>) -> 
             fs::set_permissions(&upper, root.permissions())?;
         }
     }
-    fs::create_dir_all(directory)
+    Ok(())
 }

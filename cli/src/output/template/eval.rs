@@ -15,6 +15,14 @@ pub fn render(nodes: &[Node], value: &Value, missing: Missing) -> Result<String,
     Ok(scope.out)
 }
 
+/// Where a template goes on after a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Continue,
+    Break,
+}
+
 struct Scope {
     missing: Missing,
     /// Innermost last; the empty name is `$`.
@@ -24,16 +32,20 @@ struct Scope {
 
 impl Scope {
     /// Variables that are declared inside end with the block.
-    fn block(&mut self, nodes: &[Node], dot: &Value) -> Result<(), TemplateError> {
+    fn block(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, TemplateError> {
         let outer = self.variables.len();
+        let mut flow = Flow::On;
         for node in nodes {
-            self.node(node, dot)?;
+            flow = self.node(node, dot)?;
+            if flow != Flow::On {
+                break;
+            }
         }
         self.variables.truncate(outer);
-        Ok(())
+        Ok(flow)
     }
 
-    fn node(&mut self, node: &Node, dot: &Value) -> Result<(), TemplateError> {
+    fn node(&mut self, node: &Node, dot: &Value) -> Result<Flow, TemplateError> {
         match node {
             Node::Text(text) => self.out.push_str(text),
             Node::Print(expr) => {
@@ -47,24 +59,50 @@ impl Scope {
                 let value = self.expr(expr, dot)?;
                 self.variables.push((name.clone(), value));
             }
+            Node::Set(name, expr) => {
+                let value = self.expr(expr, dot)?;
+                let known = self
+                    .variables
+                    .iter_mut()
+                    .rev()
+                    .find(|(known, _)| known == name);
+                let (_, known) = known
+                    .ok_or_else(|| execute(expr, format!("undefined variable \"${name}\"")))?;
+                *known = value;
+            }
+            Node::Break => return Ok(Flow::Break),
+            Node::Continue => return Ok(Flow::Continue),
             Node::If {
+                name,
                 condition,
                 then,
                 otherwise,
             } => {
-                let holds = functions::truth(&self.expr(condition, dot)?);
-                self.block(if holds { then } else { otherwise }, dot)?;
+                let value = self.expr(condition, dot)?;
+                let holds = functions::truth(&value);
+                let outer = self.variables.len();
+                self.variables
+                    .extend(name.clone().map(|name| (name, value)));
+                let flow = self.block(if holds { then } else { otherwise }, dot)?;
+                self.variables.truncate(outer);
+                return Ok(flow);
             }
             Node::With {
+                name,
                 value,
                 then,
                 otherwise,
             } => {
                 let value = self.expr(value, dot)?;
-                match functions::truth(&value) {
+                let outer = self.variables.len();
+                let named = name.clone().map(|name| (name, value.clone()));
+                self.variables.extend(named);
+                let flow = match functions::truth(&value) {
                     true => self.block(then, &value)?,
                     false => self.block(otherwise, dot)?,
-                }
+                };
+                self.variables.truncate(outer);
+                return Ok(flow);
             }
             Node::Range {
                 key,
@@ -82,12 +120,15 @@ impl Scope {
                     self.variables.extend(key.clone().map(|name| (name, index)));
                     let named = element.clone().map(|name| (name, item.clone()));
                     self.variables.extend(named);
-                    self.block(body, &item)?;
+                    let flow = self.block(body, &item)?;
                     self.variables.truncate(outer);
+                    if flow == Flow::Break {
+                        break;
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(Flow::On)
     }
 
     fn expr(&self, expr: &Expr, dot: &Value) -> Result<Value, TemplateError> {

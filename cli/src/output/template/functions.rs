@@ -4,9 +4,12 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
+use super::printf::{kind, printf};
+
 const NAMES: &[&str] = &[
     "json", "upper", "lower", "title", "join", "split", "pad", "truncate", "println", "print",
-    "printf", "len", "index", "slice", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or",
+    "printf", "html", "js", "urlquery", "len", "index", "slice", "eq", "ne", "lt", "le", "gt",
+    "ge", "not", "and", "or",
 ];
 
 /// The method `.Label "key"` of rows; no function of this name can be called otherwise. A row holds the map that it
@@ -45,12 +48,15 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let kept = string(text)?.chars().take(width(length)?);
             Ok(kept.collect::<String>().into())
         }
-        ("print", values) => Ok(values.iter().map(words).collect::<String>().into()),
+        ("print", values) => Ok(print(values).into()),
+        ("html", values) => Ok(html(&print(values)).into()),
+        ("js", values) => Ok(js(&print(values)).into()),
+        ("urlquery", values) => Ok(urlquery(&print(values)).into()),
         ("println", values) => {
             let words: Vec<String> = values.iter().map(words).collect();
             Ok(format!("{}\n", words.join(" ")).into())
         }
-        ("printf", [format, values @ ..]) => printf(string(format)?, values).map(Value::from),
+        ("printf", [format, values @ ..]) => Ok(printf(string(format)?, values).into()),
         ("len", [value]) => length(value).map(Value::from),
         ("index", [value, keys @ ..]) => {
             let mut found = value;
@@ -62,9 +68,14 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("slice", [value, ends @ ..]) if ends.len() <= 2 => slice(value, ends),
         (LABEL, [of, key]) => label(of, string(key)?),
         ("eq", [value, others @ ..]) if !others.is_empty() => {
-            Ok(others.iter().any(|other| value == other).into())
+            for other in others {
+                if equal(value, other)? {
+                    return Ok(true.into());
+                }
+            }
+            Ok(false.into())
         }
-        ("ne", [a, b]) => Ok((a != b).into()),
+        ("ne", [a, b]) => Ok((!equal(a, b)?).into()),
         ("lt", [a, b]) => Ok((order(a, b)? == Ordering::Less).into()),
         ("le", [a, b]) => Ok((order(a, b)? != Ordering::Greater).into()),
         ("gt", [a, b]) => Ok((order(a, b)? == Ordering::Greater).into()),
@@ -219,35 +230,68 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
     .ok_or_else(|| "incompatible types for comparison".to_owned())
 }
 
-fn title(text: &str) -> String {
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => first.to_uppercase().chain(chars).collect(),
-        None => String::new(),
+/// What is compared must be of one kind; nothing equals nothing.
+fn equal(a: &Value, b: &Value) -> Result<bool, String> {
+    match (a, b) {
+        (Value::Null, _) | (_, Value::Null) => Ok(a == b),
+        _ if kind(a) == kind(b) => Ok(a == b),
+        _ => Err("incompatible types for comparison".to_owned()),
     }
 }
 
-/// `%s`, `%v`, `%d`, `%q`, `%t` and `%%`.
-fn printf(format: &str, values: &[Value]) -> Result<String, String> {
+/// The first letter of each word.
+fn title(text: &str) -> String {
+    let mut before = ' ';
     let mut out = String::new();
-    let mut values = values.iter();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
+    for c in text.chars() {
+        match before.is_alphanumeric() || before == '_' || before == '\'' {
+            true => out.push(c),
+            false => out.extend(c.to_uppercase()),
         }
-        match chars.next() {
-            Some('%') => out.push('%'),
-            Some(verb @ ('s' | 'v' | 'd' | 'q' | 't')) => {
-                let value = values.next().ok_or("too few values for the format")?;
-                out.push_str(&match verb {
-                    'q' => crate::output::words::quote(&words(value)),
-                    _ => words(value),
-                });
-            }
-            verb => return Err(format!("unknown verb {verb:?}")),
-        }
+        before = c;
     }
-    Ok(out)
+    out
+}
+
+/// Go's Sprint: a space between two values of which neither is a text.
+fn print(values: &[Value]) -> String {
+    let mut out = String::new();
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 && !value.is_string() && !values[at - 1].is_string() {
+            out.push(' ');
+        }
+        out.push_str(&words(value));
+    }
+    out
+}
+
+fn html(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '<' => "&lt;".to_owned(),
+        '>' => "&gt;".to_owned(),
+        '&' => "&amp;".to_owned(),
+        '"' => "&#34;".to_owned(),
+        '\'' => "&#39;".to_owned(),
+        c => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn js(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '\\' | '\'' | '"' => format!("\\{c}"),
+        '<' | '>' | '&' | '=' => format!("\\u{:04X}", u32::from(c)),
+        c if u32::from(c) < 32 => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn urlquery(text: &str) -> String {
+    let escaped = |b: u8| match b {
+        b' ' => "+".to_owned(),
+        b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(escaped).collect()
 }

@@ -12,11 +12,13 @@ pub enum Token {
     },
     Variable(String),
     Text(String),
-    Number(i64),
+    Number(serde_json::Number),
     Open,
     Close,
     Pipe,
     Assign,
+    /// `=`: of a variable that is there.
+    Set,
     Comma,
 }
 
@@ -96,6 +98,8 @@ fn token(rest: &str, glued: bool) -> Result<(Token, usize), TemplateError> {
         '|' => (Token::Pipe, 1),
         ',' => (Token::Comma, 1),
         ':' if rest.starts_with(":=") => (Token::Assign, 2),
+        '=' => (Token::Set, 1),
+        '\'' => character(rest)?,
         '"' | '`' => quoted(rest, first)?,
         '.' => {
             let length = name_length(&rest[1..]);
@@ -106,21 +110,40 @@ fn token(rest: &str, glued: bool) -> Result<(Token, usize), TemplateError> {
             let length = name_length(&rest[1..]);
             (Token::Variable(rest[1..1 + length].to_owned()), 1 + length)
         }
-        '0'..='9' | '-' => {
-            let digits = rest[1..]
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(rest.len() - 1);
-            let number = rest[..1 + digits]
-                .parse()
-                .map_err(|_| error(format!("bad number syntax: {:?}", &rest[..1 + digits])))?;
-            (Token::Number(number), 1 + digits)
-        }
+        '0'..='9' | '-' => number(rest)?,
         c if c.is_alphabetic() || c == '_' => {
             let length = name_length(rest);
             (Token::Word(rest[..length].to_owned()), length)
         }
         c => return Err(error(format!("unexpected {c:?} in command"))),
     })
+}
+
+/// Decimal, hexadecimal, or with a fraction or an exponent.
+fn number(rest: &str) -> Result<(Token, usize), TemplateError> {
+    let length = rest[1..]
+        .find(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+        .map_or(rest.len(), |at| at + 1);
+    let text = &rest[..length];
+    let hexadecimal = text
+        .strip_prefix("0x")
+        .and_then(|t| i64::from_str_radix(t, 16).ok());
+    let whole = text.parse::<i64>().ok().or(hexadecimal);
+    let float = || text.parse().ok().and_then(serde_json::Number::from_f64);
+    whole
+        .map(serde_json::Number::from)
+        .or_else(float)
+        .map(|number| (Token::Number(number), length))
+        .ok_or_else(|| error(format!("bad number syntax: {text:?}")))
+}
+
+/// `'a'` is a number to Go.
+fn character(rest: &str) -> Result<(Token, usize), TemplateError> {
+    let mut chars = rest[1..].chars();
+    match (chars.next(), chars.next()) {
+        (Some(c), Some('\'')) => Ok((Token::Number(u32::from(c).into()), c.len_utf8() + 2)),
+        _ => Err(error("unterminated character constant")),
+    }
 }
 
 fn quoted(rest: &str, quote: char) -> Result<(Token, usize), TemplateError> {

@@ -9,12 +9,19 @@ pub enum Node {
     Print(Expr),
     /// `{{$x := ...}}`
     Declare(String, Expr),
+    /// `{{$x = ...}}`
+    Set(String, Expr),
+    Break,
+    Continue,
     If {
+        /// `{{if $x := ...}}`
+        name: Option<String>,
         condition: Expr,
         then: Vec<Node>,
         otherwise: Vec<Node>,
     },
     With {
+        name: Option<String>,
         value: Expr,
         then: Vec<Node>,
         otherwise: Vec<Node>,
@@ -107,6 +114,14 @@ impl Parser {
         tokens: &[Token],
         depth: usize,
     ) -> Result<Node, TemplateError> {
+        let (name, tokens) = match tokens {
+            [Token::Variable(name), Token::Assign, rest @ ..] => (Some(name.clone()), rest),
+            rest => (None, rest),
+        };
+        if tokens.is_empty() {
+            let keyword = if is_if { "if" } else { "with" };
+            return Err(error(format!("missing value for {keyword}")));
+        }
         let condition = pipeline(tokens)?;
         let (then, end) = self.block(depth + 1)?;
         let otherwise = match end {
@@ -120,12 +135,14 @@ impl Parser {
         };
         Ok(if is_if {
             Node::If {
+                name,
                 condition,
                 then,
                 otherwise,
             }
         } else {
             Node::With {
+                name,
                 value: condition,
                 then,
                 otherwise,
@@ -174,6 +191,11 @@ fn statement(tokens: &[Token]) -> Result<Node, TemplateError> {
         [Token::Variable(name), Token::Assign, rest @ ..] => {
             Ok(Node::Declare(name.clone(), pipeline(rest)?))
         }
+        [Token::Variable(name), Token::Set, rest @ ..] => {
+            Ok(Node::Set(name.clone(), pipeline(rest)?))
+        }
+        [Token::Word(word)] if word == "break" => Ok(Node::Break),
+        [Token::Word(word)] if word == "continue" => Ok(Node::Continue),
         _ => Ok(Node::Print(pipeline(tokens)?)),
     }
 }
@@ -257,7 +279,7 @@ impl<'a> Cursor<'a> {
             }
             Some(Token::Variable(name)) => Ok(Expr::Variable(name.clone(), self.fields())),
             Some(Token::Text(text)) => Ok(Expr::Literal(text.clone().into())),
-            Some(Token::Number(number)) => Ok(Expr::Literal((*number).into())),
+            Some(Token::Number(number)) => Ok(Expr::Literal(number.clone().into())),
             Some(Token::Word(word)) => match keyword(word) {
                 Some(literal) => Ok(Expr::Literal(literal)),
                 None if functions::is_known(word) => Ok(Expr::Call(word.clone(), Vec::new())),

@@ -1,0 +1,138 @@
+//! `container ...` and `image ...`: Docker's longer spelling of the same commands, by the same definitions.
+
+use clap::{Args, Subcommand};
+
+use super::inspect::{Inspect, Kind};
+use super::{
+    commit, cp, create, diff, exec, export, images, import, kill, logs, port, ps, pull, rm, rmi,
+    run, start, stop, wait,
+};
+use crate::args::Command;
+use crate::args::format::FormatArg;
+
+#[derive(Debug, Subcommand)]
+pub enum Container {
+    Commit(commit::Commit),
+    Cp(cp::Cp),
+    Create(create::Create),
+    Diff(diff::Diff),
+    Exec(exec::Exec),
+    Export(export::Export),
+    Inspect(InspectContainer),
+    Kill(kill::Kill),
+    Logs(logs::Logs),
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(ps::Ps),
+    Port(port::Port),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+    Run(run::Run),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Wait(wait::Wait),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    Import(import::Import),
+    Inspect(InspectImage),
+    #[command(visible_alias = "list")]
+    Ls(images::Images),
+    Pull(pull::Pull),
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Rmi),
+}
+
+/// Display detailed information on one or more containers
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle container inspect [OPTIONS] CONTAINER [CONTAINER...]")]
+pub struct InspectContainer {
+    #[command(flatten)]
+    format: FormatArg,
+    /// Display total file sizes
+    #[arg(short, long)]
+    size: bool,
+    #[arg(required = true, value_name = "CONTAINER")]
+    names: Vec<String>,
+}
+
+/// Display detailed information on one or more images
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle image inspect [OPTIONS] IMAGE [IMAGE...]")]
+pub struct InspectImage {
+    #[command(flatten)]
+    format: FormatArg,
+    #[arg(required = true, value_name = "IMAGE")]
+    names: Vec<String>,
+}
+
+impl Container {
+    /// The command that it is a longer name of.
+    pub fn plain(self) -> Command {
+        match self {
+            Container::Commit(options) => Command::Commit(options),
+            Container::Cp(options) => Command::Cp(options),
+            Container::Create(options) => Command::Create(options),
+            Container::Diff(options) => Command::Diff(options),
+            Container::Exec(options) => Command::Exec(options),
+            Container::Export(options) => Command::Export(options),
+            Container::Inspect(options) => Command::Inspect(Inspect::of(
+                Kind::Container,
+                options.names,
+                options.format,
+                options.size,
+            )),
+            Container::Kill(options) => Command::Kill(options),
+            Container::Logs(options) => Command::Logs(options),
+            Container::Ls(options) => Command::Ps(options),
+            Container::Port(options) => Command::Port(options),
+            Container::Rm(options) => Command::Rm(options),
+            Container::Run(options) => Command::Run(options),
+            Container::Start(options) => Command::Start(options),
+            Container::Stop(options) => Command::Stop(options),
+            Container::Wait(options) => Command::Wait(options),
+        }
+    }
+}
+
+impl Image {
+    pub fn plain(self) -> Command {
+        match self {
+            Image::Import(options) => Command::Import(options),
+            Image::Inspect(options) => Command::Inspect(Inspect::of(
+                Kind::Image,
+                options.names,
+                options.format,
+                false,
+            )),
+            Image::Ls(options) => Command::Images(options),
+            Image::Pull(options) => Command::Pull(options),
+            Image::Rm(options) => Command::Rmi(options),
+        }
+    }
+}
+
+/// Gives each command below a group its longer name in its usage: `coracle ps` becomes `coracle container ls`.
+pub fn name_in_full(group: clap::Command) -> clap::Command {
+    let path = format!("coracle {}", group.get_name());
+    group.mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        let usage = command.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ");
+        let full = format!("{path} {name}");
+        if usage.starts_with(&full) {
+            return command;
+        }
+        // What follows `coracle ps`; a second form stands on a line of its own.
+        let lines: Vec<String> = usage
+            .lines()
+            .map(|line| {
+                let words = line.trim_start();
+                let indent = &line[..line.len() - words.len()];
+                let rest = words.splitn(3, ' ').nth(2).unwrap_or_default();
+                format!("{indent}{full} {rest}")
+            })
+            .collect();
+        command.override_usage(lines.join("\n"))
+    })
+}

@@ -117,6 +117,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
         super::end::signal_number(signal)?;
     }
     network_options::check(request)?;
+    crate::logs::check(&request.log)?;
     Ok(Resolved {
         entrypoint,
         command,

@@ -5,6 +5,10 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/logs.rs"]
+mod logs;
+#[path = "flags/streams.rs"]
+mod streams;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[("logs", logs::CELLS), ("streams", streams::CELLS)];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

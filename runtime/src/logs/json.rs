@@ -8,26 +8,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Entry, Found, Stamp, Stream};
+use super::{Entry, Found, Stamp, Stream, Time, scan};
 
 const OPENING: &[u8] = b"{\"log\":\"";
 const STDOUT: &[u8] = b"\",\"stream\":\"stdout\"";
 const STDERR: &[u8] = b"\",\"stream\":\"stderr\"";
 const TIME: &[u8] = b",\"time\":\"";
 const CLOSING: &[u8] = b"\"}\n";
-
-/// What cannot stand in a JSON string as it is.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
-    }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
 
 /// The field with what every record of a container carries; empty without any.
 pub(super) fn suffix(attributes: &[(String, String)]) -> Vec<u8> {
@@ -40,7 +27,7 @@ pub(super) fn suffix(attributes: &[(String, String)]) -> Vec<u8> {
     format!(",\"attrs\":{json}").into_bytes()
 }
 
-pub(super) fn append(to: &mut Vec<u8>, stream: Stream, stamp: &Stamp, suffix: &[u8], bytes: &[u8]) {
+pub(super) fn append(to: &mut Vec<u8>, stream: Stream, time: &str, suffix: &[u8], bytes: &[u8]) {
     to.extend_from_slice(OPENING);
     let valid = std::str::from_utf8(bytes).is_ok();
     if valid {
@@ -62,25 +49,16 @@ pub(super) fn append(to: &mut Vec<u8>, stream: Stream, stamp: &Stamp, suffix: &[
     }
     to.extend_from_slice(suffix);
     to.extend_from_slice(TIME);
-    to.extend_from_slice(stamp.text().as_bytes());
+    to.extend_from_slice(time.as_bytes());
     to.extend_from_slice(CLOSING);
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// The place of the next byte that needs an escape. A plain loop over a slice: it is what stays fast in a debug build too.
-fn next_special(bytes: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while at < bytes.len() && !SPECIAL[bytes[at] as usize] {
-        at += 1;
-    }
-    at
-}
-
 fn escape(to: &mut Vec<u8>, bytes: &[u8]) {
     let mut from = 0;
     loop {
-        let at = next_special(bytes, from);
+        let at = scan::special(bytes, from);
         if at > from {
             to.extend_from_slice(&bytes[from..at]);
         }
@@ -116,10 +94,7 @@ pub(super) fn whole(written: &[u8]) -> usize {
 
 pub(super) fn first(buffer: &[u8]) -> Found<'_> {
     // A record has no control character but the newline at its end.
-    let mut at = 0;
-    while at < buffer.len() && buffer[at] != b'\n' {
-        at += 1;
-    }
+    let at = scan::newline(buffer, 0);
     if at == buffer.len() {
         return Found::Part;
     }
@@ -134,7 +109,7 @@ fn as_written(line: &[u8]) -> Option<Entry<'_>> {
     let (mut from, mut end);
     from = 0;
     loop {
-        end = next_special(text, from);
+        end = scan::special(text, from);
         if let Some(unescaped) = &mut unescaped {
             unescaped.extend_from_slice(&text[from..end]);
         }
@@ -167,7 +142,7 @@ fn as_written(line: &[u8]) -> Option<Entry<'_>> {
     let time = rest.strip_prefix(TIME)?.strip_suffix(CLOSING)?;
     Some(Entry {
         stream,
-        stamp: Stamp::parse(std::str::from_utf8(time).ok()?)?,
+        time: Time::Written(time),
         bytes: match unescaped {
             Some(bytes) => Cow::Owned(bytes),
             None => Cow::Borrowed(&text[..end]),
@@ -198,7 +173,7 @@ fn any(line: &[u8]) -> Option<Entry<'static>> {
             "stderr" => Stream::Stderr,
             _ => Stream::Stdout,
         },
-        stamp: Stamp::parse(&any.time)?,
+        time: Time::Read(Stamp::parse(&any.time)?),
         bytes: Cow::Owned(bytes),
         attributes: any.attrs.into_iter().collect(),
     })

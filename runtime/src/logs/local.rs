@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Entry, Found, Stamp, Stream};
+use super::{Entry, Found, Stamp, Stream, Time};
 
 /// The stream and the time.
 const HEAD: usize = 9;
@@ -13,7 +13,7 @@ pub(super) const AROUND: usize = 2 * LENGTH + HEAD;
 /// More than any record has: a larger number is no length.
 const LONGEST: usize = 1 << 20;
 
-pub(super) fn append(to: &mut Vec<u8>, stream: Stream, stamp: &Stamp, bytes: &[u8]) {
+pub(super) fn append(to: &mut Vec<u8>, stream: Stream, stamp: Stamp, bytes: &[u8]) {
     let length = u32::try_from(HEAD + bytes.len()).unwrap_or(u32::MAX);
     to.extend_from_slice(&length.to_le_bytes());
     to.push(match stream {
@@ -54,7 +54,7 @@ pub(super) fn first(buffer: &[u8]) -> Found<'_> {
                 2 => Stream::Stderr,
                 _ => Stream::Stdout,
             },
-            stamp: Stamp(i64::from_le_bytes(nanoseconds)),
+            time: Time::Read(Stamp(i64::from_le_bytes(nanoseconds))),
             bytes: Cow::Borrowed(&record[LENGTH + HEAD..length - LENGTH]),
             attributes: Vec::new(),
         }),

@@ -9,6 +9,7 @@ mod json;
 mod local;
 mod options;
 mod reader;
+mod scan;
 mod stamp;
 mod tail;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::borrow::Cow;
 
 pub use options::{Options, attributes, check};
 pub use reader::{Wanted, read};
+use stamp::Now;
 pub use stamp::Stamp;
 pub use writer::Writer;
 
@@ -44,10 +46,30 @@ pub enum Format {
 #[derive(Debug, PartialEq, Eq)]
 struct Entry<'a> {
     stream: Stream,
-    stamp: Stamp,
+    time: Time<'a>,
     bytes: Cow<'a, [u8]>,
     /// Names and values, sorted.
     attributes: Vec<(String, String)>,
+}
+
+/// Read only where somebody asks: it costs more than the rest of a record.
+#[derive(Debug, PartialEq, Eq)]
+enum Time<'a> {
+    Read(Stamp),
+    Written(&'a [u8]),
+}
+
+impl Time<'_> {
+    /// What is no time counts as the earliest.
+    fn stamp(&self) -> Stamp {
+        match self {
+            Time::Read(stamp) => *stamp,
+            Time::Written(text) => std::str::from_utf8(text)
+                .ok()
+                .and_then(Stamp::parse)
+                .unwrap_or(Stamp(0)),
+        }
+    }
 }
 
 /// What begins a buffer.
@@ -67,10 +89,10 @@ impl Format {
         }
     }
 
-    fn append(self, to: &mut Vec<u8>, stream: Stream, stamp: &Stamp, suffix: &[u8], bytes: &[u8]) {
+    fn append(self, to: &mut Vec<u8>, stream: Stream, now: &Now, suffix: &[u8], bytes: &[u8]) {
         match self {
-            Format::Json => json::append(to, stream, stamp, suffix, bytes),
-            Format::Local => local::append(to, stream, stamp, bytes),
+            Format::Json => json::append(to, stream, &now.text, suffix, bytes),
+            Format::Local => local::append(to, stream, now.stamp, bytes),
         }
     }
 

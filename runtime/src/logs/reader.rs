@@ -208,6 +208,8 @@ enum Source {
 struct Records {
     source: Source,
     format: Format,
+    block: Vec<u8>,
+    /// What was read and not been used.
     buffer: Vec<u8>,
     /// Of the buffer's first byte in the file.
     offset: u64,
@@ -222,6 +224,7 @@ impl Records {
         Records {
             source,
             format,
+            block: vec![0; BLOCK],
             buffer: Vec::new(),
             offset,
         }
@@ -240,20 +243,27 @@ impl Records {
         }
     }
 
+    /// Reads on; 0 at the end.
+    fn fill(&mut self) -> io::Result<usize> {
+        loop {
+            let read = match &mut self.source {
+                Source::Plain(file) => file.read(&mut self.block),
+                Source::Compressed(decoder) => decoder.read(&mut self.block),
+            };
+            match read {
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&self.block[..count]);
+                    return Ok(count);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     fn each(&mut self, mut f: impl FnMut(&Entry<'_>) -> io::Result<bool>) -> io::Result<()> {
         loop {
-            let begun = self.buffer.len();
-            self.buffer.resize(begun + BLOCK, 0);
-            let count = match &mut self.source {
-                Source::Plain(file) => file.read(&mut self.buffer[begun..]),
-                Source::Compressed(decoder) => decoder.read(&mut self.buffer[begun..]),
-            };
-            let count = match count {
-                Ok(count) => count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
-                Err(e) => return Err(e),
-            };
-            self.buffer.truncate(begun + count);
+            let count = self.fill()?;
             let mut at = 0;
             while let Found::Record(length, entry) = self.format.first(&self.buffer[at..]) {
                 if length == 0 {
@@ -293,13 +303,7 @@ impl Records {
         self.buffer.clear();
         let mut left = count;
         while left > 0 {
-            let begun = self.buffer.len();
-            self.buffer.resize(begun + BLOCK, 0);
-            let read = match &mut self.source {
-                Source::Plain(file) => file.read(&mut self.buffer[begun..])?,
-                Source::Compressed(decoder) => decoder.read(&mut self.buffer[begun..])?,
-            };
-            self.buffer.truncate(begun + read);
+            let read = self.fill()?;
             let mut at = 0;
             while left > 0
                 && let Found::Record(length @ 1.., _) = self.format.first(&self.buffer[at..])
@@ -332,10 +336,18 @@ struct Printer<'a> {
 impl Printer<'_> {
     /// False once nothing more is wanted.
     fn print(&mut self, entry: &Entry<'_>) -> io::Result<bool> {
-        if self.wanted.since.is_some_and(|since| entry.stamp < since) {
+        if self
+            .wanted
+            .since
+            .is_some_and(|since| entry.time.stamp() < since)
+        {
             return Ok(true);
         }
-        if self.wanted.until.is_some_and(|until| entry.stamp > until) {
+        if self
+            .wanted
+            .until
+            .is_some_and(|until| entry.time.stamp() > until)
+        {
             self.over = true;
             return Ok(false);
         }
@@ -350,7 +362,7 @@ impl Printer<'_> {
         let within = &mut self.within_line[entry.stream as usize];
         if !*within {
             if self.wanted.timestamps {
-                write!(to, "{} ", entry.stamp.text())?;
+                write!(to, "{} ", entry.time.stamp().text())?;
             }
             if self.wanted.details {
                 write!(to, "{} ", details(&entry.attributes))?;

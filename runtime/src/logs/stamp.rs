@@ -9,6 +9,22 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(pub i64);
 
+/// The time of what was read at once, written down once.
+pub(super) struct Now {
+    pub(super) stamp: Stamp,
+    pub(super) text: String,
+}
+
+impl Now {
+    pub(super) fn read() -> Now {
+        let stamp = Stamp::now();
+        Now {
+            stamp,
+            text: stamp.text(),
+        }
+    }
+}
+
 impl Stamp {
     pub fn now() -> Stamp {
         let since = SystemTime::now()

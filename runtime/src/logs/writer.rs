@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::files::Files;
-use super::{Format, LONGEST_PIECE, Options, Stamp, Stream, json};
+use super::{Format, LONGEST_PIECE, Now, Options, Stream, json, scan};
 
 /// Records are written out together, and at once when there are so many bytes of them.
 const BATCH: usize = 128 * 1024;
@@ -51,16 +51,13 @@ impl Writer {
 
     /// Takes what the container wrote; whole lines go to the file.
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let stamp = Stamp::now();
+        let now = Now::read();
         let mut from = 0;
         while from < bytes.len() {
-            let mut to = from;
-            while to < bytes.len() && bytes[to] != b'\n' {
-                to += 1;
-            }
+            let to = scan::newline(bytes, from);
             let ended = to < bytes.len();
             let piece = &bytes[from..to + usize::from(ended)];
-            self.take(stream, &stamp, piece, ended);
+            self.take(stream, &now, piece, ended);
             from += piece.len();
         }
         self.flush();
@@ -68,11 +65,11 @@ impl Writer {
 
     /// Writes out lines that never got their newline. Afterwards this process has no thread of the log's.
     pub fn finish(&mut self) {
-        let stamp = Stamp::now();
+        let now = Now::read();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(&mut self.unfinished[stream as usize]);
             if !rest.is_empty() {
-                self.push(stream, &stamp, &rest);
+                self.push(stream, &now, &rest);
             }
         }
         self.flush();
@@ -80,21 +77,21 @@ impl Writer {
     }
 
     /// A piece of a line, or its end.
-    fn take(&mut self, stream: Stream, stamp: &Stamp, piece: &[u8], ended: bool) {
+    fn take(&mut self, stream: Stream, now: &Now, piece: &[u8], ended: bool) {
         let slot = stream as usize;
         if ended && self.unfinished[slot].is_empty() && piece.len() <= LONGEST_PIECE {
-            return self.push(stream, stamp, piece);
+            return self.push(stream, now, piece);
         }
         let mut line = std::mem::take(&mut self.unfinished[slot]);
         line.extend_from_slice(piece);
         let mut from = 0;
         while line.len() - from > LONGEST_PIECE {
             let to = from + cut(&line[from..]);
-            self.push(stream, stamp, &line[from..to]);
+            self.push(stream, now, &line[from..to]);
             from = to;
         }
         if ended {
-            self.push(stream, stamp, &line[from..]);
+            self.push(stream, now, &line[from..]);
             from = line.len();
         }
         line.drain(..from);
@@ -102,7 +99,7 @@ impl Writer {
         self.unfinished[slot] = line;
     }
 
-    fn push(&mut self, stream: Stream, stamp: &Stamp, bytes: &[u8]) {
+    fn push(&mut self, stream: Stream, now: &Now, bytes: &[u8]) {
         if self.files.is_full(self.batch.len()) {
             self.flush();
             if let Err(e) = self.files.rotate() {
@@ -110,7 +107,7 @@ impl Writer {
             }
         }
         self.format
-            .append(&mut self.batch, stream, stamp, &self.suffix, bytes);
+            .append(&mut self.batch, stream, now, &self.suffix, bytes);
         self.records += 1;
         if self.batch.len() >= BATCH {
             self.flush();
@@ -150,7 +147,7 @@ impl Writer {
         self.format.append(
             &mut note,
             Stream::Stderr,
-            &Stamp::now(),
+            &Now::read(),
             &self.suffix,
             text.as_bytes(),
         );

@@ -158,6 +158,7 @@ mount -t tmpfs -o size=16m none "$root" || exit 1
 c() { "$program" --root "$root" --run-root "$run" "$@" 2>&1; }
 c import "$tar" busybox >/dev/null
 id=$(c run -d --network none --name loud busybox sh -c 'echo begin; until [ -e /proc/1/root/dev/shm/go ]; do sleep 0.05; done; yes 0123456789 | head -n 100000; echo middle; until [ -e /dev/shm/on ]; do sleep 0.05; done; echo end') || { echo "$id"; exit 1; }
+until c logs loud | grep -q begin; do sleep 0.05; done
 dd if=/dev/zero of="$root/fill" bs=4096 2>/dev/null
 pid=$(c inspect -f '{{.State.Pid}}' loud)
 touch /proc/$pid/root/dev/shm/go

@@ -141,7 +141,8 @@ impl Writer {
             return true;
         };
         let text = format!(
-            "coracle: {records} lines ({bytes} bytes of log) are missing here, they could not be written: {error}\n"
+            "coracle: {records} lines ({bytes} bytes of log) are missing here, they could not be written: {}\n",
+            error.to_string().split(" (os").next().unwrap_or_default()
         );
         let mut note = Vec::new();
         self.format.append(

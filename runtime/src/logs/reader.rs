@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::read::GzDecoder;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -192,7 +192,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// A full file, compressed or not; `None` if it has been removed.
-fn open_full(path: &PathBuf) -> io::Result<Option<Source>> {
+fn open_full(path: &Path) -> io::Result<Option<Source>> {
     if let Some(file) = open(path)? {
         return Ok(Some(Source::Plain(file)));
     }

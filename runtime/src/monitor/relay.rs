@@ -234,11 +234,8 @@ impl Relay {
         }
         match wire::receive(&self.clients[i].socket) {
             Ok(Some(message)) => match message.kind {
-                Kind::Stdin if message.payload.is_empty() => {
-                    if self.stdin_once {
-                        self.end_input();
-                    }
-                }
+                Kind::Stdin if message.payload.is_empty() && !self.stdin_once => {}
+                Kind::Stdin if message.payload.is_empty() => self.end_input(),
                 Kind::Stdin => self.input.extend(message.payload),
                 Kind::Attach => self.clients[i].attached = true,
                 Kind::Resize => self.resize(&message.payload),

@@ -7,6 +7,7 @@ pub mod filter;
 pub mod format;
 pub mod life;
 pub mod logging;
+pub mod moment;
 pub mod mount_spec;
 pub mod mounts;
 pub mod namespaces;
@@ -166,6 +167,7 @@ pub enum Command {
     Run(commands::run::Run),
     Create(commands::create::Create),
     Start(commands::start::Start),
+    Attach(commands::attach::Attach),
     Exec(commands::exec::Exec),
     Ps(commands::ps::Ps),
     Logs(commands::logs::Logs),

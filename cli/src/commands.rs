@@ -1,5 +1,6 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
+pub mod attach;
 pub mod commit;
 pub mod completion;
 pub mod cp;
@@ -72,6 +73,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Run(options) => run::run(&context, options),
         Command::Create(options) => create::run(&context, options),
         Command::Start(options) => start::run(&context, options),
+        Command::Attach(options) => attach::run(&context, options),
         Command::Exec(options) => exec::run(&context, options),
         Command::Ps(options) => ps::run(&context, options),
         Command::Logs(options) => logs::run(&context, options),

@@ -17,6 +17,8 @@ pub struct Config {
     /// Where networks without `--subnet` get theirs: `[{base = "10.200.0.0/16", size = 24}]`.
     #[serde(default)]
     default_address_pools: Vec<Pool>,
+    /// As `--detach-keys`, where that is not given.
+    pub detach_keys: Option<String>,
     /// As `--firewall`.
     pub firewall: Option<netmgr::Firewall>,
     /// The address of ports that are published without one; without it every address of the host.
@@ -89,9 +91,10 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "firewall = \"nftables\"\nip = \"127.0.0.1\"\n\
+        let text = "detach-keys = \"ctrl-x\"\nfirewall = \"nftables\"\nip = \"127.0.0.1\"\n\
                     default-address-pools = [{base = \"10.200.0.0/16\", size = 24}]\n";
         let config = parse(text).unwrap();
+        assert_eq!(config.detach_keys.as_deref(), Some("ctrl-x"));
         assert_eq!(config.firewall, Some(netmgr::Firewall::Nftables));
         assert_eq!(config.ip, Some("127.0.0.1".parse().unwrap()));
         assert_eq!(config.pools()[0].size, 24);

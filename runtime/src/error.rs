@@ -42,6 +42,20 @@ pub enum Error {
     NoCommand,
     #[error("Container {0} is not running")]
     NotRunning(String),
+    #[error("You cannot attach to a stopped container, start it first")]
+    AttachStopped,
+    #[error("You cannot attach to a paused container, unpause it first")]
+    AttachPaused,
+    #[error("You cannot attach to a restarting container, wait until it is running")]
+    AttachRestarting,
+    /// Of a container `detach`, of an exec `escape`.
+    #[error("Invalid {what} keys ({keys}) provided")]
+    DetachKeys { what: &'static str, keys: String },
+    /// The text is Docker's.
+    #[error("{0}")]
+    LogOption(String),
+    #[error("configured logging driver does not support reading")]
+    NoLog,
     #[error("container {0} is being started by another command: try again when that has ended")]
     BeingStarted(String),
     #[error(
@@ -280,6 +294,10 @@ impl Error {
             Unpack(_) | Pack(_) => ErrorKind::Internal,
             NameInUse { .. }
             | NotRunning(_)
+            | AttachStopped
+            | AttachPaused
+            | AttachRestarting
+            | NoLog
             | BeingStarted(_)
             | StillRunning(_)
             | PausedForExec(_)
@@ -303,6 +321,8 @@ impl Error {
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
             AmbiguousId(_)
+            | DetachKeys { .. }
+            | LogOption(_)
             | NoCommand
             | InvalidSignal(_)
             | RelativeMountTarget(_)

@@ -16,6 +16,7 @@ pub mod netns;
 pub mod oci;
 pub mod registry;
 pub mod rules;
+pub mod terminal;
 pub mod wait;
 
 pub use command::{Cmd, Output, Running};

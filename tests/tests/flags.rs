@@ -13,6 +13,8 @@ mod differences;
 mod files;
 #[path = "flags/listing.rs"]
 mod listing;
+#[path = "flags/logs.rs"]
+mod logs;
 #[path = "flags/mounts.rs"]
 mod mounts;
 #[path = "flags/namespaces.rs"]
@@ -25,6 +27,8 @@ mod resources;
 mod security;
 #[path = "flags/small.rs"]
 mod small;
+#[path = "flags/streams.rs"]
+mod streams;
 #[path = "flags/table.rs"]
 mod table;
 #[path = "flags/volumes.rs"]
@@ -42,12 +46,14 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
     ("files", files::CELLS),
     ("listing", listing::CELLS),
+    ("logs", logs::CELLS),
     ("mounts", mounts::CELLS),
     ("namespaces", namespaces::CELLS),
     ("networks", networks::CELLS),
     ("resources", resources::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
+    ("streams", streams::CELLS),
     ("volumes", volumes::CELLS),
 ];
 

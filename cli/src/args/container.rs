@@ -161,6 +161,7 @@ impl ContainerArgs {
             hostname: self.hostname.clone().filter(|name| !name.is_empty()),
             tty: self.tty,
             open_stdin: self.interactive,
+            stdin_once: self.interactive,
             auto_remove: self.rm,
             network,
             connections,

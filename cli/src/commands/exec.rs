@@ -3,9 +3,10 @@
 use clap::{ArgAction, Args};
 use runtime::ExecRequest;
 
-use super::streams::{self, Signals};
+use super::streams::{self, Detaching, Join, Keys, Signals};
 use super::{Answer, Context};
 use crate::args::container::own_env;
+use crate::args::logging::Attached;
 use crate::args::values;
 use crate::failure::Failure;
 
@@ -18,6 +19,9 @@ pub struct Exec {
     /// Run in the background
     #[arg(short, long)]
     detach: bool,
+    /// Keys that detach from the program, such as ctrl-a,x
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Keep stdin open
     #[arg(short, long)]
     interactive: bool,
@@ -52,9 +56,16 @@ pub fn run(context: &Context, options: Exec) -> Answer {
     if !options.detach {
         streams::check_terminal(options.interactive, options.tty)?;
     }
+    let keys = streams::detach_keys(context, options.detach_keys.as_deref(), Keys::Escape)?;
     let mut engine = context.engine()?;
+    let attached = Attached {
+        stdin: options.interactive,
+        stdout: true,
+        stderr: true,
+    };
+    let join = Join::new(attached, Signals::ToUs, keys)?;
     match engine.exec(&request)? {
-        Some(session) => streams::relay(&mut engine, session, options.interactive, Signals::ToUs),
+        Some(session) => streams::relay(&mut engine, session, join, Detaching::Told),
         None => Ok(0),
     }
 }

@@ -2,16 +2,17 @@
 
 use std::io::IsTerminal;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use runtime::engine::StartMode;
 use runtime::{ContainerRequest, Engine, NetworkMode};
 
 use super::cid_file::CidFile;
 use super::network::care;
-use super::streams::{self, Signals};
+use super::streams::{self, Detaching, Join, Keys, Signals};
 use super::{Answer, Context, pull};
 use crate::args::container::{ContainerArgs, PullPolicy};
 use crate::args::small::Platform;
+use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::progress::{Progress, Style};
@@ -28,6 +29,12 @@ pub struct Run {
     /// Show what would be done to the networks and rules, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Keys that detach from the container, such as ctrl-a,x
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
+    /// Pass signals on to the program
+    #[arg(long, value_name = "BOOL", value_parser = values::parse_bool, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide_default_value = true)]
+    pub sig_proxy: bool,
     #[command(flatten)]
     pub container: ContainerArgs,
 }
@@ -36,7 +43,16 @@ pub fn run(context: &Context, options: Run) -> Answer {
     let mut request = options.container.request(context.config.ip)?;
     let policy = options.container.pull_policy()?;
     request.tty_size = streams::terminal_size(request.tty);
-    if !options.detach {
+    let keys = streams::detach_keys(context, options.detach_keys.as_deref(), Keys::Detach)?;
+    if options.detach {
+        if !options.container.logging.attach.is_empty() {
+            return Err(Failure::Plain {
+                text: "conflicting options: cannot specify both --attach and --detach".to_owned(),
+                code: 1,
+            });
+        }
+        request.stdin_once = false;
+    } else {
         streams::check_terminal(request.open_stdin, request.tty)?;
     }
     let cid_file = CidFile::make(request.cid_file.as_deref().filter(|_| !options.dry_run))?;
@@ -53,20 +69,24 @@ pub fn run(context: &Context, options: Run) -> Answer {
         options.container.quiet,
     )?;
     super::warn(&engine, &request)?;
-    let mode = match options.detach {
-        true => StartMode::Detached,
-        false => StartMode::Attached,
+    if options.detach {
+        let (container, _) = engine.run(&request, StartMode::Detached)?;
+        cid_file.write(&container.id)?;
+        output::print(&container.id)?;
+        return Ok(0);
+    }
+    let attached = options.container.logging.attached(request.open_stdin);
+    let signals = match options.sig_proxy {
+        true => Signals::ToProgram,
+        false => Signals::ToUs,
     };
-    let (container, session) = engine.run(&request, mode)?;
+    let join = Join::new(attached, signals, keys)?;
+    let (container, session) = engine.run(&request, StartMode::Attached)?;
     cid_file.write(&container.id)?;
     match session {
-        Some(session) => {
-            streams::relay(&mut engine, session, request.open_stdin, Signals::ToProgram)
-        }
-        None => {
-            output::print(&container.id)?;
-            Ok(0)
-        }
+        Some(session) => streams::relay(&mut engine, session, join, Detaching::Quiet),
+        // What was just made, nobody else has started.
+        None => Ok(0),
     }
 }
 

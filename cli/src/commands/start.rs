@@ -3,8 +3,9 @@
 use clap::Args;
 use runtime::engine::StartMode;
 
-use super::streams::{self, Signals};
+use super::streams::{self, Detaching, Join, Keys, Signals};
 use super::{Answer, Context, each};
+use crate::args::logging::Attached;
 use crate::failure::Failure;
 use crate::output;
 
@@ -18,6 +19,9 @@ pub struct Start {
     /// Attach the container's stdin
     #[arg(short, long)]
     interactive: bool,
+    /// Keys that detach from the container, such as ctrl-a,x
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
@@ -50,19 +54,26 @@ fn attached(context: &Context, options: &Start) -> Answer {
             code: 1,
         });
     };
+    let keys = streams::detach_keys(context, options.detach_keys.as_deref(), Keys::Detach)?;
     let mut engine = context.engine()?;
     let request = engine.find(name)?.request;
     // As with Docker, `-i` for a container that was made without it attaches nothing.
     let interactive = options.interactive && request.open_stdin;
     streams::check_terminal(interactive, request.tty)?;
-    let session = match engine.start(name, StartMode::Attached)? {
-        Some(session) => session,
-        // It runs already.
-        None => engine.attach(name)?,
+    let attached = Attached {
+        stdin: interactive,
+        stdout: true,
+        stderr: true,
     };
     let signals = match request.tty {
         true => Signals::ToUs,
         false => Signals::ToProgram,
     };
-    streams::relay(&mut engine, session, interactive, signals)
+    let join = Join::new(attached, signals, keys)?;
+    let session = match engine.start(name, StartMode::Attached)? {
+        Some(session) => session,
+        // It runs already.
+        None => engine.attach(name)?,
+    };
+    streams::relay(&mut engine, session, join, Detaching::Quiet)
 }

@@ -5,13 +5,21 @@ mod host_config;
 use netmgr::{Endpoint, Network};
 use runtime::engine::ContainerPaths;
 use runtime::record::{Health, ResolvedMount};
-use runtime::request::{NO_NETWORK, Propagation};
+use runtime::request::{LogDriver, NO_NETWORK, Propagation};
 use runtime::{Connection, Container, NetworkMode, State};
 use serde_json::{Map, Value, json};
 
 use super::inspect_network::{mac, pairs};
 use super::{ports, short_id, words};
 use crate::args::values::FOR_EVER;
+
+/// Only json-file's is for others to read, as with Docker.
+fn log_path(container: &Container, paths: &ContainerPaths) -> Value {
+    match container.request.log.driver {
+        LogDriver::JsonFile => json!(paths.log),
+        LogDriver::Local | LogDriver::None => json!(""),
+    }
+}
 
 pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
     let resolved = &container.resolved;
@@ -28,7 +36,7 @@ pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
         "ResolvConfPath": paths.resolv_conf,
         "HostnamePath": paths.hostname,
         "HostsPath": paths.hosts,
-        "LogPath": paths.log,
+        "LogPath": log_path(container, paths),
         "Name": format!("/{}", container.name),
         "RestartCount": container.restarts,
         "Driver": "overlay2",
@@ -190,7 +198,7 @@ fn config(container: &Container) -> Value {
         "ExposedPorts": exposed,
         "Tty": request.tty,
         "OpenStdin": request.open_stdin,
-        "StdinOnce": false,
+        "StdinOnce": request.stdin_once,
         "Env": resolved.env,
         "Cmd": null_if_empty(resolved.command.clone()),
         "Image": request.image,

@@ -119,6 +119,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
     }
     network_options::check(request)?;
     confinement::check(request)?;
+    crate::logs::check(&request.log)?;
     Ok(Resolved {
         entrypoint,
         command,

@@ -62,6 +62,7 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         tty: request.tty,
         container: container.id,
         init: None,
+        joined: false,
     }))
 }
 

@@ -24,14 +24,8 @@ use crate::store::{self, End, Stored};
 pub const STARTED: &str = "started";
 /// Likewise: where clients of the monitor connect.
 pub const SOCKET: &str = "attach.sock";
-/// In a container's storage: its log.
-pub const LOG: &str = "json.log";
 /// The exit code where nobody saw it, as after a reboot. Docker says the same.
 pub const UNKNOWN: i32 = 255;
-
-pub fn log_path(root: &Path, id: &str) -> PathBuf {
-    storage(root, id).join(LOG)
-}
 
 pub fn storage(root: &Path, id: &str) -> PathBuf {
     root.join("containers").join(id)

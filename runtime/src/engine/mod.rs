@@ -16,10 +16,10 @@ mod network;
 mod network_options;
 mod repair;
 mod start;
+mod streams;
 mod untold;
 mod usage;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
@@ -30,9 +30,9 @@ pub(crate) use limits::record as record_event;
 pub(crate) use network::namespace_by_row;
 pub use usage::{Processes, Sample};
 
-use crate::attach::{self, Outcome, Session, Streams};
+use crate::attach::Session;
 use crate::error::Error;
-use crate::logs;
+pub use crate::logs::{Stamp, Wanted as LogOptions};
 use crate::process::Identity;
 use crate::record::{Container, State};
 use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
@@ -61,15 +61,6 @@ pub enum StartMode {
     Detached,
     /// The caller keeps the container's streams.
     Attached,
-}
-
-/// Which lines `logs` prints.
-#[derive(Clone, Debug, Default)]
-pub struct LogOptions {
-    pub follow: bool,
-    pub timestamps: bool,
-    /// The last so many lines; `None`: all.
-    pub tail: Option<usize>,
 }
 
 impl Engine {
@@ -138,11 +129,6 @@ impl Engine {
         }
     }
 
-    /// Joins the streams of a running container: what it writes from now on, and its stdin.
-    pub fn attach(&mut self, name: &str) -> Result<Session, Error> {
-        start::attach_to_running(self, name)
-    }
-
     /// `start`, and the second half of `run`. With [`StartMode::Attached`] the answer carries the streams.
     /// A container that runs already is no error.
     pub fn start(&mut self, name: &str, mode: StartMode) -> Result<Option<Session>, Error> {
@@ -152,11 +138,6 @@ impl Engine {
     /// Runs a command in a running container. `Ok(None)` when detached.
     pub fn exec(&mut self, request: &ExecRequest) -> Result<Option<Session>, Error> {
         exec::exec(self, request)
-    }
-
-    /// Relays between the caller's streams and a session until the program ends or the user detaches.
-    pub fn relay(&mut self, session: Session, streams: Streams) -> Result<Outcome, Error> {
-        attach::relay(session, streams)
     }
 
     /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
@@ -232,36 +213,11 @@ impl Engine {
         Ok(container)
     }
 
-    /// `logs`: writes to the two streams; returns at the end of the log, or with `follow` when the container ends.
-    pub fn logs(
-        &mut self,
-        name: &str,
-        options: &LogOptions,
-        out: &mut dyn Write,
-        err: &mut dyn Write,
-    ) -> Result<(), Error> {
-        let stored = store::find(&self.conn, name)?;
-        let id = &stored.container.id;
-        let path = finish::log_path(&self.settings.root, id);
-        let ended = match stored.container.state {
-            State::Running { .. } => stored
-                .owner
-                .and_then(|o| o.process.open())
-                .map(|handle| handle.into_fd()),
-            _ => None,
-        };
-        logs::read(&path, options, ended.as_ref(), out, err).map_err(|source| Error::Io {
-            step: "read the log",
-            container: id.clone(),
-            source,
-        })
-    }
-
     /// Where a container's files are on this host.
     pub fn paths(&self, id: &str) -> ContainerPaths {
         let storage = finish::storage(&self.settings.root, id);
         ContainerPaths {
-            log: storage.join(finish::LOG),
+            log: storage.join(crate::logs::Format::Json.file_name()),
             hosts: storage.join("hosts"),
             hostname: storage.join("hostname"),
             resolv_conf: storage.join("resolv.conf"),

@@ -21,7 +21,7 @@ use crate::cgroup::Group;
 use crate::error::Error;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
-use crate::record::{Container, State};
+use crate::record::Container;
 use crate::request::NetworkMode;
 use crate::store::{self, Owner};
 use crate::wire;
@@ -77,29 +77,6 @@ pub(super) fn start(
             Err(error)
         }
     }
-}
-
-/// The session of a later client: the monitor tells it what comes from now on, and at last the exit code.
-pub(super) fn attach_to_running(engine: &mut Engine, name: &str) -> Result<Session, Error> {
-    let stored = store::find(&engine.conn, name)?;
-    let container = stored.container;
-    let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
-        return Err(Error::NotRunning(container.id));
-    };
-    let failed = |source| Error::Io {
-        step: "attach",
-        container: container.id.clone(),
-        source,
-    };
-    let directory = monitor::directory(&engine.settings.run_root, &container.id);
-    let socket = wire::connect(&directory.join(finish::SOCKET)).map_err(failed)?;
-    wire::send(&socket, wire::Kind::Attach, &[]).map_err(failed)?;
-    Ok(Session {
-        socket,
-        tty: container.request.tty,
-        container: container.id.clone(),
-        init: Some(init),
-    })
 }
 
 /// The monitor, and this side of the container's streams.
@@ -221,6 +198,7 @@ impl Running {
             tty: container.request.tty,
             container: container.id.clone(),
             init: Some(init),
+            joined: false,
         })
     }
 }

@@ -377,8 +377,9 @@ fn watch(
     {
         eprintln!("cannot serve the command's streams: {e}");
     }
-    match logs::Writer::open(&finish::log_path(&launch.root, &id)) {
-        Ok(writer) => relay.log = Some(writer),
+    relay.stdin_once = launch.container.request.stdin_once && !launch.container.request.tty;
+    match open_log(&launch) {
+        Ok(writer) => relay.log = writer,
         Err(e) => eprintln!("cannot open the log: {e}"),
     }
     // An adopted container's old socket is in the way.
@@ -435,6 +436,14 @@ fn watch(
     clean_up(&launch, Some(&end));
     relay.say_goodbye(end.code);
     0
+}
+
+/// `None` where the container is not logged.
+fn open_log(launch: &Launch) -> std::io::Result<Option<logs::Writer>> {
+    let container = &launch.container;
+    let options = logs::check(&container.request.log).map_err(std::io::Error::other)?;
+    let storage = finish::storage(&launch.root, &container.id);
+    logs::Writer::open(&storage, &options, &logs::attributes(container))
 }
 
 /// Cgroups and directories always; with an end, the network and the record too.

@@ -85,6 +85,7 @@ fn begin(
         confinement,
     )?;
     let mut relay = Relay::new(streams);
+    relay.stdin_once = !request.tty;
     if let Some(console) = console {
         let master = console
             .master(request.tty_size)

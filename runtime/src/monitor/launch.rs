@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::joined::Joined;
 use super::networks::responder_fds;
+use super::streams;
 use crate::bundle;
 use crate::engine::{self, Settings};
 use crate::error::{Error, ErrorKind};
@@ -143,7 +144,8 @@ pub fn spawn(
             command.env(variable, value);
         }
     }
-    let mut child = command.spawn().map_err(failed("start the monitor"))?;
+    let child = streams::while_signals_wait(|| command.spawn());
+    let mut child = child.map_err(failed("start the monitor"))?;
     drop(command);
     let Some(process) = Identity::of(child.id() as i32) else {
         let _ = child.wait();

@@ -50,6 +50,8 @@ pub(super) struct Relay {
     pub(super) listener: Option<OwnedFd>,
     pub(super) follower: Option<Follower>,
     pub(super) memory: Option<MemoryWatch>,
+    /// The end of a client's input is the end of the program's.
+    pub(super) stdin_once: bool,
     clients: Vec<Client>,
     input: VecDeque<u8>,
     input_ended: bool,
@@ -244,6 +246,7 @@ impl Relay {
         }
         match wire::receive(&self.clients[i].socket) {
             Ok(Some(message)) => match message.kind {
+                Kind::Stdin if message.payload.is_empty() && !self.stdin_once => {}
                 Kind::Stdin if message.payload.is_empty() => self.end_input(),
                 Kind::Stdin => self.input.extend(message.payload),
                 Kind::Attach => self.clients[i].attached = true,
@@ -255,7 +258,7 @@ impl Relay {
             Ok(None) | Err(_) => {
                 self.clients[i].gone = true;
                 // A terminal's user may have detached; a pipe has simply come to its end.
-                if self.clients[i].first && self.streams.terminal.is_none() {
+                if self.clients[i].first && self.stdin_once {
                     self.end_input();
                 }
             }

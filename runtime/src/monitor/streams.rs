@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::oci::Stdio;
@@ -151,6 +152,39 @@ pub(super) fn resize(master: &OwnedFd, rows: u16, columns: u16) {
         ws_ypixel: 0,
     };
     let _ = rustix::termios::tcsetwinsize(master, size);
+}
+
+/// What a terminal, timeout(1) or a service manager send to all of a process group.
+const OF_GROUPS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Starts a monitor. Until it has a session of its own it is in the caller's process group, and a signal to that group, which
+/// is for the caller, would end it: so it begins with these ignored. Here they wait meanwhile: what is blocked is kept by
+/// the kernel even while it is ignored.
+pub(super) fn while_signals_wait<T>(start: impl FnOnce() -> T) -> T {
+    let set: SigSet = OF_GROUPS.into_iter().collect();
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    // SAFETY: SIG_IGN installs no handler of ours, and what is put back was there before.
+    let handlers = OF_GROUPS.map(|signal| unsafe { sigaction(signal, &ignored()) });
+    let started = start();
+    for (signal, handler) in OF_GROUPS.into_iter().zip(handlers) {
+        if let Ok(handler) = handler {
+            // SAFETY: as above.
+            let _ = unsafe { sigaction(signal, &handler) };
+        }
+    }
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    started
+}
+
+fn ignored() -> SigAction {
+    SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty())
 }
 
 /// The monitor outlives its caller's terminal and a service manager's first SIGTERM; a full pipe is no reason to die.

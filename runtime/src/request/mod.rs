@@ -41,6 +41,9 @@ pub struct ContainerRequest {
     pub tty: bool,
     /// `-i`: keep stdin open.
     pub open_stdin: bool,
+    /// Of `run -i` without `-d`: the end of an attached client's input is the end of the program's.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// `--rm`
     pub auto_remove: bool,
     pub network: NetworkMode,

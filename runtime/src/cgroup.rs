@@ -22,28 +22,45 @@ pub fn is_v2() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
 }
 
-/// All processes in the container's cgroups.
+/// All processes in the container's cgroups, and in those that it has made below them.
 pub fn processes(id: &str) -> Vec<i32> {
-    let mut pids: Vec<i32> = directories(id)
-        .iter()
-        .filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok())
-        .flat_map(|text| {
-            text.lines()
-                .filter_map(|line| line.parse().ok())
-                .collect::<Vec<i32>>()
-        })
-        .collect();
+    processes_in(&directories(id))
+}
+
+/// All processes in these cgroups and below them.
+pub fn processes_in(directories: &[PathBuf]) -> Vec<i32> {
+    let mut pids = Vec::new();
+    let mut below = directories.to_vec();
+    while let Some(directory) = below.pop() {
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        below.extend(children(&directory));
+    }
     pids.sort_unstable();
     pids.dedup();
     pids
 }
 
+/// The cgroups right below this one.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// Removes the container's cgroups. The kernel refuses while a process of it is still being torn down: wait for that.
 pub fn remove(id: &str) -> io::Result<()> {
+    remove_all(&directories(id))
+}
+
+/// Removes these cgroups and all below them.
+pub fn remove_all(directories: &[PathBuf]) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
-    for directory in directories(id) {
+    for directory in directories {
         loop {
-            match remove_tree(&directory) {
+            match remove_tree(directory) {
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -89,20 +106,79 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
         result => return result,
     }
-    for entry in fs::read_dir(directory)?.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
+    for child in children(directory) {
+        remove_tree(&child)?;
     }
     fs::remove_dir(directory)
 }
 
 fn directories(id: &str) -> Vec<PathBuf> {
+    directories_of(&path(id))
+}
+
+/// The directories of a cgroup (`/coracle/ID`) in each hierarchy that has it.
+pub fn directories_of(cgroup: &Path) -> Vec<PathBuf> {
+    let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
     hierarchies()
         .into_iter()
-        .map(|h| h.join(PARENT).join(id))
-        .filter(|d| d.exists())
+        .map(|hierarchy| hierarchy.join(relative))
+        .filter(|directory| directory.exists())
         .collect()
+}
+
+/// Makes it possible to have cgroups with limits below the root of ours, on cgroup v2 in a container.
+///
+/// There the root of what we see is an ordinary cgroup, in which the container's processes are; and an ordinary cgroup has
+/// either processes or controllers for those below (cgroups(7), "no internal processes" rule). So they move into one beside
+/// ours, again and again until none is left: a process may fork between the look and the move.
+pub fn make_room_for_children() -> io::Result<()> {
+    const ATTEMPTS: usize = 50;
+    let root = Path::new(ROOT);
+    // The machine's own root has no type, and no such rule.
+    if !is_v2() || !root.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let read = |name: &str| fs::read_to_string(root.join(name));
+    let mut result = Ok(());
+    for _ in 0..ATTEMPTS {
+        let enabled = read("cgroup.subtree_control")?;
+        let missing: Vec<String> = read("cgroup.controllers")?
+            .split_whitespace()
+            .filter(|name| !enabled.split_whitespace().any(|other| other == *name))
+            .map(|name| format!("+{name}"))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        result = fs::write(root.join("cgroup.subtree_control"), missing.join(" "));
+        match &result {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+            _ => return result,
+        }
+        let aside = root.join("init");
+        fs::create_dir(&aside).or_else(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(e),
+        })?;
+        for pid in read("cgroup.procs")?.lines() {
+            // It may have ended by now; 0 is a process outside of our pid namespace, which is not ours to move.
+            let _ = fs::write(aside.join("cgroup.procs"), pid);
+        }
+    }
+    result
+}
+
+/// The part of a process's cgroup that is below the container's own: `init` where an engine inside has moved it there, since
+/// then nobody can join the container's own (cgroup v2). `None`: it is in the container's own.
+pub fn below_own(id: &str, pid: i32) -> Option<String> {
+    if !is_v2() {
+        return None;
+    }
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroup = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let below = Path::new(cgroup).strip_prefix(path(id)).ok()?;
+    let below = below.to_str().filter(|text| !text.is_empty())?;
+    Some(below.to_owned())
 }
 
 fn hierarchies() -> Vec<PathBuf> {

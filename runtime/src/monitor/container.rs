@@ -205,6 +205,8 @@ fn create(
         host_devices,
         user: user.clone(),
     };
+    cgroup::make_room_for_children()
+        .map_err(|e| Failure::internal("make room for cgroups in this container's own", &e))?;
     let spec = spec::spec(container, &place);
     let (streams, stdio, console) = if container.request.tty {
         let console = Console::listen(directory)

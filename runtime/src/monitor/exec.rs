@@ -10,9 +10,11 @@ use super::container::{fail, invalid, own_bounding_set};
 use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
+use crate::cgroup;
 use crate::error::ErrorKind;
 use crate::oci::{self, Confinement, Failure};
 use crate::process::Identity;
+use crate::record::State;
 use crate::request::ExecRequest;
 use crate::seccomp;
 use crate::spec::{self, Place};
@@ -76,11 +78,16 @@ fn begin(
     let state = own_state(launch, directory)
         .map_err(|e| Failure::internal("make the command's state directory", &e))?;
     let file = directory.join("process.json");
+    let below = match launch.container.state {
+        State::Running { pid, .. } => cgroup::below_own(&launch.container.id, pid),
+        _ => None,
+    };
     let pid = oci::exec(
         &launch.container.id,
         &state,
         &file,
         &process,
+        below,
         stdio,
         confinement,
     )?;

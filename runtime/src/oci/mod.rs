@@ -110,11 +110,13 @@ impl Created {
 }
 
 /// Runs a command in a running container; returns its pid once it has been executed. It is a child of the caller.
+/// `sub_cgroup`: below the container's own, if it cannot be in that (see `cgroup::below_own`).
 pub fn exec(
     id: &str,
     state: &Path,
     process_file: &Path,
     process: &Process,
+    sub_cgroup: Option<String>,
     stdio: Stdio,
     confinement: Confinement,
 ) -> Result<i32, Failure> {
@@ -128,6 +130,7 @@ pub fn exec(
     let built = builder
         .as_tenant()
         .with_process(Some(process_file))
+        .with_sub_cgroup(sub_cgroup)
         .with_detach(true)
         .build();
     // The description may hold secrets (the environment).

@@ -89,8 +89,11 @@ fn comparison(condition: Condition) -> ScmpArgCompare {
 }
 
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
-    // A file without a name: libseccomp writes to a descriptor, and a pipe would have to be drained meanwhile.
-    let mut file = tempfile::tempfile().map_err(Error::ExportSeccomp)?;
+    // A file in memory: libseccomp writes to a descriptor, and a pipe would have to be drained meanwhile. None on a disk:
+    // inside a container there may be no /tmp.
+    let memory = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| Error::ExportSeccomp(e.into()))?;
+    let mut file = std::fs::File::from(memory);
     context.export_bpf(&file).map_err(Error::CompileSeccomp)?;
     let mut bytes = Vec::new();
     file.rewind().map_err(Error::ExportSeccomp)?;

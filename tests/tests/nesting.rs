@@ -1,10 +1,10 @@
 //! Containers in containers: our program inside itself, and Debian's dockerd inside ours.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::host::HOST;
+use harness::host::{HOST, NEIGHBOUR};
 use harness::images::PAGE;
 use harness::{Cmd, Host, Netns, Output, eventually, nest, net, rules, until};
 
@@ -29,7 +29,7 @@ fn three_levels(firewall: &str) -> Host {
         coracle exec two sh -ec '
           coracle import /busybox.tar busybox
           coracle run -d --name web -p 8080:80 busybox httpd -f -p 80 -h /www
-          coracle run -d --name echo -p 5353:7/udp busybox udpsvd -l root 0 7 cat
+          coracle run -d --name udp -p 5353:5353/udp busybox sleep 1000
         '"
     );
     in_container(&host, "one", &inside).ok();
@@ -55,11 +55,28 @@ fn reached_from_everywhere(host: &Host) {
         let page = eventually(who, || net::http_get(from, to));
         assert_eq!(page, PAGE, "{who}");
     }
-    let question = "down and up again";
+    let id = host.run("inspect --format {{.Id}} one").text().to_owned();
+    let ids = in_container(host, "one", "coracle ps -q --no-trunc; coracle exec two coracle ps -q --no-trunc -f name=udp").ok();
+    let path: PathBuf = ids.stdout.lines().flat_map(|id| ["coracle", id]).collect();
+    let innermost = Netns::of_process(first_process(&id, &path)).expect("the innermost network");
+    let _server = net::UdpServer::start(&innermost, 5353);
     let answer = eventually("UDP from the neighbour", || {
-        net::udp_ask(&host.neighbour, &format!("{HOST}:5353"), question)
+        net::udp_ask(&host.neighbour, &format!("{HOST}:5353"), "down and up")
     });
-    assert_eq!(answer, question);
+    // Who asked is seen through all three levels.
+    assert_eq!(answer, format!("5353 {NEIGHBOUR} down and up"));
+}
+
+/// The first process in a cgroup that a container has made below its own.
+#[track_caller]
+fn first_process(id: &str, below: &Path) -> u32 {
+    let all = cgroups_of(id);
+    let text = all
+        .iter()
+        .find_map(|path| fs::read_to_string(path.join(below).join("cgroup.procs")).ok())
+        .unwrap_or_else(|| panic!("no {} below {all:?}", below.display()));
+    let first = text.lines().next().and_then(|line| line.parse().ok());
+    first.unwrap_or_else(|| panic!("no process in {}: {text}", below.display()))
 }
 
 #[test]
@@ -144,7 +161,7 @@ fn without_a_volume_the_inner_engine_says_what_is_missing() {
     let refused = in_container(
         &host,
         "one",
-        "coracle import -q /busybox.tar busybox >/dev/null; coracle run --rm busybox true",
+        "coracle import /busybox.tar busybox >/dev/null; coracle run --rm busybox true",
     );
     assert_eq!(refused.code(), 125, "{refused}");
     assert!(

@@ -171,12 +171,17 @@ pub fn make_room_for_children() -> io::Result<()> {
 /// The part of a process's cgroup that is below the container's own: `init` where an engine inside has moved it there, since
 /// then nobody can join the container's own (cgroup v2). `None`: it is in the container's own.
 pub fn below_own(id: &str, pid: i32) -> Option<String> {
+    below(&path(id), pid)
+}
+
+/// The same for any cgroup.
+pub fn below(own: &Path, pid: i32) -> Option<String> {
     if !is_v2() {
         return None;
     }
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let cgroup = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let below = Path::new(cgroup).strip_prefix(path(id)).ok()?;
+    let below = Path::new(cgroup).strip_prefix(own).ok()?;
     let below = below.to_str().filter(|text| !text.is_empty())?;
     Some(below.to_owned())
 }

@@ -17,6 +17,7 @@ pub mod record;
 pub mod request;
 pub mod seccomp;
 pub mod spec;
+pub mod standalone;
 pub mod store;
 pub mod user;
 pub mod volume;

@@ -109,10 +109,7 @@ pub fn docker_tar() -> PathBuf {
 
 /// The lines of `import --change` for an engine whose state is in `folder`.
 pub fn volume(folder: &str) -> [String; 2] {
-    [
-        "--change".to_owned(),
-        format!("VOLUME {folder}"),
-    ]
+    ["--change".to_owned(), format!("VOLUME {folder}")]
 }
 
 /// Imports a root filesystem as the image `name`, whose state folder is a volume: an overlay cannot lie on an overlay.
@@ -127,11 +124,21 @@ pub fn import(host: &Host, tar: &Path, name: &str, folder: &str) {
 
 fn made(name: &str, version: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let tools = Cmd::new("dpkg-query")
-        .args(["--show", "iptables", "nftables", "iproute2", "conntrack", "libc6"])
+        .args([
+            "--show",
+            "iptables",
+            "nftables",
+            "iproute2",
+            "conntrack",
+            "libc6",
+        ])
         .run()
         .stdout;
     let busybox = images::busybox_tar();
-    let recipe = format!("{WITH_PROGRAMS}{NETWORK_TOOLS}{version}{tools}{}", busybox.display());
+    let recipe = format!(
+        "{WITH_PROGRAMS}{NETWORK_TOOLS}{version}{tools}{}",
+        busybox.display()
+    );
     let tar = cached(name, &recipe, |path| {
         let work = tempfile::tempdir_in(path.parent().expect("the cache")).expect("a folder");
         let root = work.path().join("root");
@@ -145,7 +152,11 @@ fn made(name: &str, version: &str, fill: impl FnOnce(&Path)) -> PathBuf {
             .ok();
         let tools: Vec<String> = TOOLS.iter().map(|path| (*path).to_owned()).collect();
         put_programs(&root, &tools);
-        Cmd::new("sh").args(["-c", NETWORK_TOOLS, "sh"]).arg(&root).run().ok();
+        Cmd::new("sh")
+            .args(["-c", NETWORK_TOOLS, "sh"])
+            .arg(&root)
+            .run()
+            .ok();
         fill(&root);
         fs::copy(&busybox, root.join("busybox.tar")).expect("an image for the engine inside");
         pack(&root, path);
@@ -165,7 +176,11 @@ fn put_programs(root: &Path, programs: &[String]) {
 
 /// One of each is enough: a fixture of our own program is made anew after every build.
 fn forget_older(tar: &Path, name: &str) {
-    for entry in fs::read_dir(tar.parent().expect("the cache")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(tar.parent().expect("the cache"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let file = entry.file_name();
         let other = file.to_string_lossy().starts_with(&format!("{name}-")) && entry.path() != tar;
         // Another run's, if it is young: then that run still needs it.

@@ -50,13 +50,22 @@ fn reached_from_everywhere(host: &Host) {
         ("the neighbour", &host.neighbour, &web),
         // Its address here is the outermost bridge's, which must be no address of the innermost network.
         ("the host itself", &host.netns, &web),
-        ("the host by loopback", &host.netns, &"127.0.0.1:8080".to_owned()),
+        (
+            "the host by loopback",
+            &host.netns,
+            &"127.0.0.1:8080".to_owned(),
+        ),
     ] {
         let page = eventually(who, || net::http_get(from, to));
         assert_eq!(page, PAGE, "{who}");
     }
     let id = host.run("inspect --format {{.Id}} one").text().to_owned();
-    let ids = in_container(host, "one", "coracle ps -q --no-trunc; coracle exec two coracle ps -q --no-trunc -f name=udp").ok();
+    let ids = in_container(
+        host,
+        "one",
+        "coracle ps -q --no-trunc; coracle exec two coracle ps -q --no-trunc -f name=udp",
+    )
+    .ok();
     let path: PathBuf = ids.stdout.lines().flat_map(|id| ["coracle", id]).collect();
     let innermost = Netns::of_process(first_process(&id, &path)).expect("the innermost network");
     let _server = net::UdpServer::start(&innermost, 5353);
@@ -97,7 +106,10 @@ fn three_levels_are_reached_from_the_neighbour_through_nftables() {
 
 /// The cgroups of the container of this ID, in every hierarchy.
 fn cgroups_of(id: &str) -> Vec<PathBuf> {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let hierarchies = fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten();
     hierarchies
         .map(|entry| entry.path())
         .chain([PathBuf::from("/sys/fs/cgroup")])
@@ -113,7 +125,12 @@ fn a_killed_outer_container_takes_all_inner_ones_and_their_cgroups_along() {
     let two = in_container(&host, "one", "coracle ps -q --no-trunc").ok();
     let three = in_container(&host, "one", "coracle exec two coracle ps -q --no-trunc").ok();
     let three = three.text().lines().next().unwrap_or_default().to_owned();
-    let below = |path: &PathBuf| path.join("coracle").join(two.text()).join("coracle").join(&three);
+    let below = |path: &PathBuf| {
+        path.join("coracle")
+            .join(two.text())
+            .join("coracle")
+            .join(&three)
+    };
     assert!(
         cgroups_of(&id).iter().any(|path| below(path).is_dir()),
         "the innermost cgroup is below the outer ones: {:?}",
@@ -165,7 +182,9 @@ fn without_a_volume_the_inner_engine_says_what_is_missing() {
     );
     assert_eq!(refused.code(), 125, "{refused}");
     assert!(
-        refused.stderr.contains("overlayfs, which cannot lie on top of itself")
+        refused
+            .stderr
+            .contains("overlayfs, which cannot lie on top of itself")
             && refused.stderr.contains("VOLUME"),
         "{refused}"
     );
@@ -190,10 +209,17 @@ fn start_docker(host: &Host, options: &str) {
     ));
     let ready = until(Duration::from_secs(60), || {
         let version = in_container(host, "dind", "docker version");
-        if version.code() == 0 { Ok(()) } else { Err(version) }
+        if version.code() == 0 {
+            Ok(())
+        } else {
+            Err(version)
+        }
     });
     if let Err(version) = ready {
-        panic!("dockerd does not answer: {version}\n{}", host.try_run("logs --tail 40 dind"));
+        panic!(
+            "dockerd does not answer: {version}\n{}",
+            host.try_run("logs --tail 40 dind")
+        );
     }
     in_container(host, "dind", "docker import /busybox.tar redis:alpine").ok();
 }
@@ -253,7 +279,11 @@ fn a_port_of_docker_inside_coracle_is_reached_from_the_neighbour() {
             "dind",
             "docker run --rm redis:alpine nc -w 2 192.0.2.2 7777",
         );
-        if asked.text() == "outside" { Ok(()) } else { Err(asked) }
+        if asked.text() == "outside" {
+            Ok(())
+        } else {
+            Err(asked)
+        }
     });
     drop(echo);
     host.remove_everything();

@@ -15,4 +15,4 @@ pub use etc::{
 };
 pub use host::{cgroup_v1_hierarchies, host_devices};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
-pub use seal::seal_self;
+pub use seal::{run_sealed, seal_self};

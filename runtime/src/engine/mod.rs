@@ -13,6 +13,8 @@ mod repair;
 mod start;
 mod untold;
 
+pub(crate) use end::signal_number;
+
 use std::io::Write;
 use std::path::PathBuf;
 

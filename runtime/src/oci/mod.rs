@@ -2,6 +2,8 @@
 //!
 //! Its caller must be single-threaded: libcontainer clones without exec and changes the working directory.
 
+pub mod bundle;
+mod bundle_program;
 mod program;
 
 use std::fs;
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::seccomp::Filter;
 use program::Program;
+
+pub use bundle_program::BundleConfinement;
 
 /// Why a program could not be run. Crosses process boundaries as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,8 +27,22 @@ const BINARY_TREE: u32 = 2;
 
 pub fn compile(held: &[&str]) -> Result<Filter, Error> {
     let allowed = allow(held).map_err(Error::CompileSeccomp)?;
-    let mut program = newer_calls_are_unknown();
-    program.extend_from_slice(&export(&allowed)?);
+    // All names that the profile has, capabilities or not: one that is only behind a capability is known too, and answered
+    // with EPERM.
+    let gates: Vec<&str> = profile::BY_CAPABILITY
+        .iter()
+        .map(|(gate, _)| *gate)
+        .collect();
+    let known: Vec<&str> = plain_names(&gates)
+        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
+        .collect();
+    finish(&allowed, &known)
+}
+
+/// The program of a context; calls that are newer than all of `known` are answered with ENOSYS.
+pub(super) fn finish(context: &ScmpFilterContext, known: &[&str]) -> Result<Filter, Error> {
+    let mut program = newer_calls_are_unknown(known);
+    program.extend_from_slice(&export(context)?);
     if program.len() / INSTRUCTION > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong(program.len() / INSTRUCTION));
     }
@@ -42,7 +56,7 @@ fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
             context.add_arch(*arch)?;
         }
     }
-    context.set_ctl_optimize(BINARY_TREE)?;
+    make_tree(&mut context)?;
     let plain: BTreeSet<&str> = plain_names(held).collect();
     for name in &plain {
         if let Some(call) = known(name) {
@@ -63,8 +77,13 @@ fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
     Ok(context)
 }
 
+pub(super) fn make_tree(context: &mut ScmpFilterContext) -> Result<(), SeccompError> {
+    context.set_ctl_optimize(BINARY_TREE)?;
+    Ok(())
+}
+
 /// All names that are allowed without a condition to a holder of these capabilities.
-fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
+pub(super) fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
     let gated = profile::BY_CAPABILITY
         .iter()
         .filter(|(gate, _)| held.contains(gate))
@@ -148,10 +167,10 @@ const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u
 const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-fn newer_calls_are_unknown() -> Vec<u8> {
+fn newer_calls_are_unknown(known: &[&str]) -> Vec<u8> {
     let mut program = Vec::new();
     for numbering in NUMBERINGS {
-        let Some(newest) = newest_number(numbering) else {
+        let Some(newest) = newest_number(numbering, known) else {
             continue;
         };
         let answer = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
@@ -167,15 +186,10 @@ fn newer_calls_are_unknown() -> Vec<u8> {
     program
 }
 
-/// The highest number among all calls that the profile names, capabilities or not: one that is only behind a capability
-/// is known too, and answered with EPERM.
-fn newest_number(numbering: &Numbering) -> Option<u32> {
-    let gates: Vec<&str> = profile::BY_CAPABILITY
+/// The highest number among these calls.
+fn newest_number(numbering: &Numbering, known: &[&str]) -> Option<u32> {
+    known
         .iter()
-        .map(|(gate, _)| *gate)
-        .collect();
-    plain_names(&gates)
-        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
         .filter_map(|name| ScmpSyscall::from_name_by_arch(name, numbering.arch).ok())
         // Negative numbers are libseccomp's own, for calls that this architecture does not have.
         .filter_map(|call| u32::try_from(call.as_raw_syscall()).ok())
@@ -218,7 +232,15 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn newest_numbers_are_those_of_the_kernels_tables() {
-        let newest: Vec<Option<u32>> = NUMBERINGS.iter().map(newest_number).collect();
+        let gates: Vec<&str> = profile::BY_CAPABILITY
+            .iter()
+            .map(|(gate, _)| *gate)
+            .collect();
+        let known: Vec<&str> = plain_names(&gates).collect();
+        let newest: Vec<Option<u32>> = NUMBERINGS
+            .iter()
+            .map(|numbering| newest_number(numbering, &known))
+            .collect();
         // futex_waitv is the last, but x32 has some calls of its own behind it, up to pwritev2.
         assert_eq!(newest, [Some(449), Some(X32_BIT + 547), Some(449)]);
     }

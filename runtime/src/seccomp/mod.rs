@@ -5,6 +5,7 @@
 
 mod filter;
 mod kernel;
+mod oci;
 mod profile;
 
 use std::io::Write;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 
 pub use kernel::load;
+pub use oci::{compile as compile_oci, default_profile};
 
 /// A compiled program for `seccomp(2)`: an array of `struct sock_filter`, 8 bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]

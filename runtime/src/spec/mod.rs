@@ -18,6 +18,8 @@ use oci_spec::runtime::{
 use crate::record::Container;
 use crate::user::User;
 
+pub(crate) use mounts::cgroups as cgroup_mounts;
+
 pub use devices::{HostDevice, HostDeviceKind};
 pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
 

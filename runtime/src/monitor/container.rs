@@ -8,7 +8,7 @@ use std::rc::Rc;
 use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
 use super::launch::{self, Descriptors, Launch};
 use super::networks::{self, Served, Services};
@@ -19,8 +19,9 @@ use crate::cgroup;
 use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
-use crate::oci::{self, Confinement, Created, Failure};
+use crate::oci::{self, Confinement, Created, Failure, Foreign};
 use crate::process::{self, Handle, Identity};
+use crate::request::SeccompChoice;
 use crate::seccomp;
 use crate::spec::{self, Place};
 use crate::store::End;
@@ -218,14 +219,21 @@ fn create(
         (streams, stdio, None)
     };
     let confinement = confinement(launch, &place)?;
-    let created = oci::create(
-        &container.id,
-        &launch::oci_state(&launch.run_root),
-        directory,
-        &spec,
-        stdio,
-        confinement,
-    )?;
+    let created = match foreign(launch) {
+        None => oci::create(
+            &container.id,
+            &launch::oci_state(&launch.run_root),
+            directory,
+            &spec,
+            stdio,
+            confinement,
+        )?,
+        Some(runtime) => {
+            let seccomp = profile_for_others(container, &confinement)?;
+            let id = &container.id;
+            oci::create_by(runtime, id, directory, &spec, seccomp, stdio, &confinement)?
+        }
+    };
     Ok((created, Relay::new(streams), console))
 }
 
@@ -282,6 +290,34 @@ pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement,
         filter,
         open_files: launch.open_files,
     })
+}
+
+/// The other runtime that the container was created with, if any.
+pub(super) fn foreign(launch: &Launch) -> Option<Foreign> {
+    let program = launch.container.request.runtime.as_ref()?;
+    Some(Foreign::new(program, &launch::oci_state(&launch.run_root)))
+}
+
+/// What the filter of the confinement was compiled from, for a runtime that compiles it itself.
+fn profile_for_others(
+    container: &crate::record::Container,
+    confinement: &Confinement,
+) -> Result<Option<LinuxSeccomp>, Failure> {
+    if let SeccompChoice::Profile(_) = container.request.security.seccomp {
+        return Err(Failure {
+            kind: ErrorKind::Invalid,
+            message: "a seccomp profile of one's own and --runtime do not go together".to_owned(),
+        });
+    }
+    let names: Vec<&str> = confinement
+        .capabilities
+        .iter()
+        .map(String::as_str)
+        .collect();
+    Ok(confinement
+        .filter
+        .as_ref()
+        .map(|_| seccomp::default_profile(&names)))
 }
 
 /// Nothing can be given to a container that this process does not have itself.
@@ -357,6 +393,9 @@ fn watch(
 /// Cgroups and directories always; with an end, the network and the record too.
 fn clean_up(launch: &Launch, end: Option<&End>) {
     let id = &launch.container.id;
+    if let Some(runtime) = foreign(launch) {
+        runtime.delete(id, &launch::directory(&launch.run_root, id));
+    }
     if let Err(e) = cgroup::remove(id) {
         eprintln!("cannot remove the cgroups: {e}");
     }

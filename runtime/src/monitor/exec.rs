@@ -75,22 +75,20 @@ fn begin(
             .map_err(|e| Failure::internal("make the command's streams", &e))?;
         (streams, stdio, None)
     };
-    let state = own_state(launch, directory)
-        .map_err(|e| Failure::internal("make the command's state directory", &e))?;
     let file = directory.join("process.json");
     let below = match launch.container.state {
         State::Running { pid, .. } => cgroup::below_own(&launch.container.id, pid),
         _ => None,
     };
-    let pid = oci::exec(
-        &launch.container.id,
-        &state,
-        &file,
-        &process,
-        below,
-        stdio,
-        confinement,
-    )?;
+    let id = &launch.container.id;
+    let pid = match super::container::foreign(launch) {
+        Some(runtime) => oci::exec_by(&runtime, id, &file, &process, stdio, &confinement)?,
+        None => {
+            let state = own_state(launch, directory)
+                .map_err(|e| Failure::internal("make the command's state directory", &e))?;
+            oci::exec(id, &state, &file, &process, below, stdio, confinement)?
+        }
+    };
     let mut relay = Relay::new(streams);
     if let Some(console) = console {
         let master = console

@@ -21,7 +21,10 @@ use crate::user::User;
 pub(crate) use mounts::cgroups as cgroup_mounts;
 
 pub use devices::{HostDevice, HostDeviceKind};
-pub use process::{DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment};
+pub use process::{
+    DEFAULT_CAPABILITIES, DEFAULT_PATH, capabilities, capability_sets, environment,
+    exact_capability_sets,
+};
 
 /// What the spec needs to know of this host and of this start.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,8 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/nest.rs"]
+mod nest;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,7 +16,7 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[("nest", nest::CELLS)];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

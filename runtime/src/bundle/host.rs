@@ -28,13 +28,9 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<PathBuf> {
         let point = PathBuf::from(point);
         // A bind of a part of a hierarchy somewhere else is not where a container's directory will be.
         let usual = point.parent() == Some(Path::new("/sys/fs/cgroup"));
-        if kind.starts_with("cgroup ") && (root == "/" || usual) {
-            if !found
-                .iter()
-                .any(|other| other.file_name() == point.file_name())
-            {
-                found.push(point);
-            }
+        let known = |other: &PathBuf| other.file_name() == point.file_name();
+        if kind.starts_with("cgroup ") && (root == "/" || usual) && !found.iter().any(known) {
+            found.push(point);
         }
     }
     found

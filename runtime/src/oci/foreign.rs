@@ -221,11 +221,11 @@ fn exact(process: &Process, confinement: &Confinement) -> Process {
 /// The last error of a log in runc's JSON.
 fn last_message(log: &Path) -> Option<String> {
     let text = fs::read_to_string(log).ok()?;
-    let messages = text.lines().filter_map(|line| {
+    let mut messages = text.lines().filter_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
         Some(line["msg"].as_str()?.to_owned())
     });
-    messages.last()
+    messages.next_back()
 }
 
 /// What the exit code is to be, from words: no runtime tells it otherwise. Docker and podman do the same.

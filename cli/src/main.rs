@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod failure;
 mod logging;
+mod oci;
 mod output;
 mod sigpipe;
 
@@ -17,8 +18,15 @@ fn main() {
     if let Some(code) = runtime::monitor::reexec() {
         std::process::exit(code);
     }
-    sigpipe::restore_default();
+    if let Some(code) = runtime::standalone::hooks::reexec() {
+        std::process::exit(code);
+    }
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    // Before SIGPIPE is given its default back: a hook need not read what it is told, and a container's log may be closed.
+    if let Some(code) = oci::called(&words) {
+        std::process::exit(code);
+    }
+    sigpipe::restore_default();
     let cli = match args::parse(&words) {
         Ok(cli) => cli,
         Err(refused) => {

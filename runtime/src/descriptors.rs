@@ -9,12 +9,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// For two moments only, in both of which nothing else in the process owns a descriptor that it will use again: first thing
 /// in a monitor, and last thing before a container's program is executed.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    close_from_but(3, keep);
+}
+
+/// Closes all descriptors from `first` on but `keep`.
+pub fn close_from_but(mut first: u32, keep: &[BorrowedFd<'_>]) {
     let numbers = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned());
-    let mut kept: Vec<u32> = numbers.filter(|number| *number > 2).collect();
+    let mut kept: Vec<u32> = numbers.filter(|number| *number >= first).collect();
     kept.sort_unstable();
-    let mut first = 3;
     for number in kept {
-        close(first, number - 1);
+        close(first, number.saturating_sub(1));
         first = number + 1;
     }
     close(first, u32::MAX);

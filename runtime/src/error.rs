@@ -247,7 +247,8 @@ pub enum Error {
     },
     #[error(
         "cannot use {path} for writable layers: it is on overlayfs, which cannot lie on top of itself; \
-         put --root on another file system"
+         put --root on another file system, in a container on a volume \
+         (run it with -v NAME:FOLDER, or make its image with VOLUME FOLDER)"
     )]
     OverlayOnOverlay { path: std::path::PathBuf },
     #[error("cannot mount the root filesystem on {target}")]

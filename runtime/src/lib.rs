@@ -18,6 +18,7 @@ pub mod record;
 pub mod request;
 pub mod seccomp;
 pub mod spec;
+pub mod standalone;
 pub mod store;
 pub mod user;
 pub mod volume;

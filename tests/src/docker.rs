@@ -241,7 +241,8 @@ const MARKER: &str = "CORACLE_TEST_DOCKERD";
 
 /// Options that the two engines have in common, and those that are for `dockerd` alone.
 fn is_dockerds(option: &str) -> bool {
-    ["--iptables=false", "--experimental", "--ip6tables"].contains(&option)
+    let common = ["--iptables=false", "--experimental", "--ip6tables"];
+    common.contains(&option) || option.starts_with("--add-runtime=")
 }
 
 fn address(folder: &Path) -> String {

@@ -80,7 +80,7 @@ pub fn scratch_folder() -> PathBuf {
 }
 
 /// A fixture of this name: taken from the cache, or made there by `make`, which is given a path that does not exist yet.
-fn cached(name: &str, recipe: &str, make: impl FnOnce(&Path)) -> PathBuf {
+pub(crate) fn cached(name: &str, recipe: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let cache = std::env::var_os("CORACLE_TEST_CACHE")
         .map_or_else(|| repository().join("target/test-cache"), PathBuf::from);
     fs::create_dir_all(&cache).expect("a folder for fixtures");

@@ -11,6 +11,7 @@ pub mod command;
 pub mod docker;
 pub mod host;
 pub mod images;
+pub mod nest;
 pub mod net;
 pub mod netns;
 pub mod oci;

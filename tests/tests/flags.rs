@@ -19,6 +19,8 @@ mod logs;
 mod mounts;
 #[path = "flags/namespaces.rs"]
 mod namespaces;
+#[path = "flags/nest.rs"]
+mod nest;
 #[path = "flags/networks.rs"]
 mod networks;
 #[path = "flags/resources.rs"]
@@ -49,6 +51,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("logs", logs::CELLS),
     ("mounts", mounts::CELLS),
     ("namespaces", namespaces::CELLS),
+    ("nest", nest::CELLS),
     ("networks", networks::CELLS),
     ("resources", resources::CELLS),
     ("security", security::CELLS),

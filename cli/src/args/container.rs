@@ -104,6 +104,9 @@ pub struct ContainerArgs {
     /// Seconds that `stop` waits before it kills
     #[arg(long, value_name = "SECONDS", value_parser = values::parse_stop_timeout)]
     pub stop_timeout: Option<u32>,
+    /// Run it by another OCI runtime, such as crun or runc: a path, or a name in $PATH
+    #[arg(long, value_name = "PROGRAM")]
+    pub runtime: Option<PathBuf>,
     /// When to pull the image: missing, always or never
     #[arg(
         long,
@@ -177,6 +180,7 @@ impl ContainerArgs {
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
             dns_options: self.dns_option.clone(),
+            runtime: self.runtime()?,
             ..ContainerRequest::default()
         };
         self.mounts.apply(&mut request)?;
@@ -187,6 +191,43 @@ impl ContainerArgs {
         self.logging.apply(&mut request)?;
         self.small.apply(&mut request)?;
         Ok(request)
+    }
+
+    /// The program of `--runtime` by an absolute path: the monitor has no current directory, and may live longer than PATH.
+    fn runtime(&self) -> Result<Option<PathBuf>, Failure> {
+        let Some(given) = self
+            .runtime
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty())
+        else {
+            return Ok(None);
+        };
+        let by_path = given.to_string_lossy().contains('/');
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        let candidates: Vec<PathBuf> = match by_path {
+            true => vec![given.clone()],
+            false => std::env::split_paths(&search)
+                .map(|folder| folder.join(given))
+                .collect(),
+        };
+        let found = candidates.into_iter().find(|path| {
+            rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+        });
+        let absolute = found.map(std::path::absolute).transpose();
+        match absolute
+            .context("find the current directory")
+            .map_err(Failure::Refused)?
+        {
+            Some(path) => Ok(Some(path)),
+            None => Err(Failure::Refused(anyhow::anyhow!(
+                "Unknown runtime specified {}: {}",
+                given.display(),
+                match by_path {
+                    true => "it is no program that can be executed",
+                    false => "there is no such program in $PATH",
+                }
+            ))),
+        }
     }
 
     pub fn pull_policy(&self) -> Result<PullPolicy, Failure> {

@@ -11,12 +11,19 @@ use crate::model::Profile;
 
 /// The default network's subnet: the profile's own, or a later one where the host already uses that. An engine inside
 /// a container meets the outer engine's subnet as a route of its own host. Configured pools come first, as in Docker.
+///
+/// The search begins behind the last one in use: an engine in a container in a container sees the route of the level above
+/// it alone, and must not take that of the level above that one, whose clients it answers.
 pub fn default_subnet(profile: Profile, pools: &[Pool], taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let own = |second| pool([10, second, 0, 0], 16, 16);
-    let mut all = match (profile, pools) {
+    let mut all: Vec<Pool> = match (profile, pools) {
         (Profile::Coracle, []) => [200].into_iter().chain(217..=231).map(own).collect(),
         _ => Vec::new(),
     };
+    let in_use = |pool: &Pool| taken.iter().any(|net| super::overlap(pool.base, *net));
+    if let Some(last) = all.iter().rposition(in_use) {
+        all.rotate_left(last + 1);
+    }
     all.extend(in_order(profile, pools));
     first_of(&all, taken)
 }

@@ -45,6 +45,19 @@ fn nested_engine_avoids_the_outer_ones_subnet() {
 }
 
 #[test]
+fn each_level_of_engines_has_a_subnet_that_no_outer_one_has() {
+    let mut seen = Vec::new();
+    let mut outer = Vec::new();
+    for _ in 0..16 {
+        // All that an engine sees of the levels above is the route of the nearest.
+        let subnet = default_subnet(Profile::Coracle, &[], &outer).unwrap();
+        assert!(!seen.contains(&subnet), "{subnet} again");
+        seen.push(subnet);
+        outer = vec![subnet];
+    }
+}
+
+#[test]
 fn pool_holds_4096_small_networks_before_it_turns_to_others() {
     let taken: Vec<Ipv4Net> = (0..4096_u128)
         .map(|i| Ipv4Net::of((10 << 24) + (201 << 16) + (i << 8), 24))

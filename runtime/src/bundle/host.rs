@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind};
 use crate::request::DeviceRequest;
 use crate::spec::{AskedDevice, HostDevice, HostDeviceKind};
 
-/// Mount points of the cgroup v1 hierarchies in this mount namespace, each once. Empty where there is only v2.
+/// Mount points of the cgroup v1 hierarchies in this mount namespace, each once. Empty where there is only v2. In a
+/// container each is a bind of its own part, which is all that containers in it can have.
 pub fn cgroup_v1_hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(parse_hierarchies(&std::fs::read_to_string(
         "/proc/self/mountinfo",
@@ -27,15 +28,12 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<PathBuf> {
         let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else {
             continue;
         };
-        // A bind of a part of a hierarchy is not where a container's directory will be.
-        if kind.starts_with("cgroup ") && root == "/" {
-            let point = PathBuf::from(point);
-            if !found
-                .iter()
-                .any(|other| other.file_name() == point.file_name())
-            {
-                found.push(point);
-            }
+        let point = PathBuf::from(point);
+        // A bind of a part of a hierarchy somewhere else is not where a container's directory will be.
+        let usual = point.parent() == Some(Path::new("/sys/fs/cgroup"));
+        let known = |other: &PathBuf| other.file_name() == point.file_name();
+        if kind.starts_with("cgroup ") && (root == "/" || usual) && !found.iter().any(known) {
+            found.push(point);
         }
     }
     found
@@ -201,6 +199,17 @@ garbage
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn in_a_container_they_are_binds_of_its_own_parts() {
+        let text = "\
+24 1 0:50 / /sys/fs/cgroup rw,nosuid - tmpfs tmpfs rw,mode=755
+25 24 0:24 /coracle/1234 /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory
+26 24 0:25 /coracle/1234 /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids
+";
+        let expect = ["memory", "pids"].map(|n| Path::new("/sys/fs/cgroup").join(n));
+        assert_eq!(parse_hierarchies(text), expect);
     }
 
     #[test]

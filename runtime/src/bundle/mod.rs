@@ -22,5 +22,5 @@ pub use init::{init_path, place_init};
 pub use labels::labels;
 pub use late::{Late, Moment, clone_late};
 pub use overlay::{check_rootfs, make_mounts_slave, mount_overlay};
-pub use seal::seal_self;
+pub use seal::{run_sealed, seal_self};
 pub use view::{Bind, Source, with_view};

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
@@ -30,6 +30,20 @@ pub fn seal_self() -> io::Result<OwnedFd> {
             copy_in_memory()
         }
     }
+}
+
+/// Executes this program again with the same arguments, from a sealed descriptor, unless that is where it runs from. The
+/// process stays the same one. Returns only where it need not, or cannot.
+pub fn run_sealed() -> io::Result<()> {
+    use std::os::unix::process::CommandExt;
+    if already_sealed()?.is_some() {
+        return Ok(());
+    }
+    let sealed = seal_self()?;
+    let mut args = std::env::args_os();
+    let own_name = args.next().unwrap_or_else(|| "coracle".into());
+    let mut command = std::process::Command::new(super::inside::by_descriptor(sealed.as_fd()));
+    Err(command.arg0(own_name).args(args).exec())
 }
 
 /// A binary that was started from a sealed descriptor, or lies on a read-only file system.

@@ -6,6 +6,7 @@
 mod freezer;
 mod host;
 mod limits;
+mod nested;
 mod oom;
 mod usage;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 pub use freezer::{Frozen, freeze, is_frozen, thaw};
 pub use host::Host;
 pub use limits::{DEFAULT_PERIOD, Undo, apply, bandwidth};
+pub use nested::{below, make_room_for_children};
 pub use oom::{Watch, kills};
 pub use usage::{Usage, network, usage};
 
@@ -38,7 +40,14 @@ impl Group {
     pub fn of(container: &Container) -> Group {
         let parent = container.request.cgroup_parent.as_deref();
         Group {
-            path: below(parent.unwrap_or_default()).join(&container.id),
+            path: parent_path(parent.unwrap_or_default()).join(&container.id),
+        }
+    }
+
+    /// At a path of somebody else's choice, absolute below each hierarchy's root.
+    pub fn at(path: &Path) -> Group {
+        Group {
+            path: path.strip_prefix("/").unwrap_or(path).to_owned(),
         }
     }
 
@@ -62,7 +71,7 @@ impl Group {
 }
 
 /// `--cgroup-parent` as a path below the root: read as text, so that `..` leads nowhere else. Empty: our own.
-fn below(parent: &str) -> PathBuf {
+fn parent_path(parent: &str) -> PathBuf {
     let mut path = PathBuf::new();
     for component in Path::new(parent).components() {
         match component {
@@ -216,7 +225,7 @@ mod tests {
             ("../..", "coracle"),
             ("x.slice", "x.slice"),
         ] {
-            assert_eq!(below(written), Path::new(meant), "{written}");
+            assert_eq!(parent_path(written), Path::new(meant), "{written}");
         }
     }
 

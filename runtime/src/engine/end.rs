@@ -299,7 +299,7 @@ fn exit_message(socket: &OwnedFd, deadline: Option<Instant>) -> Option<i32> {
 }
 
 /// `KILL`, `SIGKILL`, `kill`, `9`.
-pub(super) fn signal_number(name: &str) -> Result<i32, Error> {
+pub(crate) fn signal_number(name: &str) -> Result<i32, Error> {
     let invalid = || Error::InvalidSignal(name.to_owned());
     if let Ok(number) = name.parse::<i32>() {
         return if (1..=libc::SIGRTMAX()).contains(&number) {

@@ -20,6 +20,8 @@ mod streams;
 mod untold;
 mod usage;
 
+pub(crate) use end::signal_number;
+
 use std::path::PathBuf;
 
 use rusqlite::Connection;

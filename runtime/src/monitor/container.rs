@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
 use super::joined::Opened;
 use super::launch::{self, Descriptors, Launch};
@@ -24,7 +24,7 @@ use crate::cgroup::{self, Group};
 use crate::engine::finish;
 use crate::error::ErrorKind;
 use crate::logs;
-use crate::oci::{self, Confinement, Created, Failure};
+use crate::oci::{self, Confinement, Created, Failure, Foreign};
 use crate::process::{self, Handle, Identity};
 use crate::record::ResolvedMount;
 use crate::request::{NamespaceMode, SeccompChoice};
@@ -228,6 +228,8 @@ fn create(
         labels: bundle::labels(Path::new("/"), &container.request, &container.id),
         user: user.clone(),
     };
+    cgroup::make_room_for_children()
+        .map_err(|e| Failure::internal("make room for cgroups in this container's own", &e))?;
     let spec = spec::spec(container, &place);
     let (streams, stdio, console) = if container.request.tty {
         let console = Console::listen(directory)
@@ -243,15 +245,17 @@ fn create(
     if let Some(netns) = netns {
         sysctls::set(netns, &security.sysctls)?;
     }
-    let created = oci::create(
-        &container.id,
-        &launch::oci_state(&launch.run_root),
-        directory,
-        &spec,
-        stdio,
-        confinement,
-        late,
-    )?;
+    let id = &container.id;
+    let created = match foreign(launch) {
+        None => {
+            let state = launch::oci_state(&launch.run_root);
+            oci::create(id, &state, directory, &spec, stdio, confinement, late)?
+        }
+        Some(runtime) => {
+            let seccomp = profile_for_others(container, &confinement)?;
+            oci::create_by(runtime, id, directory, &spec, seccomp, stdio, &confinement)?
+        }
+    };
     if let Err(failure) = limiter.complete(container) {
         if let Some(init) = Identity::of(created.pid) {
             kill_and_reap(init);
@@ -344,6 +348,34 @@ pub(super) fn filter(launch: &Launch, capabilities: &[String]) -> Result<Option<
     let cache = launch.root.join("seccomp");
     seccomp::chosen_filter(&request.security.seccomp, &cache, &names)
         .map_err(|e| Failure::internal("compile the seccomp filter", &e))
+}
+
+/// The other runtime that the container was created with, if any.
+pub(super) fn foreign(launch: &Launch) -> Option<Foreign> {
+    let program = launch.container.request.runtime.as_ref()?;
+    Some(Foreign::new(program, &launch::oci_state(&launch.run_root)))
+}
+
+/// What the filter of the confinement was compiled from, for a runtime that compiles it itself.
+fn profile_for_others(
+    container: &crate::record::Container,
+    confinement: &Confinement,
+) -> Result<Option<LinuxSeccomp>, Failure> {
+    if let SeccompChoice::Profile(_) = container.request.security.seccomp {
+        return Err(Failure {
+            kind: ErrorKind::Invalid,
+            message: "a seccomp profile of one's own and --runtime do not go together".to_owned(),
+        });
+    }
+    let names: Vec<&str> = confinement
+        .capabilities
+        .iter()
+        .map(String::as_str)
+        .collect();
+    Ok(confinement
+        .filter
+        .as_ref()
+        .map(|_| seccomp::default_profile(&names)))
 }
 
 /// Nothing can be given to a container that this process does not have itself.
@@ -449,6 +481,9 @@ fn open_log(launch: &Launch) -> std::io::Result<Option<logs::Writer>> {
 /// Cgroups and directories always; with an end, the network and the record too.
 fn clean_up(launch: &Launch, end: Option<&End>) {
     let id = &launch.container.id;
+    if let Some(runtime) = foreign(launch) {
+        runtime.delete(id, &launch::directory(&launch.run_root, id));
+    }
     if let Err(e) = cgroup::remove(&Group::of(&launch.container)) {
         eprintln!("cannot remove the cgroups: {e}");
     }

@@ -11,9 +11,11 @@ use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
+use crate::cgroup::{self, Group};
 use crate::error::ErrorKind;
 use crate::oci::{self, Confinement, Failure};
 use crate::process::Identity;
+use crate::record::State;
 use crate::request::ExecRequest;
 use crate::spec::{self, Place};
 use crate::user;
@@ -73,17 +75,20 @@ fn begin(
             .map_err(|e| Failure::internal("make the command's streams", &e))?;
         (streams, stdio, None)
     };
-    let state = own_state(launch, directory)
-        .map_err(|e| Failure::internal("make the command's state directory", &e))?;
     let file = directory.join("process.json");
-    let pid = oci::exec(
-        &launch.container.id,
-        &state,
-        &file,
-        &process,
-        stdio,
-        confinement,
-    )?;
+    let below = match launch.container.state {
+        State::Running { pid, .. } => cgroup::below(&Group::of(&launch.container), pid),
+        _ => None,
+    };
+    let id = &launch.container.id;
+    let pid = match super::container::foreign(launch) {
+        Some(runtime) => oci::exec_by(&runtime, id, &file, &process, stdio, &confinement)?,
+        None => {
+            let state = own_state(launch, directory)
+                .map_err(|e| Failure::internal("make the command's state directory", &e))?;
+            oci::exec(id, &state, &file, &process, below, stdio, confinement)?
+        }
+    };
     let mut relay = Relay::new(streams);
     relay.stdin_once = !request.tty;
     if let Some(console) = console {

@@ -2,6 +2,9 @@
 //!
 //! Its caller must be single-threaded: libcontainer clones without exec and changes the working directory.
 
+pub mod bundle;
+mod bundle_program;
+mod foreign;
 mod program;
 mod rlimits;
 
@@ -13,7 +16,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::container::Container as OciContainer;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Late;
@@ -21,6 +24,9 @@ use crate::error::{ErrorKind, chain};
 use crate::seccomp::Filter;
 use program::Program;
 use rlimits::Rlimits;
+
+pub use bundle_program::BundleConfinement;
+pub use foreign::Foreign;
 
 /// Why a program could not be run. Crosses process boundaries as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +71,53 @@ pub struct Confinement {
 
 /// A first process that waits for [`Created::start`].
 pub struct Created {
-    container: OciContainer,
-    report: io::PipeReader,
+    waiting: Waiting,
     pub pid: i32,
+}
+
+/// By whom it was created, and is to be started.
+enum Waiting {
+    Ours {
+        container: OciContainer,
+        report: io::PipeReader,
+    },
+    Foreign {
+        runtime: Foreign,
+        id: String,
+        bundle: PathBuf,
+    },
+}
+
+/// The same by another runtime. `seccomp` is the profile of the confinement's filter, which it compiles itself.
+pub fn create_by(
+    runtime: Foreign,
+    id: &str,
+    bundle: &Path,
+    spec: &Spec,
+    seccomp: Option<LinuxSeccomp>,
+    stdio: Stdio,
+    confinement: &Confinement,
+) -> Result<Created, Failure> {
+    let pid = runtime.create(id, bundle, spec, seccomp, stdio, confinement)?;
+    let (id, bundle) = (id.to_owned(), bundle.to_owned());
+    let waiting = Waiting::Foreign {
+        runtime,
+        id,
+        bundle,
+    };
+    Ok(Created { waiting, pid })
+}
+
+/// [`exec`] by another runtime.
+pub fn exec_by(
+    runtime: &Foreign,
+    id: &str,
+    process_file: &Path,
+    process: &Process,
+    stdio: Stdio,
+    confinement: &Confinement,
+) -> Result<i32, Failure> {
+    runtime.exec(id, process_file, process, stdio, confinement)
 }
 
 /// Writes `config.json` and creates the container's first process, which waits in its namespaces.
@@ -101,21 +151,26 @@ pub fn create(
             reported(&report).unwrap_or_else(|| Failure::internal("create the container", &e))
         })?;
     let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
-    Ok(Created {
-        container,
-        report,
-        pid,
-    })
+    let waiting = Waiting::Ours { container, report };
+    Ok(Created { waiting, pid })
 }
 
 impl Created {
     /// Lets the program run. Returns once it has been executed.
-    pub fn start(mut self) -> Result<(), Failure> {
-        self.container
+    pub fn start(self) -> Result<(), Failure> {
+        let (mut container, mut report) = match self.waiting {
+            Waiting::Ours { container, report } => (container, report),
+            Waiting::Foreign {
+                runtime,
+                id,
+                bundle,
+            } => return runtime.start(&id, &bundle),
+        };
+        container
             .start()
             .map_err(|e| Failure::internal("start the container", &e))?;
         // The other end closes when the program is executed (it is close-on-exec), or tells why it was not.
-        match read_report(&mut self.report) {
+        match read_report(&mut report) {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -123,11 +178,13 @@ impl Created {
 }
 
 /// Runs a command in a running container; returns its pid once it has been executed. It is a child of the caller.
+/// `sub_cgroup`: below the container's own, if it cannot be in that (see `cgroup::below_own`).
 pub fn exec(
     id: &str,
     state: &Path,
     process_file: &Path,
     process: &Process,
+    sub_cgroup: Option<String>,
     stdio: Stdio,
     confinement: Confinement,
 ) -> Result<i32, Failure> {
@@ -144,6 +201,7 @@ pub fn exec(
     let built = builder
         .as_tenant()
         .with_process(Some(process_file))
+        .with_sub_cgroup(sub_cgroup)
         .with_detach(true)
         .build();
     // The description may hold secrets (the environment).

@@ -149,7 +149,7 @@ impl Executor for Program {
     }
 }
 
-fn words(spec: &Spec) -> (&[String], &[String]) {
+pub(super) fn words(spec: &Spec) -> (&[String], &[String]) {
     let process = spec.process().as_ref();
     let args = process
         .and_then(|p| p.args().as_deref())
@@ -170,7 +170,7 @@ fn capability_set(names: &[String]) -> Result<CapsHashSet, Failure> {
 }
 
 /// Executes; returns only if that fails.
-fn execute(path: &Path, args: &[String], env: &[String]) -> Failure {
+pub(super) fn execute(path: &Path, args: &[String], env: &[String]) -> Failure {
     let strings = |list: &[String]| {
         list.iter()
             .map(|s| CString::new(s.as_str()))
@@ -217,7 +217,16 @@ fn reset_signals() {
 }
 
 /// The file that a command stands for, looked up as execvp(3) does with the container's own PATH.
-fn find(args: &[String], env: &[String]) -> Result<PathBuf, Failure> {
+pub(super) fn find(args: &[String], env: &[String]) -> Result<PathBuf, Failure> {
+    find_by(args, env, executable)
+}
+
+/// The same, with another look at each candidate.
+pub(super) fn find_by(
+    args: &[String],
+    env: &[String],
+    executable: impl Fn(&Path) -> Result<(), Errno>,
+) -> Result<PathBuf, Failure> {
     let name = args.first().map(String::as_str).unwrap_or_default();
     if name.contains('/') {
         return match executable(Path::new(name)) {

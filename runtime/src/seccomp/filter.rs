@@ -61,7 +61,8 @@ pub fn compile_picked(picked: &Picked) -> Result<Filter, Error> {
     finish(newer, &context)
 }
 
-fn finish(mut program: Vec<u8>, context: &ScmpFilterContext) -> Result<Filter, Error> {
+/// The program of a context, behind what answers for newer calls.
+pub(super) fn finish(mut program: Vec<u8>, context: &ScmpFilterContext) -> Result<Filter, Error> {
     program.extend_from_slice(&export(context)?);
     if program.len() / INSTRUCTION > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong(program.len() / INSTRUCTION));
@@ -76,7 +77,7 @@ fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
             context.add_arch(*arch)?;
         }
     }
-    context.set_ctl_optimize(BINARY_TREE)?;
+    make_tree(&mut context)?;
     let plain: BTreeSet<&str> = plain_names(held).collect();
     for name in &plain {
         if let Some(call) = known(name) {
@@ -105,7 +106,7 @@ fn context(picked: &Picked) -> Result<ScmpFilterContext, SeccompError> {
             context.add_arch(arch)?;
         }
     }
-    context.set_ctl_optimize(BINARY_TREE)?;
+    make_tree(&mut context)?;
     for rule in &picked.rules {
         let action = scmp_action(rule.action);
         let arguments: Vec<ScmpArgCompare> = rule.arguments.iter().map(comparison_of).collect();
@@ -157,8 +158,13 @@ fn comparison_of(argument: &Argument) -> ScmpArgCompare {
     ScmpArgCompare::new(argument.index, op, value)
 }
 
+pub(super) fn make_tree(context: &mut ScmpFilterContext) -> Result<(), SeccompError> {
+    context.set_ctl_optimize(BINARY_TREE)?;
+    Ok(())
+}
+
 /// All names that are allowed without a condition to a holder of these capabilities.
-fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
+pub(super) fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
     let gated = profile::BY_CAPABILITY
         .iter()
         .filter(|(gate, _)| held.contains(gate))
@@ -183,8 +189,11 @@ fn comparison(condition: Condition) -> ScmpArgCompare {
 }
 
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
-    // A file without a name: libseccomp writes to a descriptor, and a pipe would have to be drained meanwhile.
-    let mut file = tempfile::tempfile().map_err(Error::ExportSeccomp)?;
+    // A file in memory: libseccomp writes to a descriptor, and a pipe would have to be drained meanwhile. None on a disk:
+    // inside a container there may be no /tmp.
+    let memory = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| Error::ExportSeccomp(e.into()))?;
+    let mut file = std::fs::File::from(memory);
     context.export_bpf(&file).map_err(Error::CompileSeccomp)?;
     let mut bytes = Vec::new();
     file.rewind().map_err(Error::ExportSeccomp)?;
@@ -198,7 +207,7 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
 
 /// An architecture as `struct seccomp_data` names it, and the range of numbers that its calls are from.
 #[derive(Clone, Copy)]
-struct Numbering {
+pub(super) struct Numbering {
     audit_arch: u32,
     first: u32,
     last: u32,
@@ -217,7 +226,7 @@ const NATIVE_ARCH: ScmpArch = ScmpArch::Aarch64;
 const NATIVE_ARCH: ScmpArch = ScmpArch::Native;
 
 #[cfg(target_arch = "x86_64")]
-const NUMBERINGS: &[Numbering] = &[
+pub(super) const NUMBERINGS: &[Numbering] = &[
     numbering(0xc000_003e, 0, X32_BIT - 1, ScmpArch::X8664),
     numbering(0xc000_003e, X32_BIT, u32::MAX, ScmpArch::X32),
     numbering(0x4000_0003, 0, u32::MAX, ScmpArch::X86),
@@ -247,7 +256,7 @@ const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u
 const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-fn newer_calls_are_unknown(numberings: &[Numbering], known: &[&str]) -> Vec<u8> {
+pub(super) fn newer_calls_are_unknown(numberings: &[Numbering], known: &[&str]) -> Vec<u8> {
     let mut program = Vec::new();
     for numbering in numberings {
         let Some(newest) = newest_number(numbering, known) else {
@@ -312,7 +321,11 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn newest_numbers_are_those_of_the_kernels_tables() {
-        let known: Vec<&str> = plain_names(&[]).collect();
+        let gates: Vec<&str> = profile::BY_CAPABILITY
+            .iter()
+            .map(|(gate, _)| *gate)
+            .collect();
+        let known: Vec<&str> = plain_names(&gates).collect();
         let newest: Vec<Option<u32>> = NUMBERINGS
             .iter()
             .map(|numbering| newest_number(numbering, &known))

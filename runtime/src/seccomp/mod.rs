@@ -6,6 +6,7 @@
 pub mod custom;
 mod filter;
 mod kernel;
+mod oci;
 mod profile;
 
 use std::io::Write;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::request::SeccompChoice;
 
 pub use kernel::load;
+pub use oci::{compile as compile_oci, default_profile};
 
 /// A compiled program for `seccomp(2)`: an array of `struct sock_filter`, 8 bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]

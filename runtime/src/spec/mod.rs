@@ -18,11 +18,14 @@ use crate::record::Container;
 use crate::request::NamespaceMode;
 use crate::user::User;
 
+pub(crate) use mounts::cgroups as cgroup_mounts;
+
 pub use confinement::{MASKED, READ_ONLY, check_capabilities};
 pub use devices::{AskedDevice, HostDevice, HostDeviceKind};
 pub use mounts::tmpfs_options;
 pub use process::{
     DEFAULT_CAPABILITIES, DEFAULT_PATH, INIT, capabilities, capability_sets, environment,
+    exact_capability_sets,
 };
 pub use resources::{rlimit_type, rlimits};
 

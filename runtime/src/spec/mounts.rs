@@ -113,7 +113,7 @@ fn shared_memory(container: &Container, place: &Place, all: &mut Vec<Mount>) {
 
 /// libcontainer's own mount of cgroup v1 ignores `ro`, so a container could change its limits. Hence binds of its own
 /// directories, one for each hierarchy, and for each name of one that has several (`cpu,cpuacct`).
-fn cgroups(access: &str, place: &Place) -> Vec<Mount> {
+pub(crate) fn cgroups(access: &str, place: &Place) -> Vec<Mount> {
     let options = ["nosuid", "noexec", "nodev", access];
     let below = Path::new("/sys/fs/cgroup");
     if place.cgroup_v2 {

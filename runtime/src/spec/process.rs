@@ -144,7 +144,12 @@ fn key(entry: &str) -> &str {
 pub fn capability_sets(wanted: &[String]) -> LinuxCapabilities {
     let mut names = wanted.to_vec();
     names.extend(FOR_THE_EXECUTOR.iter().map(|&name| name.to_owned()));
-    let set = parse(&names);
+    exact_capability_sets(&names)
+}
+
+/// These and no others, for whoever needs none for itself.
+pub fn exact_capability_sets(names: &[String]) -> LinuxCapabilities {
+    let set = parse(names);
     // `LinuxCapabilities::default()` has three capabilities of its own in every set, so each is set here.
     LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())

@@ -2,6 +2,7 @@
 //! code in `commands/`. Must do nothing but parse.
 
 pub mod container;
+pub mod event_filter;
 pub mod failure;
 pub mod filter;
 pub mod format;
@@ -12,6 +13,7 @@ pub mod namespaces;
 pub mod network_filter;
 pub mod networks;
 pub mod ports;
+pub mod prune;
 pub mod resources;
 pub mod security;
 pub mod values;
@@ -168,6 +170,8 @@ pub enum Command {
     Stop(commands::stop::Stop),
     Kill(commands::kill::Kill),
     Rm(commands::rm::Rm),
+    Restart(commands::restart::Restart),
+    Rename(commands::rename::Rename),
     Wait(commands::wait::Wait),
     Inspect(commands::inspect::Inspect),
     Port(commands::port::Port),
@@ -190,6 +194,14 @@ pub enum Command {
     )]
     System(commands::system::System),
     Info(commands::info::Info),
+    Events(commands::events::Events),
+    /// Manage containers
+    #[command(
+        subcommand,
+        override_usage = "coracle container COMMAND",
+        subcommand_value_name = "COMMAND"
+    )]
+    Container(commands::container::Container),
 }
 
 /// Parses the process's own arguments.

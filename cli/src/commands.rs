@@ -1,6 +1,8 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
+pub mod container;
 pub mod create;
+pub mod events;
 pub mod exec;
 pub mod images;
 pub mod import;
@@ -12,6 +14,8 @@ pub mod network;
 pub mod port;
 pub mod ps;
 pub mod pull;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -64,6 +68,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Stop(options) => stop::run(&context, options),
         Command::Kill(options) => kill::run(&context, options),
         Command::Rm(options) => rm::run(&context, options),
+        Command::Restart(options) => restart::run(&context, options),
+        Command::Rename(options) => rename::run(&context, options),
         Command::Wait(options) => wait::run(&context, options),
         Command::Inspect(options) => inspect::run(&context, options),
         Command::Port(options) => port::run(&context, options),
@@ -74,6 +80,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
         Command::Info(options) => info::run(&context, options),
+        Command::Events(options) => events::run(&context, options),
+        Command::Container(command) => container::run(&context, command),
     }
 }
 

@@ -46,6 +46,22 @@ pub enum Error {
         "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
     )]
     StillRunning(String),
+    #[error(
+        "You cannot remove a restarting container {0}. Stop the container before attempting removal or force remove"
+    )]
+    StillRestarting(String),
+    #[error("Container {0} is restarting, wait until the container is running")]
+    IsRestarting(String),
+    #[error("You cannot attach to a restarting container, wait until it is running")]
+    AttachRestarting,
+    #[error("Renaming a container with the same name as its current name")]
+    SameName,
+    #[error("Error when allocating new name")]
+    NewName(#[source] Box<Error>),
+    #[error("Restart policy cannot be updated because AutoRemove is enabled for the container")]
+    RestartOfAutoRemove,
+    #[error("{0} in Healthcheck cannot be less than 1ms")]
+    HealthTime(&'static str),
     #[error("Invalid signal: {0}")]
     InvalidSignal(String),
     #[error("invalid mount path: '{0}' mount path must be absolute")]
@@ -207,6 +223,10 @@ impl Error {
             | NotRunning(_)
             | BeingStarted(_)
             | StillRunning(_)
+            | StillRestarting(_)
+            | IsRestarting(_)
+            | AttachRestarting
+            | RestartOfAutoRemove
             | JoinNotRunning(_)
             | AlreadyConnected { .. }
             | NotConnected { .. } => ErrorKind::Conflict,
@@ -221,7 +241,10 @@ impl Error {
             | NotOneWord { .. }
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
+            NewName(source) => source.kind(),
             AmbiguousId(_)
+            | SameName
+            | HealthTime(_)
             | NoCommand
             | InvalidSignal(_)
             | RelativeMountTarget(_)

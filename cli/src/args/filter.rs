@@ -19,7 +19,8 @@ pub struct Filters {
     volumes: Vec<String>,
     published: Vec<PortRange>,
     exposed: Vec<PortRange>,
-    /// Whether a health check or a swarm is asked for, which no container here has.
+    healths: Vec<String>,
+    /// Whether a swarm is asked for, which no container here has.
     impossible: bool,
     /// Images whose containers are shown, as written.
     pub ancestors: Vec<String>,
@@ -62,6 +63,8 @@ const STATUSES: [&str; 7] = [
     "dead",
 ];
 
+const HEALTHS: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
+
 impl Filters {
     pub fn new(pairs: &[(String, String)]) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
@@ -89,10 +92,7 @@ impl Filters {
             "ancestor" => self.ancestors.push(value.to_owned()),
             "before" => self.before = Some(value.to_owned()),
             "since" => self.since = Some(value.to_owned()),
-            "health" if value == "none" => {}
-            "health" if ["starting", "healthy", "unhealthy"].contains(&value) => {
-                self.impossible = true;
-            }
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.to_owned()),
             "is-task" if value == "false" => {}
             "is-task" if value == "true" => self.impossible = true,
             "status" | "health" | "is-task" => return Err(invalid()),
@@ -116,6 +116,7 @@ impl Filters {
         !self.impossible
             && any(&self.names, is_named)
             && any(&self.statuses, |status| container.status() == status)
+            && any(&self.healths, |status| health(container) == status)
             && any(&self.ids, |id| container.id.starts_with(id.as_str()))
             && any(&self.exit_codes, |code| exited_with(container, *code))
             && any(&self.networks, |name| is_on(container, name))
@@ -127,6 +128,13 @@ impl Filters {
             && found.since.is_none_or(|then| container.created > then)
             // Every label must be there.
             && self.labels.iter().all(|wanted| has_label(&container.resolved.labels, wanted))
+    }
+}
+
+fn health(container: &Container) -> &'static str {
+    match (&container.health, &container.state) {
+        (Some(health), State::Running { .. }) => health.status.as_str(),
+        _ => "none",
     }
 }
 

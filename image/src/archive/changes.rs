@@ -35,6 +35,7 @@ fn apply_line(config: &mut Map<String, Value>, line: &str) -> Result<(), String>
             workdir(config.get("WorkingDir"), rest).into(),
         )),
         "STOPSIGNAL" => drop(config.insert("StopSignal".into(), rest.into())),
+        "HEALTHCHECK" => drop(config.insert("Healthcheck".into(), healthcheck(rest)?)),
         "ENV" => {
             for (name, value) in pairs(rest)? {
                 set_env(config, &name, &value);
@@ -61,11 +62,80 @@ fn apply_line(config: &mut Map<String, Value>, line: &str) -> Result<(), String>
         }
         other => {
             return Err(format!(
-                "{other} is not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"
+                "{other} is not one of CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"
             ));
         }
     }
     Ok(())
+}
+
+/// `NONE`, or `[--interval=5s ...] CMD` and a command in either form. Times become nanoseconds, as in an image.
+fn healthcheck(text: &str) -> Result<Value, String> {
+    if text.eq_ignore_ascii_case("NONE") {
+        return Ok(json!({"Test": ["NONE"]}));
+    }
+    let mut check = Map::new();
+    let mut rest = text;
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, after) = option.split_once(char::is_whitespace).unwrap_or((option, ""));
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| format!("--{option} has no value"))?;
+        let key = match name {
+            "interval" => "Interval",
+            "timeout" => "Timeout",
+            "start-period" => "StartPeriod",
+            "start-interval" => "StartInterval",
+            "retries" => "Retries",
+            _ => return Err(format!("unknown flag --{name}")),
+        };
+        let number = match key {
+            "Retries" => value.parse().ok(),
+            _ => nanoseconds(value),
+        };
+        let number: u64 = number.ok_or_else(|| format!("--{name} cannot be {value}"))?;
+        check.insert(key.into(), number.into());
+        rest = after.trim_start();
+    }
+    let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let command = command.trim();
+    if !kind.eq_ignore_ascii_case("CMD") {
+        return Err(format!("{kind} is neither NONE nor CMD"));
+    }
+    let test = match json_strings(command) {
+        Some(words) => ["CMD".to_owned()].into_iter().chain(words).collect(),
+        None => vec!["CMD-SHELL".to_owned(), command.to_owned()],
+    };
+    if test.iter().skip(1).all(String::is_empty) {
+        return Err("it has no command".to_owned());
+    }
+    check.insert("Test".into(), test.into());
+    Ok(check.into())
+}
+
+/// `1m30s`, `1.5s`, `100ms`.
+fn nanoseconds(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let unit = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..unit].parse().ok()?;
+        rest = &rest[unit..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+        nanos += number
+            * match name {
+                "h" => 3.6e12,
+                "m" => 6e10,
+                "s" => 1e9,
+                "ms" => 1e6,
+                "us" | "µs" => 1e3,
+                "ns" => 1.0,
+                _ => return None,
+            };
+        rest = after;
+    }
+    (!text.is_empty()).then_some(nanos as u64)
 }
 
 /// The exec form if it is JSON; else the shell form.
@@ -200,6 +270,20 @@ mod tests {
             json!({"Labels": {"a": "b", "c": "d e"}}),
         );
         check(
+            &["HEALTHCHECK --interval=1m30s --retries=2 CMD curl -f x"],
+            json!({"Healthcheck": {
+                "Interval": 90_000_000_000u64, "Retries": 2, "Test": ["CMD-SHELL", "curl -f x"]
+            }}),
+        );
+        check(
+            &["HEALTHCHECK CMD [\"a\", \"b\"]"],
+            json!({"Healthcheck": {"Test": ["CMD", "a", "b"]}}),
+        );
+        check(
+            &["HEALTHCHECK NONE"],
+            json!({"Healthcheck": {"Test": ["NONE"]}}),
+        );
+        check(
             &["VOLUME /a /b", "VOLUME [\"/c\"]"],
             json!({"Volumes": {"/a": {}, "/b": {}, "/c": {}}}),
         );
@@ -222,6 +306,11 @@ mod tests {
             "LABEL a='b",
             "",
             "VOLUME",
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK true",
+            "HEALTHCHECK --interval=5 CMD true",
+            "HEALTHCHECK --foo=5s CMD true",
         ] {
             assert!(apply(&[line.to_owned()]).is_err(), "{line}");
         }

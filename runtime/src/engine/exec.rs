@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::Engine;
 use crate::attach::Session;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::monitor::{self, Descriptors, Launch, LaunchKind};
 use crate::names;
 use crate::record::State;
@@ -19,6 +20,9 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     }
     let stored = store::find(&engine.conn, &request.container)?;
     let container = stored.container;
+    if matches!(container.state, State::Restarting { .. }) {
+        return Err(Error::IsRestarting(container.id));
+    }
     let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
@@ -39,6 +43,11 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         let (ours, theirs) = wire::pair().map_err(failed)?;
         (Some(ours), Some(theirs))
     };
+    let line = request.command.join(" ");
+    for action in ["exec_create", "exec_start"] {
+        let action = format!("{action}: {line}");
+        events::record_container(&engine.conn, &container, &action, &[("execID", &id)])?;
+    }
     let kind = LaunchKind::Exec {
         id,
         request: request.clone(),

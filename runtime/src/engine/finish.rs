@@ -14,8 +14,10 @@ use rusqlite::Connection;
 use super::Settings;
 use crate::cgroup;
 use crate::error::Error;
+use crate::events;
 use crate::monitor;
 use crate::process::{self, Identity};
+use crate::restart;
 use crate::store::{self, End, Stored};
 use crate::volume;
 
@@ -38,8 +40,16 @@ pub fn storage(root: &Path, id: &str) -> PathBuf {
     root.join("containers").join(id)
 }
 
-/// A monitor's last act: the network and the record. With `--rm`, the container goes.
-pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<(), Error> {
+/// What becomes of a container that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    /// Its policy starts it again: it still has its owner.
+    Restart,
+}
+
+/// A monitor's last act in a run: the network and the record. With `--rm`, the container goes.
+pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<After, Error> {
     let me = Identity::myself().map_err(|source| Error::Host {
         step: "find this process",
         source,
@@ -57,26 +67,32 @@ pub fn record_end(
     id: &str,
     end: &End,
     applies: impl Fn(&Stored) -> bool,
-) -> Result<(), Error> {
+) -> Result<After, Error> {
     let links = remove_links(conn, id)?;
-    let removed = netmgr::change(&settings.network, conn, |edit| {
+    let (removed, after) = netmgr::change(&settings.network, conn, |edit| {
         let Some(stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
-            return Ok(None);
+            return Ok((false, After::Nothing));
         };
+        events::record_end(edit.transaction(), &stored.container, end.code)?;
         edit.detach(id, VethRemoval::ByKernel)?;
+        // Read here, so that the policy and the user's wish of this very moment count.
+        if restart::is_wanted(&stored, end.code) {
+            store::set_restarting(edit.transaction(), id, end)?;
+            return Ok((false, After::Restart));
+        }
         store::set_exited(edit.transaction(), id, end)?;
         if !stored.container.request.auto_remove {
-            return Ok::<_, Error>(None);
+            return Ok::<_, Error>((false, After::Nothing));
         }
         delete(edit.transaction(), settings, &stored, true)?;
-        Ok(Some(stored.container))
+        Ok((true, After::Nothing))
     })?;
-    if removed.is_some() {
+    if removed {
         remove_storage(settings, id)?;
     }
     // What the thread could not remove, the kernel removes with the namespace.
     let _ = links.map(JoinHandle::join);
-    Ok(())
+    Ok(after)
 }
 
 /// Removes a dead container's links at once, side by side with what else there is to do: the kernel would let them stand
@@ -125,6 +141,7 @@ fn release_if(
         if !applies(owner.process) {
             return Ok(());
         }
+        events::record_departure(edit.transaction(), id)?;
         // Not left to the kernel: who reads the error looks at once for what may have stayed behind.
         edit.detach(id, VethRemoval::Now)?;
         store::unclaim(edit.transaction(), id)
@@ -148,6 +165,7 @@ pub fn delete(
     volumes: bool,
 ) -> Result<(), Error> {
     store::delete(conn, &stored.container.id)?;
+    events::record_container(conn, &stored.container, "destroy", &[])?;
     if !volumes {
         return Ok(());
     }

@@ -2,16 +2,25 @@
 
 pub mod finish;
 
+mod again;
 mod care;
 mod create;
 mod end;
 mod etc_files;
 mod exec;
+mod history;
 mod network;
 mod network_options;
+mod prune;
+mod rename;
 mod repair;
 mod start;
 mod untold;
+
+pub use again::{is_waiting, start_again};
+pub use end::StopOptions;
+pub use history::EventWatch;
+pub use prune::Pruned;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,6 +31,7 @@ pub(crate) use network::namespace_by_row;
 
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
+use crate::events;
 use crate::logs;
 use crate::record::{Container, State};
 use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
@@ -133,10 +143,10 @@ impl Engine {
         attach::relay(session, streams)
     }
 
-    /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
-    /// and its network is released. A container that does not run is no error.
-    pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<(), Error> {
-        end::stop(self, name, timeout)
+    /// `stop`: the stop signal, then SIGKILL. Returns when it has ended and its network is released. A container that does
+    /// not run is no error. Its policy does not start it again.
+    pub fn stop(&mut self, name: &str, options: &StopOptions) -> Result<(), Error> {
+        end::stop(self, name, options)
     }
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
@@ -220,13 +230,16 @@ impl Engine {
         options: &image::pull::PullOptions,
         progress: &mut dyn FnMut(image::pull::PullEvent),
     ) -> Result<image::Image, Error> {
-        Ok(image::pull::pull(
+        let image = image::pull::pull(
             &mut self.conn,
             &self.settings.root,
             reference,
             options,
             progress,
-        )?)
+        )?;
+        let (full, name) = (reference.to_string(), reference.familiar_name());
+        events::record_image(&self.conn, "pull", &full, &name)?;
+        Ok(image)
     }
 
     /// `None` if there is no such image.
@@ -244,13 +257,23 @@ impl Engine {
         for (_, container) in &mut in_use {
             container.truncate(12);
         }
-        Ok(image::store::remove(
+        let id = self.find_image(name)?.map(|image| image.id);
+        let removed = image::store::remove(
             &mut self.conn,
             &self.settings.root,
             name,
             force,
             &in_use,
-        )?)
+        )?;
+        for removal in &removed {
+            let (action, id) = match (removal, &id) {
+                (image::Removal::Untagged(_), Some(id)) => ("untag", id),
+                (image::Removal::Deleted(deleted), Some(id)) if deleted == id => ("delete", id),
+                _ => continue,
+            };
+            events::record_image(&self.conn, action, id, id)?;
+        }
+        Ok(removed)
     }
 
     pub fn import(
@@ -260,14 +283,19 @@ impl Engine {
         changes: &[String],
         message: Option<&str>,
     ) -> Result<image::Image, Error> {
-        Ok(image::archive::import(
+        let image = image::archive::import(
             &mut self.conn,
             &self.settings.root,
             tar,
             name,
             changes,
             message,
-        )?)
+        )?;
+        if let Some(name) = name {
+            events::record_image(&self.conn, "tag", &image.id, &name.to_string())?;
+        }
+        events::record_image(&self.conn, "import", &image.id, &image.id)?;
+        Ok(image)
     }
 
     // Networks: netmgr's own calls.
@@ -277,14 +305,18 @@ impl Engine {
         request: &netmgr::NetworkRequest,
     ) -> Result<netmgr::Network, Error> {
         netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            Ok(edit.create_network(request)?)
+            let network = edit.create_network(request)?;
+            events::record_network(edit.transaction(), &network, "create")?;
+            Ok(network)
         })
     }
 
     /// Returns the network that was removed.
     pub fn remove_network(&mut self, name: &str) -> Result<netmgr::Network, Error> {
         netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            Ok(edit.remove_network(name)?)
+            let network = edit.remove_network(name)?;
+            events::record_network(edit.transaction(), &network, "destroy")?;
+            Ok(network)
         })
     }
 
@@ -373,8 +405,10 @@ impl Engine {
         Ok(netmgr::change::backend(&self.settings.network)?)
     }
 
-    pub fn system_up(&mut self) -> Result<(), Error> {
-        Ok(netmgr::up(&self.settings.network, &mut self.conn)?)
+    /// Puts the default network up and starts what should run by its policy. Returns what could not be started, and why.
+    pub fn system_up(&mut self) -> Result<Vec<(String, Error)>, Error> {
+        netmgr::up(&self.settings.network, &mut self.conn)?;
+        self.start_what_should_run()
     }
 
     /// Stops every container, then takes everything of ours off the host.

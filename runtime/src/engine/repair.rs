@@ -13,9 +13,11 @@ use netmgr::{Firewall, VethRemoval};
 
 use super::{Engine, finish, network, untold};
 use crate::error::Error;
+use crate::events;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
-use crate::store::{self, End, Owner, Stored};
+use crate::record::State;
+use crate::store::{self, End, Owner, Restarting, Stored};
 use crate::volume;
 
 impl Engine {
@@ -90,12 +92,20 @@ impl Engine {
             }
             let end = end_of(&stored, &directory, dead.boot_id == boot_id);
             finish::bury(&settings, id)?;
+            if stored.init.is_some() && (started || dead.boot_id != boot_id) {
+                events::record_end(edit.transaction(), &stored.container, end.code)?;
+            }
             edit.detach(id, VethRemoval::Now)?;
-            if !started && dead.boot_id == boot_id {
+            let same_boot = dead.boot_id == boot_id;
+            let is_over = started || !same_boot;
+            if !is_over && stored.restarting == Restarting::No {
                 store::unclaim(edit.transaction(), id)?;
                 return Ok(Mended::Nothing);
             }
-            store::set_exited(edit.transaction(), id, &end)?;
+            let after = Engine::end_or_wait(edit.transaction(), &stored, &end, same_boot)?;
+            if after == finish::After::Restart {
+                return Ok(Mended::ToStart);
+            }
             if stored.container.request.auto_remove {
                 finish::delete(edit.transaction(), &settings, &stored, true)?;
                 return Ok::<_, Error>(Mended::Removed);
@@ -104,6 +114,7 @@ impl Engine {
         })?;
         match outcome {
             Mended::Nothing => Ok(()),
+            Mended::ToStart => self.start_taken_over(id),
             Mended::Removed => finish::remove_storage(&self.settings, id),
             Mended::Adopted(monitor, responder) => {
                 monitor.go(responder.as_ref())?;
@@ -138,6 +149,8 @@ impl Engine {
 enum Mended {
     Nothing,
     Removed,
+    /// Its policy wants it to run, and this process is its owner now.
+    ToStart,
     Adopted(Handle, Option<Listening>),
 }
 
@@ -191,7 +204,12 @@ fn end_of(stored: &Stored, directory: &Path, same_boot: bool) -> End {
     let recorded = fs::read_to_string(directory.join(finish::EXIT));
     let recorded = recorded.ok().and_then(|text| text.trim().parse().ok());
     let alive = same_boot && stored.init.is_some_and(Identity::is_alive);
-    let code = recorded.unwrap_or(match alive {
+    // One that was to be started again has ended before.
+    let before = match stored.container.state {
+        State::Restarting { code, .. } => Some(code),
+        _ => None,
+    };
+    let code = recorded.or(before).unwrap_or(match alive {
         true => 128 + libc::SIGKILL,
         false => finish::UNKNOWN,
     });

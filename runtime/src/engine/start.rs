@@ -14,11 +14,12 @@ use time::OffsetDateTime;
 use super::{Engine, StartMode, end, etc_files, finish, network, network_options};
 use crate::attach::Session;
 use crate::error::Error;
+use crate::events;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
-use crate::record::{Container, State};
+use crate::record::{Container, Health, State};
 use crate::request::NetworkMode;
-use crate::store::{self, Owner};
+use crate::store::{self, Owner, Restarting};
 use crate::wire;
 
 /// How long a start waits for the end of the run before.
@@ -30,7 +31,8 @@ pub(super) fn start(
     mode: StartMode,
 ) -> Result<Option<Session>, Error> {
     let mut stored = end::settled(engine, name)?;
-    if stored.init.is_some_and(Identity::is_alive) {
+    // As with Docker, one that waits for its restart counts as running.
+    if stored.init.is_some_and(Identity::is_alive) || stored.restarting == Restarting::Waiting {
         return Ok(None);
     }
     if stored.owner.is_some() {
@@ -52,8 +54,19 @@ pub(super) fn start(
         }
         return Err(Error::BeingStarted(container.name));
     }
+    start_claimed(engine, container, &owner, mode, None)
+}
+
+/// Starts a container that `owner`, this process, has claimed; or everything is as it was. `paused`: how long its policy has waited.
+pub(super) fn start_claimed(
+    engine: &mut Engine,
+    container: Container,
+    owner: &Owner,
+    mode: StartMode,
+    paused: Option<Duration>,
+) -> Result<Option<Session>, Error> {
     let id = container.id.clone();
-    match run(engine, container, &owner, mode) {
+    match run(engine, container, owner, mode, paused) {
         Ok(session) => Ok(session),
         Err(error) => {
             // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
@@ -72,6 +85,9 @@ pub(super) fn start(
 pub(super) fn attach_to_running(engine: &mut Engine, name: &str) -> Result<Session, Error> {
     let stored = store::find(&engine.conn, name)?;
     let container = stored.container;
+    if matches!(container.state, State::Restarting { .. }) {
+        return Err(Error::AttachRestarting);
+    }
     let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
@@ -102,6 +118,7 @@ fn run(
     mut container: Container,
     owner: &Owner,
     mode: StartMode,
+    paused: Option<Duration>,
 ) -> Result<Option<Session>, Error> {
     let id = container.id.clone();
     let failed = |step| {
@@ -134,6 +151,7 @@ fn run(
             populate,
         },
     );
+    launch.paused = paused;
     let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
         // It may have been connected and disconnected since it was read.
         let stored = store::get(edit.transaction(), &id)?;
@@ -141,6 +159,9 @@ fn run(
             container.resolved.connections = stored.container.resolved.connections;
         }
         let (attached, forwards) = place.attach(edit, &container)?;
+        for (network, _) in &attached {
+            events::record_place(edit.transaction(), network, &id, "connect")?;
+        }
         let written = match &place {
             Place::Joined(joined) => etc_files::share(&storage, &joined.storage),
             Place::Host | Place::Own(_) => etc_files::write(&storage, &container, &attached),
@@ -171,8 +192,11 @@ fn run(
     };
     drop(place);
     let begun = running.monitor.created().and_then(|init| {
-        store::set_running(&engine.conn, &id, init, OffsetDateTime::now_utc())?;
+        let health = container.resolved.health.as_ref().map(|_| Health::default());
+        let now = OffsetDateTime::now_utc();
+        store::set_running(&engine.conn, &id, init, now, health.as_ref())?;
         running.monitor.go(responder.as_ref())?;
+        tell_of_start(engine, &id, init)?;
         Ok(init)
     });
     match begun {
@@ -183,6 +207,18 @@ fn run(
             Err(error)
         }
     }
+}
+
+/// If it has ended already, its monitor has told, and nothing may come after the end.
+fn tell_of_start(engine: &mut Engine, id: &str, init: Identity) -> Result<(), Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if let Some(stored) = store::get(&tx, id)?.filter(|s| s.init == Some(init)) {
+        events::record_start(&tx, &stored.container)?;
+    }
+    tx.commit()?;
+    Ok(())
 }
 
 /// On a user network containers know each other by name.

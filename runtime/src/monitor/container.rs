@@ -4,19 +4,22 @@ use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use netmgr::dns::Listening;
 use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use super::again;
+use super::health::Timer;
 use super::launch::{self, Descriptors, Launch};
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
 use crate::cgroup;
-use crate::engine::finish;
+use crate::engine::finish::{self, After};
 use crate::error::ErrorKind;
 use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure};
@@ -326,6 +329,8 @@ fn watch(
     }
     let services = Rc::new(RefCell::new(Services::of(&launch)));
     services.borrow_mut().start(served);
+    relay.health = Timer::new(&launch);
+    let begun = Instant::now();
     let follower = Rc::clone(&services);
     relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
     let code = match open(init, waiter) {
@@ -343,17 +348,31 @@ fn watch(
     };
     // Who would change the networks now, has no container left to change.
     relay.follower = None;
+    // A check that is under way ends with the container.
+    relay.health = None;
     services.borrow_mut().stop();
     drop(netns);
     // Should this be killed from here on, repair finds the exit code.
     let _ = std::fs::write(directory.join(finish::EXIT), end.code.to_string());
-    clean_up(&launch, Some(&end));
-    relay.say_goodbye(end.code);
-    0
+    match clean_up(&launch, Some(&end)) {
+        After::Nothing => {
+            relay.say_goodbye(end.code, None);
+            0
+        }
+        After::Restart => {
+            let ran = begun.elapsed();
+            relay.say_goodbye(end.code, Some(SLOW_CLIENT));
+            drop(relay);
+            again::wait_and_start(&launch, ran)
+        }
+    }
 }
 
+/// How long a client that does not read may hold up a restart.
+const SLOW_CLIENT: Duration = Duration::from_secs(2);
+
 /// Cgroups and directories always; with an end, the network and the record too.
-fn clean_up(launch: &Launch, end: Option<&End>) {
+fn clean_up(launch: &Launch, end: Option<&End>) -> After {
     let id = &launch.container.id;
     if let Err(e) = cgroup::remove(id) {
         eprintln!("cannot remove the cgroups: {e}");
@@ -364,11 +383,13 @@ fn clean_up(launch: &Launch, end: Option<&End>) {
     if let Err(e) = launch::remove_directories(&launch.run_root, id) {
         eprintln!("cannot remove the run directory: {e}");
     }
-    if let Some(end) = end
-        && let Err(e) = finish::ended(&launch.settings(), id, end)
-    {
+    let Some(end) = end else {
+        return After::Nothing;
+    };
+    finish::ended(&launch.settings(), id, end).unwrap_or_else(|e| {
         eprintln!("cannot record the end: {e}");
-    }
+        After::Nothing
+    })
 }
 
 fn kill_and_reap(init: Identity) {

@@ -57,12 +57,16 @@ fn healthcheck(config: &[u8]) -> Option<Healthcheck> {
     let time = |name: &str| Duration::from_nanos(number(name).unwrap_or(0));
     let words = check.get("Test")?.as_array()?.iter();
     Some(Healthcheck {
-        test: words.map(|word| Some(word.as_str()?.to_owned())).collect::<Option<_>>()?,
+        test: words
+            .map(|word| Some(word.as_str()?.to_owned()))
+            .collect::<Option<_>>()?,
         interval: time("Interval"),
         timeout: time("Timeout"),
         start_period: time("StartPeriod"),
         start_interval: time("StartInterval"),
-        retries: number("Retries").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        retries: number("Retries")
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
     })
 }
 

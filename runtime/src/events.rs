@@ -103,8 +103,7 @@ pub fn record_container(
     more: &[(&str, &str)],
 ) -> Result<(), Error> {
     let labels = container.resolved.labels.iter();
-    let mut attributes: Vec<(&str, &str)> =
-        labels.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut attributes: Vec<(&str, &str)> = labels.map(|(k, v)| (k.as_str(), v.as_str())).collect();
     attributes.push(("image", &container.request.image));
     attributes.push(("name", &container.name));
     attributes.extend(more);
@@ -144,12 +143,7 @@ pub fn record_network(
 }
 
 /// Enters what has become of an image.
-pub fn record_image(
-    conn: &Connection,
-    action: &str,
-    actor: &str,
-    name: &str,
-) -> Result<(), Error> {
+pub fn record_image(conn: &Connection, action: &str, actor: &str, name: &str) -> Result<(), Error> {
     record(conn, Subject::Image, action, actor, &[("name", name)])
 }
 
@@ -179,9 +173,11 @@ pub fn record_departure(conn: &Connection, container: &str) -> Result<(), Error>
 
 /// The number of the newest event; 0 if there is none.
 pub fn newest(conn: &Connection) -> Result<i64, Error> {
-    Ok(conn.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| {
-        row.get(0)
-    })?)
+    Ok(
+        conn.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| {
+            row.get(0)
+        })?,
+    )
 }
 
 /// What came after the event `seq`, the oldest first.
@@ -204,10 +200,11 @@ pub fn after(conn: &Connection, seq: i64) -> Result<Vec<Event>, Error> {
     let mut events = Vec::new();
     for row in rows {
         let (mut event, text) = row?;
-        let map: Map<String, Value> = serde_json::from_str(&text).map_err(|e| Error::CorruptRow {
-            what: "an event",
-            source: e.into(),
-        })?;
+        let map: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|e| Error::CorruptRow {
+                what: "an event",
+                source: e.into(),
+            })?;
         let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
         event.attributes = map.into_iter().map(|(k, v)| (k, text(v))).collect();
         event.attributes.sort();

@@ -35,7 +35,10 @@ pub fn resolve(
         test: request.test.clone().unwrap_or(image.test),
         interval: long_enough("Interval", request.interval.unwrap_or(image.interval))?,
         timeout: long_enough("Timeout", request.timeout.unwrap_or(image.timeout))?,
-        start_period: long_enough("StartPeriod", request.start_period.unwrap_or(image.start_period))?,
+        start_period: long_enough(
+            "StartPeriod",
+            request.start_period.unwrap_or(image.start_period),
+        )?,
         start_interval: long_enough(
             "StartInterval",
             request.start_interval.unwrap_or(image.start_interval),
@@ -94,7 +97,11 @@ pub fn take(health: &mut Health, check: &HealthCheck, started: OffsetDateTime, p
         health.status = HealthStatus::Healthy;
     } else if health.status != HealthStatus::Starting || !in_start_period {
         health.failing_streak += 1;
-        let most = if check.retries == 0 { RETRIES } else { check.retries };
+        let most = if check.retries == 0 {
+            RETRIES
+        } else {
+            check.retries
+        };
         if health.failing_streak >= most {
             health.status = HealthStatus::Unhealthy;
         }
@@ -170,7 +177,10 @@ mod tests {
         assert_eq!(after(&now, &[(1, 1)]), (Starting, 1, 1));
         assert_eq!(after(&now, &[(1, 1), (2, -1)]), (Unhealthy, 2, 2));
         assert_eq!(after(&now, &[(1, 1), (2, 1), (3, 0)]), (Healthy, 0, 3));
-        assert_eq!(after(&now, &[(1, 0), (2, 1), (3, 0), (4, 1)]), (Healthy, 1, 4));
+        assert_eq!(
+            after(&now, &[(1, 0), (2, 1), (3, 0), (4, 1)]),
+            (Healthy, 1, 4)
+        );
         assert_eq!(after(&now, &[(1, 0); 9]), (Healthy, 0, 5));
     }
 

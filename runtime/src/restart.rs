@@ -121,17 +121,47 @@ mod tests {
     fn each_policy_has_its_own_idea_of_when_to_start_again() {
         use RestartPolicy::*;
         use Stopped::*;
-        check(&ended(RestartPolicy::No, 1, 0, Stopped::No), false, false, false);
+        check(
+            &ended(RestartPolicy::No, 1, 0, Stopped::No),
+            false,
+            false,
+            false,
+        );
         check(&ended(Always, 0, 9, Stopped::No), true, true, true);
         check(&ended(Always, 0, 0, ByUser), false, false, true);
         check(&ended(Always, 137, 0, ByDown), false, true, true);
         check(&ended(UnlessStopped, 0, 9, Stopped::No), true, true, true);
         check(&ended(UnlessStopped, 0, 0, ByUser), false, false, false);
         check(&ended(UnlessStopped, 143, 0, ByDown), false, true, true);
-        check(&ended(OnFailure(None), 0, 0, Stopped::No), false, false, false);
-        check(&ended(OnFailure(None), 1, 99, Stopped::No), true, true, true);
-        check(&ended(OnFailure(Some(2)), 1, 1, Stopped::No), true, true, true);
-        check(&ended(OnFailure(Some(2)), 1, 2, Stopped::No), false, false, false);
-        check(&ended(OnFailure(Some(2)), 143, 0, ByUser), false, false, false);
+        check(
+            &ended(OnFailure(None), 0, 0, Stopped::No),
+            false,
+            false,
+            false,
+        );
+        check(
+            &ended(OnFailure(None), 1, 99, Stopped::No),
+            true,
+            true,
+            true,
+        );
+        check(
+            &ended(OnFailure(Some(2)), 1, 1, Stopped::No),
+            true,
+            true,
+            true,
+        );
+        check(
+            &ended(OnFailure(Some(2)), 1, 2, Stopped::No),
+            false,
+            false,
+            false,
+        );
+        check(
+            &ended(OnFailure(Some(2)), 143, 0, ByUser),
+            false,
+            false,
+            false,
+        );
     }
 }

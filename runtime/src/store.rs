@@ -480,7 +480,8 @@ pub fn set_restarting(conn: &Connection, id: &str, end: &End) -> Result<(), Erro
     Ok(())
 }
 
-const ENDED: &str = "pid = NULL, pid_start = NULL, finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5,
+const ENDED: &str =
+    "pid = NULL, pid_start = NULL, finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5,
     health = CASE WHEN health IS NULL THEN NULL ELSE json_set(health, '$.status', 'unhealthy') END";
 
 /// Why its policy could not start it.

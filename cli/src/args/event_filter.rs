@@ -41,7 +41,10 @@ fn attribute<'a>(event: &'a Event, wanted: &str) -> &'a str {
 
 /// `exec_create` stands for `exec_create: true` too.
 fn is_action(action: &str, wanted: &str) -> bool {
-    action == wanted || action.split_once(": ").is_some_and(|(kind, _)| kind == wanted)
+    action == wanted
+        || action
+            .split_once(": ")
+            .is_some_and(|(kind, _)| kind == wanted)
 }
 
 /// By name with or without the tag, or by ID.

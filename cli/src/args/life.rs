@@ -13,7 +13,12 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 pub struct LifeArgs {
     /// When to start the container again: no, on-failure[:MAX], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "no",
+        hide_default_value = true
+    )]
     pub restart: String,
     /// Command that tells whether the container is healthy
     #[arg(long, value_name = "COMMAND")]

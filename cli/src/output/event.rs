@@ -9,9 +9,8 @@ const NANOS: i64 = 1_000_000_000;
 
 /// `2026-11-23T08:49:15.250000000Z container create ID (image=bb, name=c1)`.
 pub fn line(event: &Event) -> String {
-    let format = format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z"
-    );
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
     let time = OffsetDateTime::from_unix_timestamp_nanos(event.time.into())
         .unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let time = time.format(&format).unwrap_or_default();

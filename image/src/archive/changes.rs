@@ -77,7 +77,9 @@ fn healthcheck(text: &str) -> Result<Value, String> {
     let mut check = Map::new();
     let mut rest = text;
     while let Some(option) = rest.strip_prefix("--") {
-        let (option, after) = option.split_once(char::is_whitespace).unwrap_or((option, ""));
+        let (option, after) = option
+            .split_once(char::is_whitespace)
+            .unwrap_or((option, ""));
         let (name, value) = option
             .split_once('=')
             .ok_or_else(|| format!("--{option} has no value"))?;

@@ -11,6 +11,7 @@ use crate::events;
 use crate::monitor;
 use crate::process::Handle;
 use crate::record::State;
+use crate::request::RestartPolicy;
 use crate::store::{self, Restarting, Stopped, Stored};
 use crate::wire::{self, Kind};
 
@@ -30,11 +31,7 @@ pub struct StopOptions {
     pub signal: Option<String>,
 }
 
-pub(super) fn stop(
-    engine: &mut Engine,
-    name: &str,
-    options: &StopOptions,
-) -> Result<(), Error> {
+pub(super) fn stop(engine: &mut Engine, name: &str, options: &StopOptions) -> Result<(), Error> {
     let stored = settled(engine, name)?;
     let id = stored.container.id.clone();
     let own = &stored.container.resolved.stop_signal;
@@ -43,7 +40,7 @@ pub(super) fn stop(
         return record(engine, &stored, "stop", &[]);
     }
     let Some(init) = running(&stored) else {
-        return Ok(());
+        return just_ended(engine, &stored).map(|_| ());
     };
     let timeout = options
         .timeout
@@ -71,7 +68,12 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
     if again::call_off(engine, &id, Stopped::ByUser)? {
         return Ok(());
     }
-    let init = running(&stored).ok_or_else(|| Error::NotRunning(id.clone()))?;
+    let Some(init) = running(&stored) else {
+        return match just_ended(engine, &stored)? {
+            true => Ok(()),
+            false => Err(Error::NotRunning(id)),
+        };
+    };
     // Who sends another signal does not mean the end of it: SIGHUP reads the configuration again.
     let ends = [
         libc::SIGKILL,
@@ -81,6 +83,19 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
         store::set_stopped(&engine.conn, &id, Stopped::ByUser)?;
     }
     send_told(engine, &stored, &init, number)
+}
+
+/// Sees to it that a container which has just ended by itself, unheard of, is not started again; true if it would have been.
+fn just_ended(engine: &mut Engine, stored: &Stored) -> Result<bool, Error> {
+    let id = &stored.container.id;
+    if stored.owner.is_none() {
+        return Ok(false);
+    }
+    let end = Waiter::connect(engine, stored);
+    store::set_stopped(&engine.conn, id, Stopped::ByUser)?;
+    end.wait(engine, Some(LAST_WAIT))?;
+    again::call_off(engine, id, Stopped::ByUser)?;
+    Ok(stored.container.request.restart != RestartPolicy::No)
 }
 
 /// An event of this container; one that has been removed meanwhile has none.
@@ -139,11 +154,7 @@ pub(super) fn remove(
 }
 
 /// Ends a container that starts, runs or waits for its restart.
-fn kill_and_wait(
-    engine: &mut Engine,
-    mut stored: Stored,
-    stopped: Stopped,
-) -> Result<(), Error> {
+fn kill_and_wait(engine: &mut Engine, mut stored: Stored, stopped: Stopped) -> Result<(), Error> {
     let id = stored.container.id.clone();
     let deadline = Instant::now() + LAST_WAIT;
     while stored.owner.is_some() {

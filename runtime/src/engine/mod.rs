@@ -258,13 +258,8 @@ impl Engine {
             container.truncate(12);
         }
         let id = self.find_image(name)?.map(|image| image.id);
-        let removed = image::store::remove(
-            &mut self.conn,
-            &self.settings.root,
-            name,
-            force,
-            &in_use,
-        )?;
+        let removed =
+            image::store::remove(&mut self.conn, &self.settings.root, name, force, &in_use)?;
         for removal in &removed {
             let (action, id) = match (removal, &id) {
                 (image::Removal::Untagged(_), Some(id)) => ("untag", id),

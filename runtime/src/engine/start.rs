@@ -192,7 +192,11 @@ fn run(
     };
     drop(place);
     let begun = running.monitor.created().and_then(|init| {
-        let health = container.resolved.health.as_ref().map(|_| Health::default());
+        let health = container
+            .resolved
+            .health
+            .as_ref()
+            .map(|_| Health::default());
         let now = OffsetDateTime::now_utc();
         store::set_running(&engine.conn, &id, init, now, health.as_ref())?;
         running.monitor.go(responder.as_ref())?;

@@ -116,8 +116,8 @@ impl Timer {
             source,
         };
         let id = names::new_id()?;
-        let directory = super::exec::make_directory(&self.launch.run_root, container, &id)
-            .map_err(failed)?;
+        let directory =
+            super::exec::make_directory(&self.launch.run_root, container, &id).map_err(failed)?;
         let launch = Launch {
             kind: LaunchKind::Probe { id },
             ..self.launch.clone()

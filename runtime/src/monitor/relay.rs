@@ -75,7 +75,8 @@ pub(super) struct Capture {
 impl Capture {
     fn take(&mut self, bytes: &[u8]) {
         let room = self.most.saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.cut |= bytes.len() > room;
     }
 }

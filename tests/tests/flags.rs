@@ -5,6 +5,14 @@
 
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/commands.rs"]
+mod commands;
+#[path = "flags/events.rs"]
+mod events;
+#[path = "flags/health.rs"]
+mod health;
+#[path = "flags/life.rs"]
+mod life;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,7 +22,12 @@ use libtest_mimic::{Arguments, Trial};
 use cell::Cell;
 
 /// By subject, each a file of `flags/`.
-const SUBJECTS: &[(&str, &[Cell])] = &[];
+const SUBJECTS: &[(&str, &[Cell])] = &[
+    ("commands", commands::CELLS),
+    ("events", events::CELLS),
+    ("health", health::CELLS),
+    ("life", life::CELLS),
+];
 
 fn main() -> ExitCode {
     let cells = SUBJECTS.iter().flat_map(|(_, cells)| cells.iter());

@@ -350,6 +350,15 @@ pub fn claim_restart(
     Ok(changed == 1)
 }
 
+/// A restart that came to nothing: as before it, with the owner that it has.
+pub fn wait_again(conn: &Connection, id: &str) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET pid = NULL, pid_start = NULL, restarting = 1 WHERE id = ?1",
+        [id],
+    )?;
+    Ok(())
+}
+
 /// Ends the wait of a container for its restart: it stays as it ended. False if it does not wait.
 pub fn end_restart(conn: &Connection, id: &str) -> Result<bool, Error> {
     let changed = conn.execute(
@@ -483,15 +492,6 @@ pub fn set_restarting(conn: &Connection, id: &str, end: &End) -> Result<(), Erro
 const ENDED: &str =
     "pid = NULL, pid_start = NULL, finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5,
     health = CASE WHEN health IS NULL THEN NULL ELSE json_set(health, '$.status', 'unhealthy') END";
-
-/// Why its policy could not start it.
-pub fn set_error(conn: &Connection, id: &str, error: &str) -> Result<(), Error> {
-    conn.execute(
-        "UPDATE containers SET error = ?2 WHERE id = ?1",
-        params![id, error],
-    )?;
-    Ok(())
-}
 
 /// A start that came to nothing: nobody answers for the container any more.
 pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::events;
 use crate::monitor;
 use crate::process::{self, Identity};
+use crate::record::State;
 use crate::request::RestartPolicy;
 use crate::restart;
 use crate::store::{self, End, Owner, Restarting, Stopped, Stored};
@@ -78,27 +79,69 @@ pub(super) fn claim_and_start(
             source,
         })?,
     };
-    if !store::claim_restart(&engine.conn, id, before, &owner)? {
-        return Ok(());
+    let mut before = before;
+    for left in (0..ATTEMPTS).rev() {
+        if !store::claim_restart(&engine.conn, id, before, &owner)? {
+            return Ok(());
+        }
+        let Some(stored) = store::get(&engine.conn, id)? else {
+            return Ok(());
+        };
+        let ended = match stored.container.state {
+            State::Restarting { code, .. } => code,
+            _ => finish::UNKNOWN,
+        };
+        let (container, mode) = (stored.container, StartMode::Detached);
+        let Err(error) = start::start_claimed(engine, container, &owner, mode, Some(paused)) else {
+            return Ok(());
+        };
+        let end = End {
+            code: ended,
+            error: error.to_string(),
+            ..End::default()
+        };
+        // Its new monitor was killed: that says nothing against the container.
+        let again = left > 0 && matches!(error, Error::MonitorBroke { .. });
+        if !put_back(engine, id, &owner, &end, again)? {
+            return Err(error);
+        }
+        before = owner.process;
     }
-    let Some(stored) = store::get(&engine.conn, id)? else {
-        return Ok(());
-    };
-    let Err(error) = start::start_claimed(
-        engine,
-        stored.container,
-        &owner,
-        StartMode::Detached,
-        Some(paused),
-    ) else {
-        return Ok(());
-    };
+    Ok(())
+}
+
+/// So often a start is tried whose monitor breaks off.
+const ATTEMPTS: u32 = 5;
+
+/// After a start that failed: waits again with `again`, or has ended. False if it is not to be started again.
+fn put_back(
+    engine: &mut Engine,
+    id: &str,
+    owner: &Owner,
+    end: &End,
+    again: bool,
+) -> Result<bool, Error> {
     let tx = engine
         .conn
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    store::set_error(&tx, id, &error.to_string())?;
+    // The user may have started or removed it meanwhile, or another command's repair has it in hand.
+    let ours = |stored: &Stored| {
+        let other = stored.owner.as_ref().filter(|other| *other != owner);
+        stored.restarting == Restarting::Waiting && !other.is_some_and(|o| o.process.is_alive())
+    };
+    let Some(stored) = store::get(&tx, id)?.filter(ours) else {
+        return Ok(false);
+    };
+    let again = again && stored.stopped == Stopped::No;
+    match again {
+        true => {
+            store::set_restarting(&tx, id, end)?;
+            store::hand_over(&tx, id, owner)?;
+        }
+        false => store::set_exited(&tx, id, end)?,
+    }
     tx.commit()?;
-    Err(error)
+    Ok(again)
 }
 
 impl Engine {

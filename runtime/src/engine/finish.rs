@@ -18,7 +18,7 @@ use crate::events;
 use crate::monitor;
 use crate::process::{self, Identity};
 use crate::restart;
-use crate::store::{self, End, Stored};
+use crate::store::{self, End, Restarting, Stored};
 use crate::volume;
 
 /// In a container's run directory: its program has been executed.
@@ -135,7 +135,7 @@ fn release_if(
 ) -> Result<(), Error> {
     netmgr::change(&settings.network, conn, |edit| {
         let stored = store::get(edit.transaction(), id)?;
-        let Some(owner) = stored.and_then(|s| s.owner) else {
+        let Some((owner, restarting)) = stored.and_then(|s| Some((s.owner?, s.restarting))) else {
             return Ok(());
         };
         if !applies(owner.process) {
@@ -144,7 +144,11 @@ fn release_if(
         events::record_departure(edit.transaction(), id)?;
         // Not left to the kernel: who reads the error looks at once for what may have stayed behind.
         edit.detach(id, VethRemoval::Now)?;
-        store::unclaim(edit.transaction(), id)
+        match restarting {
+            Restarting::No => store::unclaim(edit.transaction(), id),
+            // Its policy still wants it. Whoever tried is still there to say what becomes of it, or repair does.
+            Restarting::Waiting | Restarting::Begun => store::wait_again(edit.transaction(), id),
+        }
     })
 }
 

@@ -69,6 +69,12 @@ pub(super) fn start_claimed(
     match run(engine, container, owner, mode, paused) {
         Ok(session) => Ok(session),
         Err(error) => {
+            // Where its monitor was killed, another command may have mended that already, and have it in hand.
+            let now = store::get(&engine.conn, &id)?;
+            let other = now.filter(|now| now.owner.as_ref().is_some_and(|o| o != owner));
+            if other.is_some_and(|now| finish::is_answered_for(&now)) {
+                return Err(error);
+            }
             // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
             if let Err(e) = finish::bury(&engine.settings, &id) {
                 tracing::warn!(container = id, "cannot clean up: {e}");

@@ -46,6 +46,10 @@ pub const CELLS: &[Cell] = &[
         "run --restart"
     ),
     crate::cell!(
+        monitors_killed_at_any_moment_lose_no_restart,
+        "run --restart"
+    ),
+    crate::cell!(
         a_container_that_dies_without_its_monitor_is_started_by_the_next_command,
         "run --restart"
     ),
@@ -355,6 +359,32 @@ fn a_monitor_that_is_killed_in_the_pause_is_replaced_by_the_next_command() {
     host.run("stop c1");
     host.run("ps");
     assert_eq!(state(&host, "c1", "Status"), "exited");
+}
+
+fn monitors_killed_at_any_moment_lose_no_restart() {
+    let host = Host::new();
+    if host.is_docker() {
+        return;
+    }
+    shell(&host, "--name c1 --restart always", "sleep 0.05; exit 4");
+    for round in 0..25u64 {
+        std::thread::sleep(Duration::from_millis(round * 37 % 101));
+        for monitor in host.monitors() {
+            kill_process(monitor);
+        }
+        host.run("ps");
+    }
+    // It goes on as if nothing had been.
+    let count = restarts(&host, "c1");
+    restarts_at_least(&host, "c1", count + 2);
+    host.run("stop c1");
+    assert_eq!(state(&host, "c1", "Status"), "exited");
+    // Each run has one start and one end.
+    let actions = history(&host, "c1").into_iter().map(|(action, _)| action);
+    let runs: Vec<String> = actions.filter(|a| a == "start" || a == "die").collect();
+    let doubled = runs.windows(2).find(|two| two[0] == two[1]);
+    assert_eq!(doubled, None, "{runs:?}");
+    host.run("rm c1");
 }
 
 fn a_container_that_dies_without_its_monitor_is_started_by_the_next_command() {

@@ -2,6 +2,7 @@
 //! code in `commands/`. Must do nothing but parse.
 
 pub mod container;
+pub mod event_filter;
 pub mod failure;
 pub mod filter;
 pub mod format;
@@ -14,6 +15,7 @@ pub mod namespaces;
 pub mod network_filter;
 pub mod networks;
 pub mod ports;
+pub mod prune;
 pub mod resources;
 pub mod security;
 pub mod sizes;
@@ -179,6 +181,8 @@ pub enum Command {
     Stats(commands::stats::Stats),
     Top(commands::top::Top),
     Rm(commands::rm::Rm),
+    Restart(commands::restart::Restart),
+    Rename(commands::rename::Rename),
     Wait(commands::wait::Wait),
     Inspect(commands::inspect::Inspect),
     Port(commands::port::Port),
@@ -213,6 +217,7 @@ pub enum Command {
     Diff(commands::diff::Diff),
     Export(commands::export::Export),
     Commit(commands::commit::Commit),
+    Events(commands::events::Events),
     /// Manage containers
     #[command(
         subcommand,

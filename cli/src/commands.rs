@@ -3,9 +3,11 @@
 pub mod attach;
 pub mod commit;
 pub mod completion;
+pub mod container_prune;
 pub mod cp;
 pub mod create;
 pub mod diff;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod images;
@@ -20,6 +22,8 @@ pub mod pause;
 pub mod port;
 pub mod ps;
 pub mod pull;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -37,6 +41,7 @@ pub mod wait;
 mod cid_file;
 mod streams;
 
+use management::Container;
 use runtime::Engine;
 use serde_json::{Map, Value};
 
@@ -85,6 +90,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Stats(options) => stats::run(&context, options),
         Command::Top(options) => top::run(&context, options),
         Command::Rm(options) => rm::run(&context, options),
+        Command::Restart(options) => restart::run(&context, options),
+        Command::Rename(options) => rename::run(&context, options),
         Command::Wait(options) => wait::run(&context, options),
         Command::Inspect(options) => inspect::run(&context, options),
         Command::Port(options) => port::run(&context, options),
@@ -103,8 +110,10 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Commit(options) => commit::run(&context, options),
         Command::Completion(options) => completion::run(&context, options),
         Command::Man(options) => completion::man(&context, options),
+        Command::Container(Container::Prune(options)) => container_prune::run(&context, options),
         Command::Container(command) => dispatch(command.plain(), context.global),
         Command::Image(command) => dispatch(command.plain(), context.global),
+        Command::Events(options) => events::run(&context, options),
     }
 }
 

@@ -1,6 +1,7 @@
 //! How answers are written: tables, words, templates, JSON. Text in, text out; only [`print`] touches stdout.
 
 pub mod container;
+pub mod event;
 pub mod inspect;
 pub mod inspect_image;
 pub mod inspect_network;

@@ -50,8 +50,29 @@ fn help_is_an_answer_and_names_every_command() {
     assert_eq!(told.code, Some(0));
     assert_eq!(told.stderr, "");
     for command in [
-        "run", "create", "start", "exec", "ps", "logs", "stop", "kill", "rm", "wait", "inspect",
-        "port", "pull", "import", "images", "rmi", "network", "system", "info",
+        "run",
+        "create",
+        "start",
+        "exec",
+        "ps",
+        "logs",
+        "stop",
+        "kill",
+        "rm",
+        "wait",
+        "inspect",
+        "port",
+        "pull",
+        "import",
+        "images",
+        "rmi",
+        "network",
+        "system",
+        "info",
+        "restart",
+        "rename",
+        "events",
+        "container",
     ] {
         assert!(
             told.stdout.contains(&format!("\n  {command} ")),

@@ -25,7 +25,7 @@ mod commit;
 pub use commit::{Commit, commit};
 
 /// Makes an image of one layer from a tar (plain, gzip or zstd). `changes` are Dockerfile lines of `import --change`:
-/// CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, STOPSIGNAL.
+/// CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, STOPSIGNAL, HEALTHCHECK.
 pub fn import(
     conn: &mut Connection,
     root: &Path,

@@ -23,4 +23,4 @@ mod staging;
 
 pub use error::{Error, ErrorKind};
 pub use reference::Reference;
-pub use store::{Image, ImageSummary, Removal, sweep};
+pub use store::{Healthcheck, Image, ImageSummary, Removal, sweep};

@@ -7,6 +7,7 @@
 //! on disk; a directory without a row is rubbish (`sweep`). Whoever uses a layer that has no image yet holds its lock.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use time::OffsetDateTime;
@@ -32,6 +33,41 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// `redis:latest`, as `images` shows them.
     pub names: Vec<String>,
+    /// HEALTHCHECK, which is Docker's and not in the OCI's specification.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// An image's HEALTHCHECK. What is zero is left to the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `CMD-SHELL` and a line, `CMD` and words, or `NONE`.
+    pub test: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
+}
+
+/// `config.Healthcheck` of an image's configuration: times are nanoseconds. One that makes no sense is none.
+fn healthcheck(config: &[u8]) -> Option<Healthcheck> {
+    let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    let check = config.get("config")?.get("Healthcheck")?;
+    let number = |name: &str| check.get(name).and_then(serde_json::Value::as_u64);
+    let time = |name: &str| Duration::from_nanos(number(name).unwrap_or(0));
+    let words = check.get("Test")?.as_array()?.iter();
+    Some(Healthcheck {
+        test: words
+            .map(|word| Some(word.as_str()?.to_owned()))
+            .collect::<Option<_>>()?,
+        interval: time("Interval"),
+        timeout: time("Timeout"),
+        start_period: time("StartPeriod"),
+        start_interval: time("StartInterval"),
+        retries: number("Retries")
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
+    })
 }
 
 /// One row of `images`.
@@ -239,6 +275,7 @@ pub(crate) fn load(conn: &Connection, root: &Path, id: &str) -> Result<Image, Er
         config,
         layers,
         names,
+        healthcheck: healthcheck(&bytes),
     })
 }
 

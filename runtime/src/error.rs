@@ -86,6 +86,20 @@ pub enum Error {
     NoPidColumn,
     #[error("ps: {0}")]
     Ps(String),
+    #[error(
+        "You cannot remove a restarting container {0}. Stop the container before attempting removal or force remove"
+    )]
+    StillRestarting(String),
+    #[error("Container {0} is restarting, wait until the container is running")]
+    IsRestarting(String),
+    #[error("Renaming a container with the same name as its current name")]
+    SameName,
+    #[error("Error when allocating new name")]
+    NewName(#[source] Box<Error>),
+    #[error("Restart policy cannot be updated because AutoRemove is enabled for the container")]
+    RestartOfAutoRemove,
+    #[error("{0} in Healthcheck cannot be less than 1ms")]
+    HealthTime(&'static str),
     #[error("Invalid signal: {0}")]
     InvalidSignal(String),
     #[error("invalid mount path: '{0}' mount path must be absolute")]
@@ -306,6 +320,9 @@ impl Error {
             | NotPaused(_)
             | StartPaused
             | RemovePaused(_)
+            | StillRestarting(_)
+            | IsRestarting(_)
+            | RestartOfAutoRemove
             | JoinNotRunning(_)
             | AlreadyConnected { .. }
             | NotConnected { .. } => ErrorKind::Conflict,
@@ -321,9 +338,12 @@ impl Error {
             | NameTooLong { .. }
             | ExposedPort(_)
             | JoinSelf => ErrorKind::Invalid,
+            NewName(source) => source.kind(),
             AmbiguousId(_)
             | DetachKeys { .. }
             | LogOption(_)
+            | SameName
+            | HealthTime(_)
             | NoCommand
             | InvalidSignal(_)
             | RelativeMountTarget(_)

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::error::Error;
 use crate::process::Identity;
-use crate::record::{Container, Resolved, State};
+use crate::record::{Container, Health, Resolved, State};
 use crate::request::ContainerRequest;
 
 /// Bumped with the schema; a database that says the same is not looked at again.
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS containers (
     request     TEXT NOT NULL,
     resolved    TEXT NOT NULL,
     auto_remove INTEGER NOT NULL,
-    -- Who answers for a container that is starting or running: first the command, then the monitor.
+    -- Who answers for a container that is starting or running: first the command, then the monitor. The boot stays when
+    -- the owner has gone: it is the one of the last run.
     boot_id     TEXT,
     owner_pid   INTEGER,
     owner_start INTEGER,
@@ -49,10 +50,11 @@ CREATE TABLE IF NOT EXISTS containers (
     exit_code   INTEGER,
     oom_killed  INTEGER NOT NULL DEFAULT 0,
     error       TEXT NOT NULL DEFAULT '',
-    -- It has ended, and its owner starts it again after a pause.
+    -- By its policy. 1: it has ended, and its owner starts it again after a pause; 2: it is being started again, or was.
     restarting  INTEGER NOT NULL DEFAULT 0,
     -- By its policy, since the user started it last.
     restarts    INTEGER NOT NULL DEFAULT 0,
+    -- 0: nobody has stopped it; 1: the user has; 2: `system down` has.
     user_stopped INTEGER NOT NULL DEFAULT 0,
     -- What its health checks have found, as JSON.
     health      TEXT
@@ -77,6 +79,58 @@ pub struct Stored {
     pub owner: Option<Owner>,
     /// The first process.
     pub init: Option<Identity>,
+    pub restarting: Restarting,
+    pub stopped: Stopped,
+    /// The boot of its last run, or of this one.
+    pub boot_id: Option<String>,
+}
+
+/// What a container's policy does for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarting {
+    /// Its last start was the user's.
+    No,
+    /// It has ended, and its owner starts it again after a pause.
+    Waiting,
+    /// It was started again, or is being started.
+    Begun,
+}
+
+impl Restarting {
+    fn of(number: i64) -> Restarting {
+        match number {
+            0 => Restarting::No,
+            1 => Restarting::Waiting,
+            _ => Restarting::Begun,
+        }
+    }
+}
+
+/// Who does not want a container to run: its policy does not start it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    No,
+    ByUser,
+    /// Until `system up`.
+    ByDown,
+}
+
+impl Stopped {
+    fn number(self) -> i64 {
+        match self {
+            Stopped::No => 0,
+            Stopped::ByUser => 1,
+            Stopped::ByDown => 2,
+        }
+    }
+
+    fn of(number: i64) -> Stopped {
+        match number {
+            0 => Stopped::No,
+            2 => Stopped::ByDown,
+            _ => Stopped::ByUser,
+        }
+    }
 }
 
 /// The process that answers for a container, and the boot in which it does.
@@ -262,10 +316,11 @@ pub fn images_in_use(conn: &Connection) -> Result<Vec<(String, String)>, Error> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Claims a container for a start. False if somebody answers for it already. How it ended last stays until it runs.
+/// Claims a container for a start by the user. False if somebody answers for it already. How it ended last stays until it runs.
 pub fn claim(conn: &Connection, id: &str, owner: &Owner) -> Result<bool, Error> {
     let changed = conn.execute(
-        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, pid = NULL, pid_start = NULL
+        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, pid = NULL, pid_start = NULL,
+             restarting = 0, restarts = 0, user_stopped = 0
          WHERE id = ?1 AND owner_pid IS NULL",
         params![
             id,
@@ -275,6 +330,81 @@ pub fn claim(conn: &Connection, id: &str, owner: &Owner) -> Result<bool, Error> 
         ],
     )?;
     Ok(changed == 1)
+}
+
+/// Claims a container that waits for a start by its policy, from the owner `before`. False if the user has stopped or started it
+/// meanwhile.
+pub fn claim_restart(
+    conn: &Connection,
+    id: &str,
+    before: Identity,
+    owner: &Owner,
+) -> Result<bool, Error> {
+    let changed = conn.execute(
+        "UPDATE containers SET boot_id = ?2, owner_pid = ?3, owner_start = ?4, restarts = restarts + 1, restarting = 2
+         WHERE id = ?1 AND owner_pid = ?5 AND owner_start = ?6 AND restarting = 1 AND user_stopped = 0",
+        params![
+            id,
+            owner.boot_id,
+            owner.process.pid,
+            owner.process.start as i64,
+            before.pid,
+            before.start as i64
+        ],
+    )?;
+    Ok(changed == 1)
+}
+
+/// A restart that came to nothing: as before it, with the owner that it has.
+pub fn wait_again(conn: &Connection, id: &str) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET pid = NULL, pid_start = NULL, restarting = 1 WHERE id = ?1",
+        [id],
+    )?;
+    Ok(())
+}
+
+/// Ends the wait of a container for its restart: it stays as it ended. False if it does not wait.
+pub fn end_restart(conn: &Connection, id: &str) -> Result<bool, Error> {
+    let changed = conn.execute(
+        "UPDATE containers SET owner_pid = NULL, owner_start = NULL, restarting = 0
+         WHERE id = ?1 AND restarting = 1",
+        [id],
+    )?;
+    Ok(changed == 1)
+}
+
+/// Before the signal that ends it: its monitor reads this when it has ended.
+pub fn set_stopped(conn: &Connection, id: &str, stopped: Stopped) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET user_stopped = ?2 WHERE id = ?1",
+        params![id, stopped.number()],
+    )?;
+    Ok(())
+}
+
+/// A name in use is a conflict.
+pub fn set_name(conn: &Connection, id: &str, name: &str) -> Result<(), Error> {
+    if let Some(holder) = id_of_name(conn, name)? {
+        return Err(Error::NameInUse {
+            name: name.to_owned(),
+            holder,
+        });
+    }
+    conn.execute(
+        "UPDATE containers SET name = ?2 WHERE id = ?1",
+        params![id, name],
+    )?;
+    Ok(())
+}
+
+/// What the health checks have found.
+pub fn set_health(conn: &Connection, id: &str, health: &Health) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE containers SET health = ?2 WHERE id = ?1",
+        params![id, json(health)?],
+    )?;
+    Ok(())
 }
 
 /// Hands a claimed container to its monitor.
@@ -292,16 +422,24 @@ pub fn hand_over(conn: &Connection, id: &str, owner: &Owner) -> Result<(), Error
 }
 
 /// Records the first process, which waits for its start. How the container ended last stays, should it not come to that.
+/// `health`: where its checks begin, if it has any.
 pub fn set_running(
     conn: &Connection,
     id: &str,
     init: Identity,
     started: OffsetDateTime,
+    health: Option<&Health>,
 ) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET pid = ?2, pid_start = ?3, last_started = started, started = ?4, restarting = 0, health = NULL
+        "UPDATE containers SET pid = ?2, pid_start = ?3, last_started = started, started = ?4, health = ?5
          WHERE id = ?1",
-        params![id, init.pid, init.start as i64, text(started)],
+        params![
+            id,
+            init.pid,
+            init.start as i64,
+            text(started),
+            health.map(json).transpose()?
+        ],
     )?;
     Ok(())
 }
@@ -335,21 +473,38 @@ pub struct End {
     pub finished: Option<OffsetDateTime>,
 }
 
-/// Nobody answers for the container any more: it has ended.
+/// Nobody answers for the container any more: it has ended. As in Docker, what nobody checks any more is not healthy.
 pub fn set_exited(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
-             finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5, restarting = 0, health = NULL
-         WHERE id = ?1",
+        &format!("UPDATE containers SET owner_pid = NULL, owner_start = NULL, restarting = 0, {ENDED} WHERE id = ?1"),
         params![id, text(end.finished.unwrap_or_else(OffsetDateTime::now_utc)), end.code, end.oom_killed, end.error],
     )?;
     Ok(())
 }
 
+/// It has ended, and its owner, which stays the same, starts it again after a pause.
+pub fn set_restarting(conn: &Connection, id: &str, end: &End) -> Result<(), Error> {
+    conn.execute(
+        &format!("UPDATE containers SET restarting = 1, {ENDED} WHERE id = ?1"),
+        params![
+            id,
+            text(OffsetDateTime::now_utc()),
+            end.code,
+            end.oom_killed,
+            end.error
+        ],
+    )?;
+    Ok(())
+}
+
+const ENDED: &str =
+    "pid = NULL, pid_start = NULL, finished = ?2, exit_code = ?3, oom_killed = ?4, error = ?5,
+    health = CASE WHEN health IS NULL THEN NULL ELSE json_set(health, '$.status', 'unhealthy') END";
+
 /// A start that came to nothing: nobody answers for the container any more.
 pub fn unclaim(conn: &Connection, id: &str) -> Result<(), Error> {
     conn.execute(
-        "UPDATE containers SET boot_id = NULL, owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
+        "UPDATE containers SET owner_pid = NULL, owner_start = NULL, pid = NULL, pid_start = NULL,
              started = CASE WHEN pid IS NULL THEN started ELSE last_started END, restarting = 0
          WHERE id = ?1",
         [id],
@@ -398,9 +553,10 @@ fn read(row: &Row<'_>) -> Result<Stored, Error> {
         }))
     };
     let boot_id: Option<String> = row.get("boot_id")?;
+    let stopped = Stopped::of(row.get("user_stopped")?);
     let owner = process("owner_pid", "owner_start")?.map(|process| Owner {
         process,
-        boot_id: boot_id.unwrap_or_default(),
+        boot_id: boot_id.clone().unwrap_or_default(),
     });
     let init = process("pid", "pid_start")?;
     let container = Container {
@@ -417,13 +573,16 @@ fn read(row: &Row<'_>) -> Result<Stored, Error> {
             .map(|text| parse_json(&text))
             .transpose()?,
         restarts: row.get("restarts")?,
-        stopped_by_user: row.get("user_stopped")?,
+        stopped_by_user: stopped == Stopped::ByUser,
         attachments: Vec::new(),
     };
     Ok(Stored {
         container,
         owner,
         init,
+        restarting: Restarting::of(row.get("restarting")?),
+        stopped,
+        boot_id,
     })
 }
 
@@ -440,7 +599,8 @@ fn read_state(row: &Row<'_>, init: Option<Identity>) -> Result<State, Error> {
             started,
         });
     }
-    if let (Some(finished), true) = (finished, row.get("restarting")?) {
+    let restarting = Restarting::of(row.get("restarting")?);
+    if let (Some(finished), true) = (finished, restarting != Restarting::No) {
         return Ok(State::Restarting {
             code: row.get::<_, Option<i32>>("exit_code")?.unwrap_or(0),
             started,

@@ -7,10 +7,18 @@
 mod basics;
 #[path = "flags/cell.rs"]
 mod cell;
+#[path = "flags/commands.rs"]
+mod commands;
 #[path = "flags/differences.rs"]
 mod differences;
+#[path = "flags/events.rs"]
+mod events;
 #[path = "flags/files.rs"]
 mod files;
+#[path = "flags/health.rs"]
+mod health;
+#[path = "flags/life.rs"]
+mod life;
 #[path = "flags/listing.rs"]
 mod listing;
 #[path = "flags/logs.rs"]
@@ -46,7 +54,11 @@ use cell::Cell;
 /// By subject, each a file of `flags/`.
 const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
+    ("commands", commands::CELLS),
+    ("events", events::CELLS),
     ("files", files::CELLS),
+    ("health", health::CELLS),
+    ("life", life::CELLS),
     ("listing", listing::CELLS),
     ("logs", logs::CELLS),
     ("mounts", mounts::CELLS),

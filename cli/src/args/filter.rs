@@ -137,10 +137,12 @@ impl Filters {
     }
 }
 
-/// As Docker calls it; `none` without a check.
+/// As Docker calls it; `none` without a check, or where it does not run.
 fn health(container: &Container) -> &'static str {
-    let found = container.health.as_ref();
-    found.map_or("none", |health| health.status.as_str())
+    match (&container.health, &container.state) {
+        (Some(health), State::Running { .. }) => health.status.as_str(),
+        _ => "none",
+    }
 }
 
 pub fn has_label(labels: &[(String, String)], wanted: &str) -> bool {

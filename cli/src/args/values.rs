@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use time::OffsetDateTime;
+
+use crate::output::words;
 
 /// `K=V` or `K`: kept as written; see [`resolve_env`].
 pub fn parse_env(text: &str) -> Result<String, String> {
@@ -106,30 +109,76 @@ pub fn parse_filter(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A duration as Go writes it: `90s`, `1h30m`, `1.5h`.
-pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let length = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        seconds += number
-            * match &rest[..length] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 0.001,
-                _ => return None,
-            };
-        rest = &rest[length..];
+/// A duration in nanoseconds, with Go's words for anything else.
+pub fn parse_go_duration(text: &str) -> Result<i64, String> {
+    let (sign, plain) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if plain == "0" {
+        return Ok(0);
     }
-    (!text.is_empty())
-        .then(|| std::time::Duration::try_from_secs_f64(seconds).ok())
-        .flatten()
+    let invalid = || format!("time: invalid duration {text:?}");
+    let mut rest = plain;
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let (unit, after) = rest.split_at(rest.find(is_number).unwrap_or(rest.len()));
+        nanos += number
+            * match unit {
+                "h" => 3.6e12,
+                "m" => 6e10,
+                "s" => 1e9,
+                "ms" => 1e6,
+                "us" | "µs" | "μs" => 1e3,
+                "ns" => 1.0,
+                "" => return Err(format!("time: missing unit in duration {text:?}")),
+                _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
+            };
+        rest = after;
+    }
+    if plain.is_empty() || nanos > i64::MAX as f64 {
+        return Err(invalid());
+    }
+    Ok((sign * nanos).round() as i64)
+}
+
+/// A point in time as Docker reads it: `24h`, `10m30s` ago; RFC 3339 in whole or in part, of this host's UTC; seconds since 1970, with a
+/// fraction or without.
+pub fn parse_time(text: &str, now: OffsetDateTime) -> anyhow::Result<OffsetDateTime> {
+    if let Ok(ago) = parse_go_duration(text)
+        && text != "0"
+    {
+        return Ok(now - time::Duration::nanoseconds(ago));
+    }
+    parse_date(text)
+        .or_else(|| parse_unix(text))
+        .with_context(|| format!("failed to parse value as time or duration: {text:?}"))
+}
+
+fn parse_date(text: &str) -> Option<OffsetDateTime> {
+    let whole = |rest: &str| words::parse_rfc3339(&format!("{text}{rest}"));
+    let minutes = text.len() == "2006-01-02T15:04".len();
+    match text.len() {
+        _ if words::parse_rfc3339(text).is_some() => whole(""),
+        10 => whole("T00:00:00Z"),
+        13 => whole(":00:00Z"),
+        _ if minutes => whole(":00Z"),
+        _ => whole("Z"),
+    }
+}
+
+fn parse_unix(text: &str) -> Option<OffsetDateTime> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanos: i128 = format!("{fraction:0<9}").parse().ok()?;
+    let seconds: i128 = seconds.parse::<i64>().ok()?.into();
+    OffsetDateTime::from_unix_timestamp_nanos(seconds * 1_000_000_000 + nanos).ok()
 }
 
 /// `key=value` of `-o`.
@@ -244,6 +293,45 @@ mod tests {
         );
         assert_eq!(parse_stop_timeout("7"), Ok(7));
         assert_eq!(parse_stop_timeout("-1"), Ok(FOR_EVER));
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        assert_eq!(parse_go_duration("1m30s"), Ok(90_000_000_000));
+        assert_eq!(parse_go_duration("-1.5h"), Ok(-5_400_000_000_000));
+        assert_eq!(parse_go_duration("10us"), Ok(10_000));
+        assert_eq!(parse_go_duration("0"), Ok(0));
+        for (text, why) in [
+            ("x", "time: invalid duration \"x\""),
+            ("", "time: invalid duration \"\""),
+            ("10", "time: missing unit in duration \"10\""),
+            ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+        ] {
+            assert_eq!(parse_go_duration(text).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn times_have_three_forms() {
+        let now = words::parse_rfc3339("2026-11-23T12:00:00Z").unwrap();
+        for (text, meant) in [
+            ("1h30m", "2026-11-23T10:30:00Z"),
+            ("0s", "2026-11-23T12:00:00Z"),
+            ("-10m", "2026-11-23T12:10:00Z"),
+            ("2026-11-23T09:00:00.5+01:00", "2026-11-23T08:00:00.5Z"),
+            ("2026-11-23", "2026-11-23T00:00:00Z"),
+            ("2026-11-23T07:08", "2026-11-23T07:08:00Z"),
+            ("2026-11-23T07:08:09", "2026-11-23T07:08:09Z"),
+            ("0", "1970-01-01T00:00:00Z"),
+            ("1136073600.000000001", "2006-01-01T00:00:00.000000001Z"),
+        ] {
+            let read = parse_time(text, now).unwrap();
+            assert_eq!(words::rfc3339(read), meant, "{text}");
+        }
+        assert_eq!(
+            parse_time("bogus", now).unwrap_err().to_string(),
+            "failed to parse value as time or duration: \"bogus\""
+        );
     }
 
     #[test]

@@ -4,14 +4,16 @@ use clap::{Args, Subcommand};
 
 use super::inspect::{Inspect, Kind};
 use super::{
-    commit, cp, create, diff, exec, export, images, import, kill, logs, port, ps, pull, rm, rmi,
-    run, start, stop, wait,
+    attach, commit, container_prune, cp, create, diff, exec, export, images, import, kill, logs,
+    pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top, unpause, update,
+    wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
 
 #[derive(Debug, Subcommand)]
 pub enum Container {
+    Attach(attach::Attach),
     Commit(commit::Commit),
     Cp(cp::Cp),
     Create(create::Create),
@@ -23,12 +25,20 @@ pub enum Container {
     Logs(logs::Logs),
     #[command(visible_aliases = ["ps", "list"])]
     Ls(ps::Ps),
+    Pause(pause::Pause),
     Port(port::Port),
+    Prune(container_prune::Prune),
+    Rename(rename::Rename),
+    Restart(restart::Restart),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
     Run(run::Run),
     Start(start::Start),
+    Stats(stats::Stats),
     Stop(stop::Stop),
+    Top(top::Top),
+    Unpause(unpause::Unpause),
+    Update(update::Update),
     Wait(wait::Wait),
 }
 
@@ -70,6 +80,7 @@ impl Container {
     /// The command that it is a longer name of.
     pub fn plain(self) -> Command {
         match self {
+            Container::Attach(options) => Command::Attach(options),
             Container::Commit(options) => Command::Commit(options),
             Container::Cp(options) => Command::Cp(options),
             Container::Create(options) => Command::Create(options),
@@ -85,11 +96,20 @@ impl Container {
             Container::Kill(options) => Command::Kill(options),
             Container::Logs(options) => Command::Logs(options),
             Container::Ls(options) => Command::Ps(options),
+            Container::Pause(options) => Command::Pause(options),
             Container::Port(options) => Command::Port(options),
+            // It has no shorter name.
+            Container::Prune(options) => Command::Container(Container::Prune(options)),
+            Container::Rename(options) => Command::Rename(options),
+            Container::Restart(options) => Command::Restart(options),
             Container::Rm(options) => Command::Rm(options),
             Container::Run(options) => Command::Run(options),
             Container::Start(options) => Command::Start(options),
+            Container::Stats(options) => Command::Stats(options),
             Container::Stop(options) => Command::Stop(options),
+            Container::Top(options) => Command::Top(options),
+            Container::Unpause(options) => Command::Unpause(options),
+            Container::Update(options) => Command::Update(options),
             Container::Wait(options) => Command::Wait(options),
         }
     }

@@ -60,7 +60,13 @@ pub fn run(context: &Context, options: Ps) -> Answer {
     let current = names_of_images(&mut engine)?;
     let shown = containers
         .iter()
-        .filter(|container| all || matches!(container.state, State::Running { .. }))
+        .filter(|container| {
+            let runs = matches!(
+                container.state,
+                State::Running { .. } | State::Restarting { .. }
+            );
+            all || runs
+        })
         .filter(|container| filters.accept(container, &found))
         .take(last.unwrap_or(usize::MAX));
     let length = options.listing.length();

@@ -4,12 +4,13 @@ use clap::{Args, Subcommand};
 use runtime::engine::ExplainedRule;
 
 use super::network::care;
-use super::{Answer, Context, info, print_listing};
+use super::{Answer, Context, events, info, print_listing};
+use crate::failure::chain;
 use crate::output;
 
 #[derive(Debug, Subcommand)]
 pub enum System {
-    /// Make the default network's bridge and the base chains
+    /// Make the default network's bridge and the base chains, and start what should run by its restart policy
     #[command(override_usage = "coracle system up")]
     Up,
     /// Stop every container and take everything of ours off this host
@@ -21,6 +22,7 @@ pub enum System {
     Rules(Rules),
     #[command(override_usage = "coracle system info [OPTIONS]")]
     Info(info::Info),
+    Events(events::Events),
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +43,14 @@ pub struct Rules {
 
 pub fn run(context: &Context, command: System) -> Answer {
     match command {
-        System::Up => context.engine()?.system_up()?,
+        System::Up => {
+            let failed = context.engine()?.system_up()?;
+            for (name, error) in &failed {
+                eprintln!("coracle: cannot start {name}: {}", chain(error));
+            }
+            return Ok(i32::from(!failed.is_empty()));
+        }
+        System::Events(options) => return events::run(context, options),
         System::Down => {
             for note in context.engine()?.system_down()? {
                 eprintln!("{note}");

@@ -209,14 +209,8 @@ fn config(container: &Container) -> Value {
         "Labels": pairs(&resolved.labels),
         "StopSignal": resolved.stop_signal,
     });
-    if let Some(check) = &resolved.health {
-        config["Healthcheck"] = json!({
-            "Test": check.test,
-            "Interval": check.interval.as_nanos() as u64,
-            "Timeout": check.timeout.as_nanos() as u64,
-            "StartPeriod": check.start_period.as_nanos() as u64,
-            "Retries": check.retries,
-        });
+    if let Some(check) = healthcheck(container) {
+        config["Healthcheck"] = check;
     }
     if let Some(seconds) = request.stop_timeout {
         config["StopTimeout"] = match seconds {
@@ -225,6 +219,28 @@ fn config(container: &Container) -> Value {
         };
     }
     config
+}
+
+/// What was asked for, by the user or the image: what is left to the engine is left out.
+fn healthcheck(container: &Container) -> Option<Value> {
+    let Some(check) = &container.resolved.health else {
+        let test = container.request.health.test.as_ref()?;
+        return Some(json!({"Test": test}));
+    };
+    let mut value = json!({"Test": check.test});
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    for (name, number) in [
+        ("Interval", nanos(check.interval)),
+        ("Timeout", nanos(check.timeout)),
+        ("StartPeriod", nanos(check.start_period)),
+        ("StartInterval", nanos(check.start_interval)),
+        ("Retries", check.retries.into()),
+    ] {
+        if number != 0 {
+            value[name] = number.into();
+        }
+    }
+    Some(value)
 }
 
 /// Where the image or `-v /path` asks for a volume without a name.

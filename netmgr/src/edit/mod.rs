@@ -9,6 +9,8 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::Transaction;
 
 use crate::change::{Netns, Settings};
+use crate::error::Error;
+use crate::store;
 
 mod attach;
 mod host;
@@ -55,6 +57,11 @@ impl<'a> Edit<'a> {
     /// The open transaction, for the caller's own tables: they commit together with ours.
     pub fn transaction(&self) -> &Transaction<'a> {
         self.tx
+    }
+
+    /// A container goes by another name from now on, in the answers of responders and in the reasons of rules.
+    pub fn rename_container(&mut self, container_id: &str, name: &str) -> Result<(), Error> {
+        store::rename_container(self.tx, container_id, name)
     }
 
     /// The namespace of a container that runs on while its networks change: its default routes may have to move.

@@ -17,6 +17,16 @@ pub fn endpoints_of(conn: &Connection, container_id: &str) -> Result<Vec<Endpoin
     endpoints_where(conn, "endpoints.container_id = ?1", container_id)
 }
 
+/// Enters the name that a container goes by in all its places.
+pub fn rename_container(conn: &Connection, container_id: &str, name: &str) -> Result<(), Error> {
+    conn.execute(
+        "UPDATE endpoints SET container_name = ?2 WHERE container_id = ?1",
+        [container_id, name],
+    )
+    .map_err(failed("rename a container"))?;
+    Ok(())
+}
+
 /// All endpoints of a network, in order of attachment.
 pub fn endpoints_on(conn: &Connection, network_id: &str) -> Result<Vec<Endpoint>, Error> {
     endpoints_where(conn, "endpoints.network_id = ?1", network_id)

@@ -17,7 +17,7 @@ mod schema;
 
 pub(crate) use columns::failed;
 pub(crate) use endpoints::{Occupant, delete_endpoint, insert_endpoint, is_in_use, occupants};
-pub use endpoints::{endpoints_of, endpoints_on};
+pub use endpoints::{endpoints_of, endpoints_on, rename_container};
 pub use names::{Named, data_version, names_on};
 pub(crate) use networks::{
     Taken, delete_network, enter_unique_local, has_bridge, insert_network, taken, unique_local,

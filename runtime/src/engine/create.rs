@@ -4,6 +4,8 @@ use time::OffsetDateTime;
 
 use super::{Engine, confinement, mounts, network_options};
 use crate::error::Error;
+use crate::events;
+use crate::health;
 use crate::names;
 use crate::record::{self, Container, Resolved, State};
 use crate::request::{ContainerRequest, NamespaceMode, NetworkMode};
@@ -19,6 +21,7 @@ pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<
     let mut container = draft(&tx, &image, request)?;
     container.resolved.mounts = mounts::resolve(&tx, &root, request, &image.config)?;
     store::insert(&tx, &container)?;
+    events::record_container(&tx, &container, "create", &[])?;
     tx.commit()?;
     Ok(container)
 }
@@ -146,7 +149,7 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
             .or_else(|| config.stop_signal().clone())
             .unwrap_or_else(|| "SIGTERM".into()),
         mounts: Vec::new(),
-        health: None,
+        health: health::resolve(&request.health, image.healthcheck.as_ref())?,
     })
 }
 

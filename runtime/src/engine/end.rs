@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Engine, finish, limits};
+use super::{Engine, again, finish, limits};
 use crate::cgroup::{self, Group};
 use crate::error::Error;
+use crate::events;
 use crate::monitor;
 use crate::process::Handle;
 use crate::record::State;
-use crate::store::{self, Stored};
+use crate::request::RestartPolicy;
+use crate::store::{self, Restarting, Stopped, Stored};
 use crate::wire::{self, Kind};
 
 /// How long a container may take to end after SIGKILL, and its monitor to clean up.
@@ -31,21 +33,39 @@ pub struct Unheard {
     pub signal: String,
 }
 
+/// `stop -t -s`; what is `None` is the container's own.
+#[derive(Clone, Debug, Default)]
+pub struct StopOptions {
+    /// Seconds before SIGKILL.
+    pub timeout: Option<u32>,
+    pub signal: Option<String>,
+}
+
 pub(super) fn stop(
     engine: &mut Engine,
     name: &str,
-    timeout: Option<u32>,
+    options: &StopOptions,
 ) -> Result<Option<Unheard>, Error> {
     let stored = settled(engine, name)?;
+    let id = stored.container.id.clone();
+    let own = &stored.container.resolved.stop_signal;
+    let name_of_signal = options.signal.as_ref().unwrap_or(own);
+    let signal = signal_number(name_of_signal)?;
+    if again::call_off(engine, &id, Stopped::ByUser)? {
+        record(engine, &stored, "stop", &[])?;
+        return Ok(None);
+    }
     let Some(init) = running(&stored) else {
+        just_ended(engine, &stored)?;
         return Ok(None);
     };
-    let signal = signal_number(&stored.container.resolved.stop_signal)?;
-    let timeout = timeout
+    let timeout = options
+        .timeout
         .or(stored.container.request.stop_timeout)
         .unwrap_or(DEFAULT_STOP_TIMEOUT);
+    store::set_stopped(&engine.conn, &id, Stopped::ByUser)?;
     let end = Waiter::connect(engine, &stored);
-    send(&engine.conn, &stored, &init, signal)?;
+    send_told(engine, &stored, &init, signal)?;
     let mut unheard = None;
     if !init
         .wait(Some(Duration::from_secs(timeout.into())))
@@ -54,12 +74,15 @@ pub(super) fn stop(
         if stored.init.is_some_and(|init| ignores(init.pid, signal)) {
             unheard = Some(Unheard {
                 container: stored.container.name.clone(),
-                signal: stored.container.resolved.stop_signal.clone(),
+                signal: name_of_signal.clone(),
             });
         }
-        send(&engine.conn, &stored, &init, libc::SIGKILL)?;
+        send_told(engine, &stored, &init, libc::SIGKILL)?;
     }
     end.wait(engine, Some(LAST_WAIT))?;
+    // It may have ended by itself just before, and wait for its restart.
+    again::call_off(engine, &id, Stopped::ByUser)?;
+    record(engine, &stored, "stop", &[])?;
     Ok(unheard)
 }
 
@@ -82,8 +105,64 @@ fn ignores(pid: i32, signal: i32) -> bool {
 pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), Error> {
     let number = signal_number(signal)?;
     let stored = settled(engine, name)?;
-    let init = running(&stored).ok_or_else(|| Error::NotRunning(stored.container.id.clone()))?;
-    send(&engine.conn, &stored, &init, number)
+    let id = stored.container.id.clone();
+    if again::call_off(engine, &id, Stopped::ByUser)? {
+        return Ok(());
+    }
+    let Some(init) = running(&stored) else {
+        return match just_ended(engine, &stored)? {
+            true => Ok(()),
+            false => Err(Error::NotRunning(id)),
+        };
+    };
+    // Who sends another signal does not mean the end of it: SIGHUP reads the configuration again.
+    let ends = [
+        libc::SIGKILL,
+        signal_number(&stored.container.resolved.stop_signal).unwrap_or(libc::SIGTERM),
+    ];
+    if ends.contains(&number) {
+        store::set_stopped(&engine.conn, &id, Stopped::ByUser)?;
+    }
+    send_told(engine, &stored, &init, number)
+}
+
+/// Sees to it that a container which has just ended by itself, unheard of, is not started again; true if it would have been.
+fn just_ended(engine: &mut Engine, stored: &Stored) -> Result<bool, Error> {
+    let id = &stored.container.id;
+    if stored.owner.is_none() {
+        return Ok(false);
+    }
+    let end = Waiter::connect(engine, stored);
+    store::set_stopped(&engine.conn, id, Stopped::ByUser)?;
+    end.wait(engine, Some(LAST_WAIT))?;
+    again::call_off(engine, id, Stopped::ByUser)?;
+    Ok(stored.container.request.restart != RestartPolicy::No)
+}
+
+/// An event of this container; one that has been removed meanwhile has none.
+fn record(
+    engine: &mut Engine,
+    stored: &Stored,
+    action: &str,
+    more: &[(&str, &str)],
+) -> Result<(), Error> {
+    match store::get(&engine.conn, &stored.container.id)? {
+        Some(now) => events::record_container(&engine.conn, &now.container, action, more),
+        None => Ok(()),
+    }
+}
+
+/// A signal that the user is told of.
+fn send_told(
+    engine: &mut Engine,
+    stored: &Stored,
+    init: &Handle,
+    signal: i32,
+) -> Result<(), Error> {
+    let number = signal.to_string();
+    // Before: what the signal does is recorded by the monitor.
+    record(engine, stored, "kill", &[("signal", &number)])?;
+    send(&engine.conn, stored, init, signal)
 }
 
 pub(super) fn remove(
@@ -95,13 +174,14 @@ pub(super) fn remove(
     let stored = store::find(&engine.conn, name)?;
     let id = stored.container.id.clone();
     if stored.owner.is_some() {
-        if !force {
-            return Err(match cgroup::is_frozen(&Group::of(&stored.container)) {
-                true => Error::RemovePaused(id),
-                false => Error::StillRunning(id),
-            });
+        match stored.container.state {
+            _ if force => kill_and_wait(engine, stored, Stopped::ByUser)?,
+            State::Restarting { .. } => return Err(Error::StillRestarting(id)),
+            _ if cgroup::is_frozen(&Group::of(&stored.container)) => {
+                return Err(Error::RemovePaused(id));
+            }
+            _ => return Err(Error::StillRunning(id)),
         }
-        kill_and_wait(engine, stored)?;
     }
     let tx = engine
         .conn
@@ -117,15 +197,21 @@ pub(super) fn remove(
     finish::remove_storage(&engine.settings, &id)
 }
 
-/// Ends a container that starts or runs.
-fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
+/// Ends a container that starts, runs or waits for its restart.
+fn kill_and_wait(engine: &mut Engine, mut stored: Stored, stopped: Stopped) -> Result<(), Error> {
     let id = stored.container.id.clone();
     let deadline = Instant::now() + LAST_WAIT;
     while stored.owner.is_some() {
+        if again::call_off(engine, &id, stopped)? {
+            return Ok(());
+        }
         if let Some(init) = running(&stored) {
+            store::set_stopped(&engine.conn, &id, stopped)?;
             let end = Waiter::connect(engine, &stored);
-            send(&engine.conn, &stored, &init, libc::SIGKILL)?;
-            return end.wait(engine, Some(LAST_WAIT)).map(|_| ());
+            send_told(engine, &stored, &init, libc::SIGKILL)?;
+            end.wait(engine, Some(LAST_WAIT))?;
+            again::call_off(engine, &id, stopped)?;
+            return Ok(());
         }
         // It is just being started, or its end is being recorded.
         if Instant::now() > deadline {
@@ -146,13 +232,14 @@ fn kill_and_wait(engine: &mut Engine, mut stored: Stored) -> Result<(), Error> {
 /// Stops containers side by side: all are asked first, then each is waited for.
 pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error> {
     for stored in all {
+        // Not by the user: `system up` starts it again if its policy wants that.
+        if again::call_off(engine, &stored.container.id, Stopped::ByDown)? {
+            continue;
+        }
+        store::set_stopped(&engine.conn, &stored.container.id, Stopped::ByDown)?;
         if let Some(init) = running(stored) {
-            send(
-                &engine.conn,
-                stored,
-                &init,
-                signal_number(&stored.container.resolved.stop_signal)?,
-            )?;
+            let signal = signal_number(&stored.container.resolved.stop_signal)?;
+            send_told(engine, stored, &init, signal)?;
         }
     }
     let asked = Instant::now();
@@ -167,7 +254,10 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
             let _ = init.wait(Some(left));
         }
         match store::get(&engine.conn, &stored.container.id)? {
-            Some(now) => kill_and_wait(engine, now)?,
+            Some(now) => {
+                kill_and_wait(engine, now, Stopped::ByDown)?;
+                record(engine, stored, "stop", &[])?;
+            }
             None => continue,
         }
     }
@@ -175,10 +265,17 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
 }
 
 pub(super) fn wait(engine: &mut Engine, name: &str) -> Result<i32, Error> {
-    let stored = store::find(&engine.conn, name)?;
-    match stored.owner {
-        None => Ok(code(&stored)),
-        Some(_) => Waiter::connect(engine, &stored).wait(engine, None),
+    let mut stored = store::find(&engine.conn, name)?;
+    loop {
+        if stored.owner.is_none() {
+            return Ok(code(&stored));
+        }
+        let ended = Waiter::connect(engine, &stored).wait(engine, None)?;
+        // Only the last of its ends counts, if its policy starts it again.
+        match store::get(&engine.conn, &stored.container.id)? {
+            Some(now) if now.owner.is_some() && now.restarting != Restarting::No => stored = now,
+            _ => return Ok(ended),
+        }
     }
 }
 
@@ -195,7 +292,11 @@ fn code(stored: &Stored) -> i32 {
 pub(super) fn settled(engine: &Engine, name: &str) -> Result<Stored, Error> {
     let deadline = Instant::now() + LAST_WAIT;
     let mut stored = store::find(&engine.conn, name)?;
-    while stored.init.is_none() && finish::is_answered_for(&stored) && Instant::now() < deadline {
+    while stored.init.is_none()
+        && stored.restarting != Restarting::Waiting
+        && finish::is_answered_for(&stored)
+        && Instant::now() < deadline
+    {
         std::thread::sleep(STARTING);
         match store::get(&engine.conn, &stored.container.id)? {
             Some(now) => stored = now,
@@ -264,7 +365,9 @@ impl Waiter {
             let Some(stored) = store::get(&engine.conn, &self.id)? else {
                 return Ok(finish::UNKNOWN);
             };
-            if stored.owner.is_none() {
+            // What waits for its restart has ended; whether that is the last word is for the caller to judge.
+            let waits = stored.restarting == Restarting::Waiting;
+            if stored.owner.is_none() || (waits && deadline.is_some()) {
                 return Ok(code(&stored));
             }
             if !finish::is_answered_for(&stored) {

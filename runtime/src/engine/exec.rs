@@ -7,6 +7,7 @@ use super::Engine;
 use crate::attach::Session;
 use crate::cgroup::{self, Group};
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::monitor::{self, Descriptors, Launch, LaunchKind};
 use crate::names;
 use crate::record::State;
@@ -20,6 +21,9 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     }
     let stored = store::find(&engine.conn, &request.container)?;
     let container = stored.container;
+    if matches!(container.state, State::Restarting { .. }) {
+        return Err(Error::IsRestarting(container.id));
+    }
     let (State::Running { .. }, Some(init)) = (&container.state, stored.init) else {
         return Err(Error::NotRunning(container.id));
     };
@@ -43,6 +47,11 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         let (ours, theirs) = wire::pair().map_err(failed)?;
         (Some(ours), Some(theirs))
     };
+    let line = request.command.join(" ");
+    for action in ["exec_create", "exec_start"] {
+        let action = format!("{action}: {line}");
+        events::record_container(&engine.conn, &container, &action, &[("execID", &id)])?;
+    }
     let kind = LaunchKind::Exec {
         id,
         request: request.clone(),

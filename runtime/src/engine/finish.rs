@@ -15,10 +15,12 @@ use time::OffsetDateTime;
 use super::Settings;
 use crate::cgroup::{self, Group};
 use crate::error::Error;
+use crate::events;
 use crate::monitor;
 use crate::process::{self, Identity};
 use crate::reserve;
-use crate::store::{self, End, Stored};
+use crate::restart;
+use crate::store::{self, End, Restarting, Stored};
 
 /// In a container's run directory: its program has been executed.
 pub const STARTED: &str = "started";
@@ -31,8 +33,16 @@ pub fn storage(root: &Path, id: &str) -> PathBuf {
     root.join("containers").join(id)
 }
 
-/// A monitor's last act: the network and the record. With `--rm`, the container goes.
-pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<(), Error> {
+/// What becomes of a container that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    /// Its policy starts it again: it still has its owner.
+    Restart,
+}
+
+/// A monitor's last act in a run: the network and the record. With `--rm`, the container goes.
+pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<After, Error> {
     let me = Identity::myself().map_err(|source| Error::Host {
         step: "find this process",
         source,
@@ -43,12 +53,12 @@ pub fn ended(settings: &Settings, id: &str, end: &End) -> Result<(), Error> {
             stored.owner.as_ref().is_some_and(|o| o.process == me)
         })
     };
-    match record() {
+    let after = match record() {
         Err(error) if reserve::is_wanted(&error) && reserve::release(&settings.root) => record(),
         result => result,
     }?;
     remove_note(&settings.run_root, id, me);
-    Ok(())
+    Ok(after)
 }
 
 /// Records an end, if the row is still as `applies` wants it: meanwhile somebody else may have done so.
@@ -58,27 +68,33 @@ pub fn record_end(
     id: &str,
     end: &End,
     applies: impl Fn(&Stored) -> bool,
-) -> Result<(), Error> {
+) -> Result<After, Error> {
     let links = remove_links(conn, id)?;
-    let removed = netmgr::change(&settings.network, conn, |edit| {
+    let (removed, after) = netmgr::change(&settings.network, conn, |edit| {
         let Some(stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
-            return Ok(None);
+            return Ok((false, After::Nothing));
         };
+        events::record_end(edit.transaction(), &stored.container, end.code)?;
         edit.detach(id, VethRemoval::ByKernel)?;
+        // Read here, so that the policy and the user's wish of this very moment count.
+        if restart::is_wanted(&stored, end.code) {
+            store::set_restarting(edit.transaction(), id, end)?;
+            return Ok((false, After::Restart));
+        }
         store::set_exited(edit.transaction(), id, end)?;
         super::volumes::record_unmounts(edit.transaction(), &stored.container)?;
         if !stored.container.request.auto_remove {
-            return Ok::<_, Error>(None);
+            return Ok::<_, Error>((false, After::Nothing));
         }
         delete(edit.transaction(), settings, &stored, true)?;
-        Ok(Some(stored.container))
+        Ok((true, After::Nothing))
     })?;
-    if removed.is_some() {
+    if removed {
         remove_storage(settings, id)?;
     }
     // What the thread could not remove, the kernel removes with the namespace.
     let _ = links.map(JoinHandle::join);
-    Ok(())
+    Ok(after)
 }
 
 /// In RUN_ROOT: how containers have ended whose records do not say so yet.
@@ -176,15 +192,20 @@ fn release_if(
 ) -> Result<(), Error> {
     netmgr::change(&settings.network, conn, |edit| {
         let stored = store::get(edit.transaction(), id)?;
-        let Some(owner) = stored.and_then(|s| s.owner) else {
+        let Some((owner, restarting)) = stored.and_then(|s| Some((s.owner?, s.restarting))) else {
             return Ok(());
         };
         if !applies(owner.process) {
             return Ok(());
         }
+        events::record_departure(edit.transaction(), id)?;
         // Not left to the kernel: who reads the error looks at once for what may have stayed behind.
         edit.detach(id, VethRemoval::Now)?;
-        store::unclaim(edit.transaction(), id)
+        match restarting {
+            Restarting::No => store::unclaim(edit.transaction(), id),
+            // Its policy still wants it. Whoever tried is still there to say what becomes of it, or repair does.
+            Restarting::Waiting | Restarting::Begun => store::wait_again(edit.transaction(), id),
+        }
     })
 }
 
@@ -205,6 +226,7 @@ pub fn delete(
     volumes: bool,
 ) -> Result<(), Error> {
     store::delete(conn, &stored.container.id)?;
+    events::record_container(conn, &stored.container, "destroy", &[])?;
     if !volumes {
         return Ok(());
     }

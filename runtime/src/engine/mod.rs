@@ -5,15 +5,19 @@ pub mod finish;
 pub mod mounts;
 pub mod volumes;
 
+mod again;
 mod care;
 mod confinement;
 mod create;
 mod end;
 mod etc_files;
 mod exec;
+mod history;
 mod limits;
 mod network;
 mod network_options;
+mod prune;
+mod rename;
 mod repair;
 mod start;
 mod streams;
@@ -21,6 +25,11 @@ mod untold;
 mod usage;
 
 pub(crate) use end::signal_number;
+
+pub use again::{is_waiting, start_again};
+pub use end::StopOptions;
+pub use history::EventWatch;
+pub use prune::Pruned;
 
 use std::path::PathBuf;
 
@@ -34,6 +43,7 @@ pub use usage::{Processes, Sample};
 
 use crate::attach::Session;
 use crate::error::Error;
+use crate::events;
 pub use crate::logs::{Stamp, Wanted as LogOptions};
 use crate::process::Identity;
 use crate::record::{Container, State};
@@ -142,11 +152,11 @@ impl Engine {
         exec::exec(self, request)
     }
 
-    /// `stop`: the stop signal, then SIGKILL after `timeout` seconds (`None`: the container's own). Returns when it has ended
-    /// and its network is released. A container that does not run is no error. Tells when it had to be killed because its
-    /// first process does nothing about the stop signal.
-    pub fn stop(&mut self, name: &str, timeout: Option<u32>) -> Result<Option<Unheard>, Error> {
-        self.making_room(|engine| end::stop(engine, name, timeout))
+    /// `stop`: the stop signal, then SIGKILL. Returns when it has ended and its network is released. A container that does
+    /// not run is no error. Its policy does not start it again. Tells when it had to be killed because its first process does
+    /// nothing about the stop signal.
+    pub fn stop(&mut self, name: &str, options: &StopOptions) -> Result<Option<Unheard>, Error> {
+        self.making_room(|engine| end::stop(engine, name, options))
     }
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
@@ -234,13 +244,16 @@ impl Engine {
         options: &image::pull::PullOptions,
         progress: &mut dyn FnMut(image::pull::PullEvent),
     ) -> Result<image::Image, Error> {
-        Ok(image::pull::pull(
+        let image = image::pull::pull(
             &mut self.conn,
             &self.settings.root,
             reference,
             options,
             progress,
-        )?)
+        )?;
+        let (full, name) = (reference.to_string(), reference.familiar_name());
+        events::record_image(&self.conn, "pull", &full, &name)?;
+        Ok(image)
     }
 
     /// `None` if there is no such image.
@@ -258,11 +271,21 @@ impl Engine {
         for (_, container) in &mut in_use {
             container.truncate(12);
         }
-        self.making_room(|engine| {
+        let id = self.find_image(name)?.map(|image| image.id);
+        let removed = self.making_room(|engine| {
             let root = engine.settings.root.clone();
             let removed = image::store::remove(&mut engine.conn, &root, name, force, &in_use);
             Ok(removed?)
-        })
+        })?;
+        for removal in &removed {
+            let (action, id) = match (removal, &id) {
+                (image::Removal::Untagged(_), Some(id)) => ("untag", id),
+                (image::Removal::Deleted(deleted), Some(id)) if deleted == id => ("delete", id),
+                _ => continue,
+            };
+            events::record_image(&self.conn, action, id, id)?;
+        }
+        Ok(removed)
     }
 
     pub fn import(
@@ -272,14 +295,19 @@ impl Engine {
         changes: &[String],
         message: Option<&str>,
     ) -> Result<image::Image, Error> {
-        Ok(image::archive::import(
+        let image = image::archive::import(
             &mut self.conn,
             &self.settings.root,
             tar,
             name,
             changes,
             message,
-        )?)
+        )?;
+        if let Some(name) = name {
+            events::record_image(&self.conn, "tag", &image.id, &name.to_string())?;
+        }
+        events::record_image(&self.conn, "import", &image.id, &image.id)?;
+        Ok(image)
     }
 
     // Networks: netmgr's own calls.
@@ -289,7 +317,9 @@ impl Engine {
         request: &netmgr::NetworkRequest,
     ) -> Result<netmgr::Network, Error> {
         netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            Ok(edit.create_network(request)?)
+            let network = edit.create_network(request)?;
+            events::record_network(edit.transaction(), &network, "create")?;
+            Ok(network)
         })
     }
 
@@ -297,7 +327,9 @@ impl Engine {
     pub fn remove_network(&mut self, name: &str) -> Result<netmgr::Network, Error> {
         self.making_room(|engine| {
             netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
-                Ok(edit.remove_network(name)?)
+                let network = edit.remove_network(name)?;
+                events::record_network(edit.transaction(), &network, "destroy")?;
+                Ok(network)
             })
         })
     }
@@ -387,8 +419,10 @@ impl Engine {
         Ok(netmgr::change::backend(&self.settings.network)?)
     }
 
-    pub fn system_up(&mut self) -> Result<(), Error> {
-        Ok(netmgr::up(&self.settings.network, &mut self.conn)?)
+    /// Puts the default network up and starts what should run by its policy. Returns what could not be started, and why.
+    pub fn system_up(&mut self) -> Result<Vec<(String, Error)>, Error> {
+        netmgr::up(&self.settings.network, &mut self.conn)?;
+        self.start_what_should_run()
     }
 
     /// Stops every container, then takes everything of ours off the host.

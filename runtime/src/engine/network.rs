@@ -18,6 +18,7 @@ use super::network_options::{check_connection, is_user_network};
 use super::untold::Mark;
 use super::{Engine, end, etc_files, finish};
 use crate::error::Error;
+use crate::events;
 use crate::monitor;
 use crate::process::Identity;
 use crate::record::Container;
@@ -228,6 +229,8 @@ fn connect_one(edit: &mut Edit<'_>, stored: Stored, wish: &Connection) -> Result
         false => Vec::new(),
     };
     let attachment = edit.attach(&attach_request(&container, &wish, &netns, ports))?;
+    let (network, id) = (&attachment.network, &container.id);
+    events::record_place(edit.transaction(), network, id, "connect")?;
     let is_first = !endpoints_have_names(edit.transaction(), &container.id, &attachment)?;
     let responder = match is_first && is_user_network(&attachment.network.name) {
         true => Some(responder(&netns)?),
@@ -345,6 +348,7 @@ fn disconnect_one(edit: &mut Edit<'_>, stored: Stored, network: &str) -> Result<
     };
     edit.known_netns(&container.id, live_namespace(&container, init)?);
     edit.detach_from(&container.id, &network.name, VethRemoval::Now)?;
+    events::record_place(edit.transaction(), &network, &container.id, "disconnect")?;
     Ok(Changed::Running(Box::new(Live {
         container,
         place: (network, endpoint),
@@ -453,7 +457,11 @@ pub(super) fn prune(
             .filter(|n| is_user_network(&n.name) && !used.contains(n.id.as_str()));
         unused
             .filter(|network| wanted(network))
-            .map(|network| Ok(edit.remove_network(&network.id)?))
+            .map(|network| {
+                let removed = edit.remove_network(&network.id)?;
+                events::record_network(edit.transaction(), &removed, "destroy")?;
+                Ok(removed)
+            })
             .collect()
     })
 }

@@ -14,9 +14,11 @@ use netmgr::{Firewall, VethRemoval};
 use super::{Engine, finish, network, untold, volumes};
 use crate::cgroup::{self, Group};
 use crate::error::{Error, chain};
+use crate::events;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
-use crate::store::{self, End, Owner, Stored};
+use crate::record::State;
+use crate::store::{self, End, Owner, Restarting, Stored};
 use crate::volume;
 
 impl Engine {
@@ -94,17 +96,24 @@ impl Engine {
                 return Ok(Mended::Adopted(monitor, responder));
             }
             let end = noted.unwrap_or_else(|| end_of(&stored, same_boot));
+            let is_over = started || !same_boot;
             if started {
                 let noted = finish::note(&settings.run_root, id, dead.process, &end);
                 noted.map_err(|source| io_error("write down the end", id, source))?;
             }
             finish::bury(&settings, id, &Group::of(&stored.container))?;
+            if stored.init.is_some() && is_over {
+                events::record_end(edit.transaction(), &stored.container, end.code)?;
+            }
             edit.detach(id, VethRemoval::Now)?;
-            if !started && same_boot {
+            if !is_over && stored.restarting == Restarting::No {
                 store::unclaim(edit.transaction(), id)?;
                 return Ok(Mended::Nothing);
             }
-            store::set_exited(edit.transaction(), id, &end)?;
+            let after = Engine::end_or_wait(edit.transaction(), &stored, &end, same_boot)?;
+            if after == finish::After::Restart {
+                return Ok(Mended::ToStart);
+            }
             volumes::record_unmounts(edit.transaction(), &stored.container)?;
             if stored.container.request.auto_remove {
                 finish::delete(edit.transaction(), &settings, &stored, true)?;
@@ -115,6 +124,7 @@ impl Engine {
         finish::remove_note(&self.settings.run_root, id, dead.process);
         match outcome {
             Mended::Nothing => Ok(()),
+            Mended::ToStart => self.start_taken_over(id),
             Mended::Removed => finish::remove_storage(&self.settings, id),
             Mended::Adopted(monitor, responder) => {
                 monitor.go(responder.as_ref())?;
@@ -154,6 +164,8 @@ impl Engine {
 enum Mended {
     Nothing,
     Removed,
+    /// Its policy wants it to run, and this process is its owner now.
+    ToStart,
     Adopted(Handle, Option<Listening>),
 }
 
@@ -205,10 +217,15 @@ fn held_again(
 /// How a container ended that nobody has seen end: by our hand, or nobody knows.
 fn end_of(stored: &Stored, same_boot: bool) -> End {
     let alive = same_boot && stored.init.is_some_and(Identity::is_alive);
-    let code = match alive {
+    // One that was to be started again has ended before.
+    let before = match stored.container.state {
+        State::Restarting { code, .. } => Some(code),
+        _ => None,
+    };
+    let code = before.unwrap_or(match alive {
         true => 128 + libc::SIGKILL,
         false => finish::UNKNOWN,
-    };
+    });
     let oom_killed = same_boot && cgroup::kills(&Group::of(&stored.container)) > 0;
     End {
         code,

@@ -19,11 +19,12 @@ use crate::attach::Session;
 use crate::bundle;
 use crate::cgroup::Group;
 use crate::error::Error;
+use crate::events;
 use crate::monitor::{self, Descriptors, Handle, Launch, LaunchKind};
 use crate::process::{self, Identity};
-use crate::record::Container;
+use crate::record::{Container, Health};
 use crate::request::NetworkMode;
-use crate::store::{self, Owner};
+use crate::store::{self, Owner, Restarting};
 use crate::wire;
 
 /// How long a start waits for the end of the run before.
@@ -40,6 +41,10 @@ pub(super) fn start(
             true => Err(Error::StartPaused),
             false => Ok(None),
         };
+    }
+    // As with Docker, one that waits for its restart counts as running.
+    if stored.restarting == Restarting::Waiting {
+        return Ok(None);
     }
     if stored.owner.is_some() {
         // It has just ended, and its monitor is still cleaning up: first that, then the new start.
@@ -60,13 +65,30 @@ pub(super) fn start(
         }
         return Err(Error::BeingStarted(container.name));
     }
+    start_claimed(engine, container, &owner, mode, None)
+}
+
+/// Starts a container that `owner`, this process, has claimed; or everything is as it was. `paused`: how long its policy has waited.
+pub(super) fn start_claimed(
+    engine: &mut Engine,
+    container: Container,
+    owner: &Owner,
+    mode: StartMode,
+    paused: Option<Duration>,
+) -> Result<Option<Session>, Error> {
     // `cp` and the like have the root filesystem of a stopped container mounted for a moment. From now on they do not.
     drop(files::lock(&engine.settings, &container.id));
     let id = container.id.clone();
     let group = Group::of(&container);
-    match run(engine, container, &owner, mode) {
+    match run(engine, container, owner, mode, paused) {
         Ok(session) => Ok(session),
         Err(error) => {
+            // Where its monitor was killed, another command may have mended that already, and have it in hand.
+            let now = store::get(&engine.conn, &id)?;
+            let other = now.filter(|now| now.owner.as_ref().is_some_and(|o| o != owner));
+            if other.is_some_and(|now| finish::is_answered_for(&now)) {
+                return Err(error);
+            }
             // The first cause is what the user must see; what cannot be undone now is for the next command's repair.
             if let Err(e) = finish::bury(&engine.settings, &id, &group) {
                 tracing::warn!(container = id, "cannot clean up: {e}");
@@ -90,6 +112,7 @@ fn run(
     mut container: Container,
     owner: &Owner,
     mode: StartMode,
+    paused: Option<Duration>,
 ) -> Result<Option<Session>, Error> {
     let id = container.id.clone();
     let failed = |step| {
@@ -128,6 +151,7 @@ fn run(
         },
     );
     launch.joined = confinement::joined(engine, &container)?;
+    launch.paused = paused;
     let running = netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
         // It may have been connected and disconnected since it was read.
         let stored = store::get(edit.transaction(), &id)?;
@@ -135,6 +159,9 @@ fn run(
             container.resolved.connections = stored.container.resolved.connections;
         }
         let (attached, forwards) = place.attach(edit, &container)?;
+        for (network, _) in &attached {
+            events::record_place(edit.transaction(), network, &id, "connect")?;
+        }
         let written = match &place {
             Place::Joined(joined) => etc_files::share(&storage, &joined.storage),
             Place::Host | Place::Own(_) => etc_files::write(&storage, &container, &attached),
@@ -167,8 +194,15 @@ fn run(
     };
     drop(place);
     let begun = running.monitor.created().and_then(|init| {
-        store::set_running(&engine.conn, &id, init, OffsetDateTime::now_utc())?;
+        let health = container
+            .resolved
+            .health
+            .as_ref()
+            .map(|_| Health::default());
+        let now = OffsetDateTime::now_utc();
+        store::set_running(&engine.conn, &id, init, now, health.as_ref())?;
         running.monitor.go(responder.as_ref())?;
+        tell_of_start(engine, &id, init)?;
         Ok(init)
     });
     match begun {
@@ -179,6 +213,18 @@ fn run(
             Err(error)
         }
     }
+}
+
+/// If it has ended already, its monitor has told, and nothing may come after the end.
+fn tell_of_start(engine: &mut Engine, id: &str, init: Identity) -> Result<(), Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if let Some(stored) = store::get(&tx, id)?.filter(|s| s.init == Some(init)) {
+        events::record_start(&tx, &stored.container)?;
+    }
+    tx.commit()?;
+    Ok(())
 }
 
 /// On a user network containers know each other by name.

@@ -12,6 +12,8 @@ use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
+use super::again;
+use super::health::Timer;
 use super::joined::Opened;
 use super::launch::{self, Descriptors, Launch};
 use super::limits::{Limiter, MemoryWatch};
@@ -21,7 +23,7 @@ use super::streams::{self, Console, Streams};
 use super::sysctls;
 use crate::bundle::{self, Late, Moment};
 use crate::cgroup::{self, Group};
-use crate::engine::finish;
+use crate::engine::finish::{self, After};
 use crate::error::ErrorKind;
 use crate::logs;
 use crate::oci::{self, Confinement, Created, Failure, Foreign};
@@ -423,6 +425,8 @@ fn watch(
     }
     let services = Rc::new(RefCell::new(Services::of(&launch)));
     services.borrow_mut().start(served);
+    relay.health = Timer::new(&launch);
+    let begun = Instant::now();
     let follower = Rc::clone(&services);
     relay.follower = Some(Box::new(move |handed| follower.borrow_mut().follow(handed)));
     let seen = match waiter {
@@ -450,6 +454,8 @@ fn watch(
     };
     // Who would change the networks now, has no container left to change.
     relay.follower = None;
+    // A check that is under way ends with the container.
+    relay.health = None;
     services.borrow_mut().stop();
     drop(netns);
     if let Some(mut memory) = relay.memory.take() {
@@ -465,10 +471,22 @@ fn watch(
     {
         eprintln!("cannot write down the end: {e}");
     }
-    clean_up(&launch, Some(&end));
-    relay.say_goodbye(end.code);
-    0
+    match clean_up(&launch, Some(&end)) {
+        After::Nothing => {
+            relay.say_goodbye(end.code, None);
+            0
+        }
+        After::Restart => {
+            let ran = begun.elapsed();
+            relay.say_goodbye(end.code, Some(SLOW_CLIENT));
+            drop(relay);
+            again::wait_and_start(&launch, ran)
+        }
+    }
 }
+
+/// How long a client that does not read may hold up a restart.
+const SLOW_CLIENT: Duration = Duration::from_secs(2);
 
 /// `None` where the container is not logged.
 fn open_log(launch: &Launch) -> std::io::Result<Option<logs::Writer>> {
@@ -479,7 +497,7 @@ fn open_log(launch: &Launch) -> std::io::Result<Option<logs::Writer>> {
 }
 
 /// Cgroups and directories always; with an end, the network and the record too.
-fn clean_up(launch: &Launch, end: Option<&End>) {
+fn clean_up(launch: &Launch, end: Option<&End>) -> After {
     let id = &launch.container.id;
     if let Some(runtime) = foreign(launch) {
         runtime.delete(id, &launch::directory(&launch.run_root, id));
@@ -493,11 +511,13 @@ fn clean_up(launch: &Launch, end: Option<&End>) {
     if let Err(e) = launch::remove_directories(&launch.run_root, id) {
         eprintln!("cannot remove the run directory: {e}");
     }
-    if let Some(end) = end
-        && let Err(e) = finish::ended(&launch.settings(), id, end)
-    {
+    let Some(end) = end else {
+        return After::Nothing;
+    };
+    finish::ended(&launch.settings(), id, end).unwrap_or_else(|e| {
         eprintln!("cannot record the end: {e}");
-    }
+        After::Nothing
+    })
 }
 
 fn kill_and_reap(init: Identity) {

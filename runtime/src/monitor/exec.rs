@@ -12,12 +12,14 @@ use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
 use crate::cgroup::{self, Group};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::oci::{self, Confinement, Failure};
 use crate::process::Identity;
 use crate::record::State;
 use crate::request::ExecRequest;
 use crate::spec::{self, Place};
+use crate::store;
 use crate::user;
 use crate::wire::{self, Kind};
 
@@ -44,11 +46,22 @@ pub(super) fn run(
             }
             let code = follow(process, &mut relay);
             let _ = std::fs::remove_dir_all(&directory);
-            relay.say_goodbye(code);
+            if let Err(e) = record_end(&launch, id, code) {
+                eprintln!("cannot record the end: {e}");
+            }
+            relay.say_goodbye(code, None);
             code
         }
     };
     i32::from(code != 0)
+}
+
+/// The event of its end.
+fn record_end(launch: &Launch, id: &str, code: i32) -> Result<(), Error> {
+    let conn = store::open(&launch.root)?;
+    let (code, container) = (code.to_string(), &launch.container);
+    let more = [("execID", id), ("exitCode", code.as_str())];
+    events::record_container(&conn, container, "exec_die", &more)
 }
 
 /// The directory of one exec, inside its container's: it goes with it.
@@ -56,7 +69,7 @@ pub fn directory(run_root: &Path, container: &str, id: &str) -> PathBuf {
     launch::directory(run_root, container).join(format!("exec-{id}"))
 }
 
-fn begin(
+pub(super) fn begin(
     launch: &Launch,
     request: &ExecRequest,
     directory: &Path,
@@ -188,7 +201,7 @@ fn look_up(launch: &Launch, who: &str) -> Result<user::User, Failure> {
     user::look_up(Path::new(&format!("/proc/{pid}/root")), who, groups).map_err(invalid)
 }
 
-fn follow(process: Identity, relay: &mut Relay) -> i32 {
+pub(super) fn follow(process: Identity, relay: &mut Relay) -> i32 {
     let pid = rustix::process::Pid::from_raw(process.pid);
     let ended = pid.and_then(|pid| {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use netmgr::Protocol;
 use netmgr::dns::Listening;
@@ -36,6 +37,9 @@ pub struct Launch {
     pub kind: LaunchKind,
     /// Of a container that is to be created.
     pub joined: Joined,
+    /// How long its policy has waited before this start; `None`: it is not by its policy.
+    #[serde(default)]
+    pub paused: Option<Duration>,
     /// The command's soft limit of open files, before it was raised.
     pub open_files: Option<u64>,
     /// Which descriptors follow, in this order: network namespace, client, listeners.
@@ -57,6 +61,8 @@ pub enum LaunchKind {
     Adopt { init: Identity },
     /// A command beside a running container.
     Exec { id: String, request: ExecRequest },
+    /// A health check of a running container.
+    Probe { id: String },
 }
 
 /// The descriptors that go with a launch.
@@ -77,6 +83,7 @@ impl Launch {
             container,
             kind,
             joined: Joined::default(),
+            paused: None,
             open_files: process::raise_open_files(),
             has_netns: false,
             has_client: false,
@@ -128,7 +135,7 @@ pub fn spawn(
     let program = bundle::seal_self().map_err(failed("seal this program"))?;
     let (control, theirs) = wire::pair().map_err(failed("make the monitor's socket"))?;
     let word = match launch.kind {
-        LaunchKind::Exec { .. } => super::EXEC,
+        LaunchKind::Exec { .. } | LaunchKind::Probe { .. } => super::EXEC,
         _ => super::CONTAINER,
     };
     let mut command = Command::new(descriptor_path(&program));

@@ -4,12 +4,15 @@
 //! It is this same program, executed again from a sealed descriptor, so that libcontainer finds a single thread and a
 //! container cannot reach the program's file through `/proc/PID/exe` (CVE-2019-5736).
 
+mod again;
 mod container;
 pub mod exec;
+mod health;
 mod joined;
 mod launch;
 mod limits;
 mod networks;
+mod probe;
 mod relay;
 mod streams;
 mod sysctls;
@@ -71,6 +74,7 @@ fn run(control: OwnedFd) -> i32 {
             container::run_new(control, launch, descriptors, &layers, &populate)
         }
         LaunchKind::Adopt { init } => container::adopt(control, launch, descriptors, init),
+        LaunchKind::Probe { id } => probe::run(control, &launch, &id),
         LaunchKind::Exec { id, request } => exec::run(control, launch, descriptors, &id, &request),
     }
 }

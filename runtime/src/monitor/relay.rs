@@ -7,12 +7,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::health::Timer;
 use super::limits::MemoryWatch;
 use super::streams::{self, Streams};
 use crate::logs;
+use crate::pidfd;
 use crate::wire::{self, Kind};
 
 /// Output that waits for a client: beyond this the program waits (first client), or the client is cut off (others).
@@ -52,9 +56,33 @@ pub(super) struct Relay {
     pub(super) memory: Option<MemoryWatch>,
     /// The end of a client's input is the end of the program's.
     pub(super) stdin_once: bool,
+    /// Health checks that are due.
+    pub(super) health: Option<Timer>,
+    /// What the program writes, for who starts it here.
+    pub(super) capture: Option<Capture>,
+    /// From then on the program is killed.
+    pub(super) deadline: Option<Instant>,
     clients: Vec<Client>,
     input: VecDeque<u8>,
     input_ended: bool,
+}
+
+/// The beginning of what a program has written.
+#[derive(Debug, Default)]
+pub(super) struct Capture {
+    pub(super) bytes: Vec<u8>,
+    pub(super) most: usize,
+    /// There was more.
+    pub(super) cut: bool,
+}
+
+impl Capture {
+    fn take(&mut self, bytes: &[u8]) {
+        let room = self.most.saturating_sub(self.bytes.len());
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.cut |= bytes.len() > room;
+    }
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -62,6 +90,7 @@ pub(super) struct Relay {
 enum Source {
     Ended,
     Memory,
+    Probe,
     Listener,
     Client(usize),
     Stdin,
@@ -95,11 +124,18 @@ impl Relay {
     /// Relays until `ended` (a pidfd) is readable, then reads what is left.
     pub(super) fn run(&mut self, ended: &OwnedFd) -> io::Result<()> {
         loop {
-            let (over, ready) = self.wait(Some(ended))?;
+            let (over, ready) = self.wait(Some(ended), self.due())?;
             for (source, events) in ready {
                 self.handle(source, events);
             }
             self.clients.retain(|c| !c.gone);
+            if let Some(timer) = &mut self.health {
+                timer.tick();
+            }
+            if self.deadline.is_some_and(|d| Instant::now() >= d) {
+                self.deadline = None;
+                pidfd::send_signal(ended, libc::SIGKILL)?;
+            }
             if over {
                 self.drain();
                 return Ok(());
@@ -107,8 +143,15 @@ impl Relay {
         }
     }
 
-    /// Sends the exit code, and waits until each client has everything or has gone.
-    pub(super) fn say_goodbye(&mut self, code: i32) {
+    /// When something is to be done, should nothing else happen.
+    fn due(&self) -> Option<Instant> {
+        let timer = self.health.as_ref().and_then(Timer::due);
+        timer.into_iter().chain(self.deadline).min()
+    }
+
+    /// Sends the exit code, and waits until each client has everything or has gone, or until `patience` is over.
+    pub(super) fn say_goodbye(&mut self, code: i32, patience: Option<Duration>) {
+        let until = patience.map(|patience| Instant::now() + patience);
         self.streams = Streams::default();
         self.listener = None;
         for client in &mut self.clients {
@@ -116,9 +159,12 @@ impl Relay {
         }
         self.clients.retain(|c| !c.gone && !c.queue.is_empty());
         while !self.clients.is_empty() {
-            let Ok((_, ready)) = self.wait(None) else {
+            let Ok((_, ready)) = self.wait(None, until) else {
                 return;
             };
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
             for (source, events) in ready {
                 self.handle(source, events);
             }
@@ -126,7 +172,11 @@ impl Relay {
         }
     }
 
-    fn wait(&self, ended: Option<&OwnedFd>) -> io::Result<(bool, Vec<(Source, PollFlags)>)> {
+    fn wait(
+        &self,
+        ended: Option<&OwnedFd>,
+        until: Option<Instant>,
+    ) -> io::Result<(bool, Vec<(Source, PollFlags)>)> {
         let held_up = self
             .clients
             .iter()
@@ -143,6 +193,9 @@ impl Relay {
         if let Some(memory) = &self.memory {
             let (fd, flags) = memory.source();
             add(Source::Memory, fd, flags);
+        }
+        if let Some(probe) = self.health.as_ref().and_then(Timer::probe) {
+            add(Source::Probe, probe, PollFlags::IN);
         }
         if let Some(listener) = &self.listener {
             add(Source::Listener, listener.as_fd(), PollFlags::IN);
@@ -181,7 +234,8 @@ impl Relay {
         if let (Some(fd), false) = (&self.streams.stdin, self.input.is_empty()) {
             add(Source::Stdin, fd.as_fd(), PollFlags::OUT);
         }
-        match poll(&mut fds, None) {
+        let left = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -198,7 +252,8 @@ impl Relay {
 
     fn handle(&mut self, source: Source, events: PollFlags) {
         match source {
-            Source::Ended => {}
+            // The timer looks for itself.
+            Source::Ended | Source::Probe => {}
             Source::Memory => {
                 if let Some(memory) = &mut self.memory {
                     memory.look();
@@ -373,6 +428,9 @@ impl Relay {
             };
             log.write(stream, bytes);
         }
+        if let Some(capture) = &mut self.capture {
+            capture.take(bytes);
+        }
         for client in self.clients.iter_mut().filter(|c| c.attached) {
             client.push(kind, bytes);
         }
@@ -447,6 +505,13 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+pub(super) fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: time.as_secs().cast_signed(),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }
 

@@ -1,14 +1,11 @@
 //! `network prune`: removes the networks that nobody runs on.
 
-use std::io::{BufRead, Write};
-
-use anyhow::{Context as _, bail};
 use clap::Args;
 use netmgr::Network;
 use time::OffsetDateTime;
 
 use super::super::{Answer, Context};
-use crate::args::filter::{FilterError, has_label};
+use crate::args::prune::{Filters, is_sure};
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output::{self, words};
@@ -30,12 +27,12 @@ pub struct Prune {
 
 pub fn run(context: &Context, options: Prune) -> Answer {
     let filters = Filters::new(&options.filter, OffsetDateTime::now_utc()).map_err(Failure::Own)?;
-    if !options.force && !ask(WARNING)? {
+    if !options.force && !is_sure(WARNING)? {
         return Ok(0);
     }
     let removed = context
         .engine()?
-        .prune_networks(|network| filters.accept(network))?;
+        .prune_networks(|network| accepts(&filters, network))?;
     if !removed.is_empty() {
         let names: Vec<&str> = removed.iter().map(|n| n.name.as_str()).collect();
         output::print(&format!("Deleted Networks:\n{}\n", names.join("\n")))?;
@@ -43,62 +40,8 @@ pub fn run(context: &Context, options: Prune) -> Answer {
     Ok(0)
 }
 
-/// Asks on the terminal, or whatever stdin is; nothing but `y` is consent.
-pub fn ask(question: &str) -> Result<bool, Failure> {
-    let ask = || -> std::io::Result<String> {
-        let mut out = std::io::stdout();
-        out.write_all(question.as_bytes())?;
-        out.flush()?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().context("cannot ask").map_err(Failure::Own)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
-}
-
-#[derive(Debug, Default)]
-struct Filters {
-    /// Made before.
-    until: Option<OffsetDateTime>,
-    with: Vec<String>,
-    without: Vec<String>,
-}
-
-impl Filters {
-    fn new(pairs: &[(String, String)], now: OffsetDateTime) -> anyhow::Result<Filters> {
-        let mut filters = Filters::default();
-        for (name, value) in pairs {
-            match name.as_str() {
-                "until" if filters.until.is_some() => bail!("more than one until filter specified"),
-                "until" => filters.until = Some(time_of(value, now)?),
-                "label" => filters.with.push(value.clone()),
-                "label!" => filters.without.push(value.clone()),
-                _ => return Err(FilterError::Unknown(name.clone()).into()),
-            }
-        }
-        Ok(filters)
-    }
-
-    fn accept(&self, network: &Network) -> bool {
-        let created = words::parse_rfc3339(&network.created);
-        self.until
-            .is_none_or(|until| created.is_some_and(|created| created < until))
-            && self.with.iter().all(|l| has_label(&network.labels, l))
-            && !self.without.iter().any(|l| has_label(&network.labels, l))
-    }
-}
-
-/// `24h`, `10m30s` ago; seconds since 1970; RFC 3339.
-fn time_of(text: &str, now: OffsetDateTime) -> anyhow::Result<OffsetDateTime> {
-    if let Some(ago) = values::parse_duration(text) {
-        return Ok(now - ago);
-    }
-    let seconds = text.parse().ok();
-    seconds
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .or_else(|| words::parse_rfc3339(text))
-        .with_context(|| format!("failed to parse value as time or duration: {text:?}"))
+fn accepts(filters: &Filters, network: &Network) -> bool {
+    filters.accept(words::parse_rfc3339(&network.created), &network.labels)
 }
 
 #[cfg(test)]
@@ -111,7 +54,7 @@ mod tests {
         let pair = values::parse_filter(filter).unwrap();
         // The sample was made an hour before.
         let filters = Filters::new(&[pair], sample::NOW).unwrap();
-        assert_eq!(filters.accept(&sample::network()), expected, "{filter}");
+        assert_eq!(accepts(&filters, &sample::network()), expected, "{filter}");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::super::network::prune::ask;
 use super::super::{Answer, Context};
 use crate::args::filter::{FilterError, has_label};
+use crate::args::prune::is_sure;
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output::{self, words};
@@ -48,7 +48,7 @@ pub fn run(context: &Context, options: &Prune) -> Answer {
         "WARNING! This will remove {which} volumes not used by at least one container.\n\
          Are you sure you want to continue? [y/N] "
     );
-    if !options.force && !ask(&warning)? {
+    if !options.force && !is_sure(&warning)? {
         return Ok(0);
     }
     let (removed, bytes) = context.engine()?.prune_volumes(|volume| {

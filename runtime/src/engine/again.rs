@@ -1,0 +1,224 @@
+//! Containers that are started again by their policy: by the monitor that saw them end, by the next command where it was
+//! killed, and by `system up`. `restart` is the user's.
+//!
+//! The row is the arbiter: who changes it first, the one that waits or the one that calls it off, has the say.
+
+use std::time::{Duration, Instant};
+
+use super::{Engine, Settings, StartMode, StopOptions, end, finish, start};
+use crate::error::Error;
+use crate::events;
+use crate::monitor;
+use crate::process::{self, Identity};
+use crate::record::State;
+use crate::request::RestartPolicy;
+use crate::restart;
+use crate::store::{self, End, Owner, Restarting, Stopped, Stored};
+use crate::wire;
+
+/// How long a monitor may take to notice that its wait has been called off.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// Ends the wait of a container for its restart; false if it does not wait.
+pub(super) fn call_off(engine: &mut Engine, id: &str, stopped: Stopped) -> Result<bool, Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let waits = store::get(&tx, id)?.filter(|s| s.restarting == Restarting::Waiting);
+    let Some(Stored { owner, .. }) = waits else {
+        return Ok(false);
+    };
+    store::end_restart(&tx, id)?;
+    store::set_stopped(&tx, id, stopped)?;
+    tx.commit()?;
+    // The monitor looks at the row when somebody connects, and before it begins to listen.
+    let socket = monitor::directory(&engine.settings.run_root, id).join(finish::SOCKET);
+    let _knock = wire::connect(&socket);
+    let monitor = owner.and_then(|owner| owner.process.open());
+    if let Some(monitor) = monitor {
+        let _ = monitor.wait(Some(NOTICE));
+    }
+    Ok(true)
+}
+
+/// The monitor's part: whether the container of which it is the owner still waits for its restart.
+pub fn is_waiting(settings: &Settings, id: &str) -> Result<bool, Error> {
+    let conn = store::open(&settings.root)?;
+    let me = myself()?;
+    Ok(store::get(&conn, id)?.is_some_and(|stored| {
+        stored.restarting == Restarting::Waiting
+            && stored.owner.is_some_and(|owner| owner.process == me)
+    }))
+}
+
+/// Likewise: starts it, after a pause of so long.
+pub fn start_again(settings: Settings, id: &str, paused: Duration) -> Result<(), Error> {
+    let mut engine = Engine::open(settings)?;
+    let before = myself()?;
+    claim_and_start(&mut engine, id, before, paused)
+}
+
+fn myself() -> Result<Identity, Error> {
+    Identity::myself().map_err(|source| Error::Host {
+        step: "find this process",
+        source,
+    })
+}
+
+/// Takes a waiting container over from the owner `before` and starts it. One that cannot be started has ended for good.
+pub(super) fn claim_and_start(
+    engine: &mut Engine,
+    id: &str,
+    before: Identity,
+    paused: Duration,
+) -> Result<(), Error> {
+    let owner = Owner {
+        process: myself()?,
+        boot_id: process::boot_id().map_err(|source| Error::Host {
+            step: "read the boot id",
+            source,
+        })?,
+    };
+    let mut before = before;
+    for left in (0..ATTEMPTS).rev() {
+        if !store::claim_restart(&engine.conn, id, before, &owner)? {
+            return Ok(());
+        }
+        let Some(stored) = store::get(&engine.conn, id)? else {
+            return Ok(());
+        };
+        let ended = match stored.container.state {
+            State::Restarting { code, .. } => code,
+            _ => finish::UNKNOWN,
+        };
+        let (container, mode) = (stored.container, StartMode::Detached);
+        let Err(error) = start::start_claimed(engine, container, &owner, mode, Some(paused)) else {
+            return Ok(());
+        };
+        let end = End {
+            code: ended,
+            error: error.to_string(),
+            ..End::default()
+        };
+        // Its new monitor was killed: that says nothing against the container.
+        let again = left > 0 && matches!(error, Error::MonitorBroke { .. });
+        if !put_back(engine, id, &owner, &end, again)? {
+            return Err(error);
+        }
+        before = owner.process;
+    }
+    Ok(())
+}
+
+/// So often a start is tried whose monitor breaks off.
+const ATTEMPTS: u32 = 5;
+
+/// After a start that failed: waits again with `again`, or has ended. False if it is not to be started again.
+fn put_back(
+    engine: &mut Engine,
+    id: &str,
+    owner: &Owner,
+    end: &End,
+    again: bool,
+) -> Result<bool, Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // The user may have started or removed it meanwhile, or another command's repair has it in hand.
+    let ours = |stored: &Stored| {
+        let other = stored.owner.as_ref().filter(|other| *other != owner);
+        stored.restarting == Restarting::Waiting && !other.is_some_and(|o| o.process.is_alive())
+    };
+    let Some(stored) = store::get(&tx, id)?.filter(ours) else {
+        return Ok(false);
+    };
+    let again = again && stored.stopped == Stopped::No;
+    match again {
+        true => {
+            store::set_restarting(&tx, id, end)?;
+            store::hand_over(&tx, id, owner)?;
+        }
+        false => store::set_exited(&tx, id, end)?,
+    }
+    tx.commit()?;
+    Ok(again)
+}
+
+impl Engine {
+    /// `update --restart`. A container that runs follows it from its next end on.
+    pub fn set_restart(&mut self, name: &str, policy: RestartPolicy) -> Result<(), Error> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut container = store::find(&tx, name)?.container;
+        if container.request.auto_remove && policy != RestartPolicy::No {
+            return Err(Error::RestartOfAutoRemove);
+        }
+        container.request.restart = policy;
+        store::set_request(&tx, &container.id, &container.request)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// `restart`: stops the container, if it runs, and starts it.
+    pub fn restart(&mut self, name: &str, options: &StopOptions) -> Result<(), Error> {
+        let id = end::settled(self, name)?.container.id;
+        end::stop(self, &id, options)?;
+        start::start(self, &id, StartMode::Detached)?;
+        if let Some(stored) = store::get(&self.conn, &id)? {
+            events::record_container(&self.conn, &stored.container, "restart", &[])?;
+        }
+        Ok(())
+    }
+
+    /// Starts what should run by its policy after a boot, the oldest first; one that cannot be started does not stand in the way of others.
+    /// Returns why each of those could not be, with its name.
+    pub(super) fn start_what_should_run(&mut self) -> Result<Vec<(String, Error)>, Error> {
+        let boot_id = process::boot_id().map_err(|source| Error::Host {
+            step: "read the boot id",
+            source,
+        })?;
+        let mut all = store::list(&self.conn)?;
+        all.reverse();
+        let mut failed = Vec::new();
+        for stored in all {
+            if stored.owner.is_some() || !restart::is_wanted_at_up(&stored, &boot_id) {
+                continue;
+            }
+            if let Err(error) = start::start(self, &stored.container.id, StartMode::Detached) {
+                failed.push((stored.container.name, error));
+            }
+        }
+        Ok(failed)
+    }
+
+    /// What repair does with a container that has ended unseen: its policy's wish, or the end.
+    pub(super) fn end_or_wait(
+        conn: &rusqlite::Connection,
+        stored: &Stored,
+        end: &End,
+        same_boot: bool,
+    ) -> Result<finish::After, Error> {
+        let id = &stored.container.id;
+        // After a boot, `system up` starts what should run.
+        if same_boot && restart::is_wanted(stored, end.code) {
+            let owner = Owner {
+                process: myself()?,
+                boot_id: stored.boot_id.clone().unwrap_or_default(),
+            };
+            store::set_restarting(conn, id, end)?;
+            store::hand_over(conn, id, &owner)?;
+            return Ok(finish::After::Restart);
+        }
+        store::set_exited(conn, id, end)?;
+        Ok(finish::After::Nothing)
+    }
+
+    /// Starts what repair has taken over.
+    pub(super) fn start_taken_over(&mut self, id: &str) -> Result<(), Error> {
+        let begun = Instant::now();
+        claim_and_start(self, id, myself()?, Duration::ZERO)?;
+        tracing::debug!(container = id, took = ?begun.elapsed(), "started again");
+        Ok(())
+    }
+}

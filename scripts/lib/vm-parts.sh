@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The parts of test-vm's machine: kernel, disk, initramfs. Each is made once, in a name that says of which versions, and older ones are removed.
-# Sourced by test-vm.
+# Sourced by test-vm, with which it shares these names.
+# shellcheck disable=SC2154,SC2034
 
 # new_part KIND KEY...: the path of a part in `part`; true if it has to be made, as `$part.new`.
 new_part() {
@@ -9,7 +10,7 @@ new_part() {
   key=$(printf '%s\n' "$@" | sha256sum | cut -c 1-12)
   part=$vm/$kind-$key
   [ ! -e "$part" ] || return 1
-  as_root rm -rf "$vm/$kind-"*
+  as_root rm -rf --one-file-system "$vm/$kind-"*
   part_start=$SECONDS
   say "making the machine's $kind"
 }
@@ -26,6 +27,7 @@ make_kernel() {
   if new_part kernel "$package" "$kernel_version" "${guest_modules[@]}"; then
     mkdir -p "$part.new"
     (
+      set -e
       cd "$part.new"
       apt_update_once
       apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package"
@@ -49,12 +51,12 @@ make_disk() {
   local codename mirror versions
   # shellcheck source=/dev/null
   codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  # shellcheck disable=SC2016 # apt's own placeholder
   mirror=$(apt-get indextargets --format '$(SITE)' "Codename: $codename" "Created-By: Packages" | head -n 1)
   versions=$(apt-cache show --no-all-versions "${guest_packages[@]}" | sed -n 's/^Version: //p')
   if new_part disk "$codename" "$versions" "${guest_packages[*]}" "$kernel"; then
     local root=$part.root include
     include=$(IFS=,; echo "${guest_packages[*]}")
-    as_root rm -rf "$root"
     as_root debootstrap --variant=minbase --include="$include" "$codename" "$root" "$mirror" >"$vm/debootstrap.log" 2>&1 ||
       { tail -n 30 "$vm/debootstrap.log" >&2; die "debootstrap failed"; }
     as_root rm -rf "$root"/var/cache/apt/archives "$root"/var/lib/apt/lists "$root"/usr/share/{doc,man,locale}
@@ -62,7 +64,7 @@ make_disk() {
     # The repository's folder, to mount it on; everything else is made as it boots.
     as_root mkdir -p "$root$PWD" "$root/results"
     as_root mke2fs -q -t ext4 -L coracle-test -d "$root" "$part.new" 8G
-    as_root rm -rf "$root"
+    as_root rm -rf --one-file-system "$root"
     finish_part
   fi
   disk=$part

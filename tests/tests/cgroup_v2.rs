@@ -161,10 +161,15 @@ fn what_exec_runs_is_in_the_containers_cgroup_and_the_monitor_is_not() {
 #[test]
 fn nothing_is_left_of_a_cgroup_however_the_container_ends() {
     let host = host();
-    host.run("run -d --name ends busybox sleep 1");
+    let until_told = "until [ -e /tmp/end ]; do sleep 0.1; done";
+    host.coracle([
+        "run", "-d", "--name", "ends", "busybox", "sh", "-c", until_told,
+    ])
+    .ok();
     host.run("run -d --name killed busybox sleep 1000");
     host.run("run -d --name removed busybox sleep 1000");
     let cgroups = ["ends", "killed", "removed"].map(|name| cgroup_of(&host, name));
+    host.run("exec ends touch /tmp/end");
     host.run("wait ends");
     host.run("kill killed");
     host.run("wait killed");

@@ -2,6 +2,7 @@
 //!
 //! Its caller must be single-threaded: libcontainer clones without exec and changes the working directory.
 
+mod links;
 mod program;
 
 use std::fs;
@@ -12,12 +13,9 @@ use std::path::{Path, PathBuf};
 use libcontainer::container::Container as OciContainer;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{Mount, Process, Spec};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::inside::Inside;
 use crate::error::ErrorKind;
 use crate::seccomp::Filter;
 use program::Program;
@@ -91,30 +89,12 @@ pub fn create(
             reported(&report).unwrap_or_else(|| Failure::internal("create the container", &e))
         })?;
     let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
-    // Its name is not worth a container: without it nothing is missing, for /proc/kcore is masked.
-    let _ = name_core(spec, pid);
+    links::name_core(spec, pid);
     Ok(Created {
         container,
         report,
         pid,
     })
-}
-
-/// Where the kernel has /proc/kcore, libcontainer links /dev/kcore to it; with Docker, runc and udev that link is /dev/core.
-fn name_core(spec: &Spec, pid: i32) -> io::Result<()> {
-    let is_own = |mount: &Mount| {
-        mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs")
-    };
-    // Somebody else's /dev, mounted there by the user, is left alone.
-    if !spec.mounts().iter().flatten().any(is_own) {
-        return Ok(());
-    }
-    let rootfs = Inside::new(&Path::new("/proc").join(pid.to_string()).join("root"))?;
-    let dev = rootfs.open(Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY)?;
-    match rustix::fs::renameat(&dev, "kcore", &dev, "core") {
-        Err(Errno::NOENT) => Ok(()),
-        result => Ok(result?),
-    }
 }
 
 impl Created {

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::Netns;
+use crate::wait::scaled;
 
 /// No command of ours takes a tenth of this on a quiet machine.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -63,6 +64,7 @@ impl Cmd {
         self
     }
 
+    /// How long it may take on a usual machine ([`scaled`]).
     pub fn limit(mut self, limit: Duration) -> Cmd {
         self.limit = limit;
         self
@@ -124,7 +126,7 @@ impl Cmd {
         std::thread::spawn(move || drop(stdin.write_all(&bytes)));
         Running {
             line: self.line(),
-            limit: self.limit,
+            limit: scaled(self.limit),
             started: Instant::now(),
             stdout: collect(child.stdout.take().expect("stdout is a pipe")),
             stderr: collect(child.stderr.take().expect("stderr is a pipe")),
@@ -197,7 +199,7 @@ impl Running {
     }
 
     fn drain(&self, chunks: &Receiver<Vec<u8>>) -> (String, bool) {
-        let end = Instant::now() + DRAIN_LIMIT;
+        let end = Instant::now() + scaled(DRAIN_LIMIT);
         let mut all = Vec::new();
         let closed = loop {
             match chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {

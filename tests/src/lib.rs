@@ -24,4 +24,4 @@ pub use command::{Cmd, Output, Running};
 pub use host::{Host, HostBuilder};
 pub use netns::Netns;
 pub use registry::Registry;
-pub use wait::{eventually, until};
+pub use wait::{eventually, scaled, until};

@@ -5,6 +5,7 @@
 pub mod bundle;
 mod bundle_program;
 mod foreign;
+mod links;
 mod program;
 mod rlimits;
 
@@ -151,6 +152,7 @@ pub fn create(
             reported(&report).unwrap_or_else(|| Failure::internal("create the container", &e))
         })?;
     let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
+    links::name_core(&spec, pid);
     let waiting = Waiting::Ours { container, report };
     Ok(Created { waiting, pid })
 }

@@ -215,6 +215,34 @@ fn a_privileged_container_makes_cgroups_that_go_with_it() {
     assert!(!own.exists(), "{} is left", own.display());
 }
 
+/// An engine in a container hands controllers to cgroups below its own; nobody can join its own any more (cgroups(7), "no
+/// internal processes" rule), but `exec` finds its way.
+#[test]
+fn exec_joins_a_container_that_has_given_its_controllers_to_children() {
+    let host = host();
+    let script = "cd /sys/fs/cgroup && mkdir init && echo 1 >init/cgroup.procs && echo +memory >cgroup.subtree_control && echo made && exec sleep 1000";
+    host.coracle([
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--privileged",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ])
+    .ok();
+    eventually("the controllers are handed down", || {
+        let logs = host.run("logs c1");
+        match logs.text() {
+            "made" => Ok(()),
+            _ => Err(logs),
+        }
+    });
+    host.run("exec c1 cat /proc/self/cgroup").says("0::/init");
+}
+
 /// Each written by the host into the files that the options of `run` are to write.
 #[test]
 fn limits_of_its_cgroup_bite() {

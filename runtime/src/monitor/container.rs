@@ -1,40 +1,31 @@
-//! The life of one container, from its mounts to the last trace of it.
+//! The life of one container, from its first process to the last trace of it. How it is made: `creation`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use netmgr::dns::Listening;
-use nix::sched::CloneFlags;
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::again;
+use super::creation::{self, foreign};
 use super::health::Timer;
-use super::joined::Opened;
 use super::launch::{self, Descriptors, Launch};
-use super::limits::{Limiter, MemoryWatch};
+use super::limits::MemoryWatch;
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
-use super::streams::{self, Console, Streams};
-use super::sysctls;
-use crate::bundle::{self, Late, Moment};
+use super::streams;
 use crate::cgroup::{self, Group};
 use crate::engine::finish::{self, After};
 use crate::error::ErrorKind;
 use crate::logs;
-use crate::oci::{self, Confinement, Created, Failure, Foreign};
+use crate::oci::Failure;
 use crate::process::{self, Handle, Identity};
-use crate::record::ResolvedMount;
-use crate::request::{NamespaceMode, SeccompChoice};
-use crate::seccomp::{self, Filter};
-use crate::spec::{self, Place};
+use crate::request::NamespaceMode;
 use crate::store::End;
-use crate::user;
-use crate::volume;
 use crate::wire::{self, Kind};
 
 /// The monitor of a container that is to be created.
@@ -52,7 +43,7 @@ pub(super) fn run_new(
         fail(&control, failure);
         1
     };
-    let (created, relay, console) = match create(
+    let (created, relay, console) = match creation::create(
         &launch,
         &directory,
         descriptors.netns.as_ref(),
@@ -178,220 +169,6 @@ enum Waiter {
     Parent,
     /// Its parent was killed: the kernel still tells through the pidfd.
     Stranger,
-}
-
-/// The mounts, the streams, the spec, and the first process, in the order in which each needs the one before.
-fn create(
-    launch: &Launch,
-    directory: &Path,
-    netns: Option<&OwnedFd>,
-    layers: &[PathBuf],
-    populate: &[(PathBuf, String)],
-) -> Result<(Created, Relay, Option<Console>), Failure> {
-    let container = &launch.container;
-    let storage = finish::storage(&launch.root, &container.id);
-    let (rootfs, late) = mount_rootfs(directory, &storage, layers, &container.resolved.mounts)?;
-    for (data, target) in populate {
-        volume::populate(&rootfs, target, data)
-            .map_err(|e| Failure::internal("fill a volume from the image", &e))?;
-    }
-    let tmpfs_modes = make_mountpoints(&rootfs, container)?;
-    let security = &container.request.security;
-    let user =
-        user::look_up(&rootfs, &container.resolved.user, &security.groups).map_err(invalid)?;
-    let joined = Opened::open(launch.joined, directory)
-        .map_err(|e| Failure::internal("join another container's namespaces", &e))?;
-    let failed = |e| Failure::internal("look at the host", &e);
-    let host_devices = match container.request.privileged {
-        true => bundle::host_devices().map_err(failed)?,
-        false => Vec::new(),
-    };
-    let place = Place {
-        rootfs,
-        netns: netns.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()),
-        hosts: storage.join("hosts"),
-        hostname: storage.join("hostname"),
-        resolv_conf: storage.join("resolv.conf"),
-        cgroup: Group::of(container).path(),
-        cgroup_v2: cgroup::is_v2(),
-        cgroup_v1: match cgroup::is_v2() {
-            true => Vec::new(),
-            false => bundle::cgroup_v1_hierarchies().map_err(failed)?,
-        },
-        bounding_set: own_bounding_set(),
-        host_devices,
-        init: container
-            .request
-            .init
-            .then(|| bundle::init_path(&launch.root)),
-        tmpfs_modes,
-        asked_devices: bundle::asked_devices(&security.devices).map_err(invalid)?,
-        joined: joined.paths(),
-        labels: bundle::labels(Path::new("/"), &container.request, &container.id),
-        user: user.clone(),
-    };
-    cgroup::make_room_for_children()
-        .map_err(|e| Failure::internal("make room for cgroups in this container's own", &e))?;
-    let spec = spec::spec(container, &place);
-    let (streams, stdio, console) = if container.request.tty {
-        let console = Console::listen(directory)
-            .map_err(|e| Failure::internal("make the console socket", &e))?;
-        (Streams::default(), console.stdio(), Some(console))
-    } else {
-        let (streams, stdio) = streams::make(directory, container.request.open_stdin, user.uid)
-            .map_err(|e| Failure::internal("make the container's streams", &e))?;
-        (streams, stdio, None)
-    };
-    let confinement = confinement(launch, &place)?;
-    let limiter = Limiter::prepare(container)?;
-    if let Some(netns) = netns {
-        sysctls::set(netns, &security.sysctls)?;
-    }
-    let id = &container.id;
-    let created = match foreign(launch) {
-        None => {
-            let state = launch::oci_state(&launch.run_root);
-            oci::create(id, &state, directory, &spec, stdio, confinement, late)?
-        }
-        Some(runtime) => {
-            let seccomp = profile_for_others(container, &confinement)?;
-            oci::create_by(runtime, id, directory, &spec, seccomp, stdio, &confinement)?
-        }
-    };
-    if let Err(failure) = limiter.complete(container) {
-        if let Some(init) = Identity::of(created.pid) {
-            kill_and_reap(init);
-        }
-        return Err(failure);
-    }
-    Ok((created, Relay::new(streams), console))
-}
-
-fn mount_rootfs(
-    directory: &Path,
-    storage: &Path,
-    layers: &[PathBuf],
-    mounts: &[ResolvedMount],
-) -> Result<(PathBuf, Vec<Late>), Failure> {
-    let rootfs = directory.join(launch::ROOTFS);
-    std::fs::create_dir_all(&rootfs)
-        .map_err(|e| Failure::internal("make the root directory", &e))?;
-    // The overlay is mounted in this process's own namespace: it goes with the last process that uses it, and the host
-    // never sees it. Slave, so that what the host unmounts does not stay busy in here.
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|e| Failure::internal("leave the host's mounts", &e))?;
-    let clone = |moment| {
-        bundle::clone_late(mounts, moment)
-            .map_err(|e| Failure::internal("clone a mount of the host", &e))
-    };
-    let mut late = clone(Moment::WhilePeers)?;
-    bundle::make_mounts_slave().map_err(|e| Failure::internal("cut off the host's mounts", &e))?;
-    late.extend(clone(Moment::WhileSlaves)?);
-    bundle::mount_overlay(
-        &rootfs,
-        layers,
-        &storage.join("diff"),
-        &storage.join("work"),
-    )
-    .map_err(|e| Failure::internal("mount the root filesystem", &e))?;
-    bundle::check_rootfs(&rootfs).map_err(invalid)?;
-    Ok((rootfs, late))
-}
-
-/// Returns the modes of the directories that will be memory.
-fn make_mountpoints(
-    rootfs: &Path,
-    container: &crate::record::Container,
-) -> Result<BTreeMap<String, u32>, Failure> {
-    let mut modes = BTreeMap::new();
-    let ensure = |target: &str, is_dir| {
-        volume::ensure_mountpoint(rootfs, target, is_dir)
-            .map_err(|e| Failure::internal("make a mount point", &e))
-    };
-    for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
-        ensure(file, false)?;
-    }
-    for mount in &container.resolved.mounts {
-        let is_dir = mount.tmpfs.is_some() || Path::new(&mount.source).is_dir();
-        if mount.tmpfs.is_some()
-            && let Some(mode) = volume::mode_of_directory(rootfs, &mount.target)
-        {
-            modes.insert(mount.target.clone(), mode);
-        }
-        ensure(&mount.target, is_dir)?;
-    }
-    if container.request.init {
-        ensure(spec::INIT, false)?;
-    }
-    // libcontainer wants the working directory to exist; Docker makes it too.
-    ensure(&container.resolved.workdir, true)?;
-    Ok(modes)
-}
-
-pub(super) fn confinement(launch: &Launch, place: &Place) -> Result<Confinement, Failure> {
-    let container = &launch.container;
-    let capabilities = spec::capabilities(container, place).map_err(invalid)?;
-    let filter = filter(launch, &capabilities)?;
-    Ok(Confinement {
-        capabilities,
-        filter,
-        open_files: launch.open_files,
-        label: place.labels.process.clone(),
-    })
-}
-
-/// What was asked for, else Docker's default, but for a privileged container.
-pub(super) fn filter(launch: &Launch, capabilities: &[String]) -> Result<Option<Filter>, Failure> {
-    let request = &launch.container.request;
-    if request.privileged && !matches!(request.security.seccomp, SeccompChoice::Profile(_)) {
-        return Ok(None);
-    }
-    let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
-    let cache = launch.root.join("seccomp");
-    seccomp::chosen_filter(&request.security.seccomp, &cache, &names)
-        .map_err(|e| Failure::internal("compile the seccomp filter", &e))
-}
-
-/// The other runtime that the container was created with, if any.
-pub(super) fn foreign(launch: &Launch) -> Option<Foreign> {
-    let program = launch.container.request.runtime.as_ref()?;
-    Some(Foreign::new(program, &launch::oci_state(&launch.run_root)))
-}
-
-/// What the filter of the confinement was compiled from, for a runtime that compiles it itself.
-fn profile_for_others(
-    container: &crate::record::Container,
-    confinement: &Confinement,
-) -> Result<Option<LinuxSeccomp>, Failure> {
-    if let SeccompChoice::Profile(_) = container.request.security.seccomp {
-        return Err(Failure {
-            kind: ErrorKind::Invalid,
-            message: "a seccomp profile of one's own and --runtime do not go together".to_owned(),
-        });
-    }
-    let names: Vec<&str> = confinement
-        .capabilities
-        .iter()
-        .map(String::as_str)
-        .collect();
-    Ok(confinement
-        .filter
-        .as_ref()
-        .map(|_| seccomp::default_profile(&names)))
-}
-
-/// Nothing can be given to a container that this process does not have itself.
-pub(super) fn own_bounding_set() -> Vec<String> {
-    caps::read(None, caps::CapSet::Bounding)
-        .map(|set| set.iter().map(|c| c.to_string()).collect())
-        .unwrap_or_default()
-}
-
-pub(super) fn invalid(e: crate::error::Error) -> Failure {
-    Failure {
-        kind: e.kind(),
-        message: e.to_string(),
-    }
 }
 
 /// Everything from the start to the end: relays, waits, cleans up, tells.
@@ -520,7 +297,7 @@ fn clean_up(launch: &Launch, end: Option<&End>) -> After {
     })
 }
 
-fn kill_and_reap(init: Identity) {
+pub(super) fn kill_and_reap(init: Identity) {
     if let Some(handle) = init.open() {
         let _ = handle.kill();
     }

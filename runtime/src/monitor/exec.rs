@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec, UserBuilder};
 
-use super::container::{confinement, fail, invalid, own_bounding_set};
+use super::container::fail;
+use super::creation::{confinement, foreign, invalid, own_bounding_set};
 use super::launch::{self, Descriptors, Launch};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
@@ -94,7 +95,7 @@ pub(super) fn begin(
         _ => None,
     };
     let id = &launch.container.id;
-    let pid = match super::container::foreign(launch) {
+    let pid = match foreign(launch) {
         Some(runtime) => oci::exec_by(&runtime, id, &file, &process, stdio, &confinement)?,
         None => {
             let state = own_state(launch, directory)

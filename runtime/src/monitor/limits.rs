@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::event::PollFlags;
 
-use super::container::invalid;
+use super::creation::invalid;
 use super::launch::Launch;
 use crate::cgroup::{self, Group};
 use crate::engine;

@@ -5,7 +5,9 @@
 //! container cannot reach the program's file through `/proc/PID/exe` (CVE-2019-5736).
 
 mod again;
+mod client;
 mod container;
+mod creation;
 pub mod exec;
 mod health;
 mod joined;

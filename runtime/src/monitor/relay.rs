@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::client::Client;
 use super::health::Timer;
 use super::limits::MemoryWatch;
 use super::streams::{self, Streams};
@@ -19,29 +19,12 @@ use crate::logs;
 use crate::pidfd;
 use crate::wire::{self, Kind};
 
-/// Output that waits for a client: beyond this the program waits (first client), or the client is cut off (others).
-const MOST_OUTPUT: usize = 256 * 1024;
-
 /// Input that waits for the program: beyond this the client waits.
 const MOST_INPUT: usize = 256 * 1024;
 
 /// Reads of a stream after the program's end: more than the largest pipe that a process without CAP_SYS_RESOURCE can make
 /// holds (pipe(7): pipe-max-size is 1 MiB).
 const MOST_LEFT: usize = 2 * (1 << 20) / wire::CHUNK + 64;
-
-#[derive(Debug)]
-struct Client {
-    socket: OwnedFd,
-    queue: VecDeque<(Kind, Vec<u8>)>,
-    queued: usize,
-    /// Started the program: its pace counts, and its end is the end of the program's input.
-    first: bool,
-    /// Wants the program's output; others only wait for its end.
-    attached: bool,
-    gone: bool,
-    /// Descriptors of a message in several parts.
-    handed: Vec<OwnedFd>,
-}
 
 /// Who follows a container's networks: see `networks`.
 pub(super) type Follower = Box<dyn FnMut(Vec<OwnedFd>) -> io::Result<()>>;
@@ -108,16 +91,7 @@ impl Relay {
     }
 
     pub(super) fn add_client(&mut self, socket: OwnedFd, first: bool) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        self.clients.push(Client {
-            socket,
-            queue: VecDeque::new(),
-            queued: 0,
-            first,
-            attached: first,
-            gone: false,
-            handed: Vec::new(),
-        });
+        self.clients.push(Client::new(socket, first)?);
         Ok(())
     }
 
@@ -157,7 +131,7 @@ impl Relay {
         for client in &mut self.clients {
             client.push(Kind::Exit, &code.to_le_bytes());
         }
-        self.clients.retain(|c| !c.gone && !c.queue.is_empty());
+        self.clients.retain(|c| !c.gone && c.is_behind());
         while !self.clients.is_empty() {
             let Ok((_, ready)) = self.wait(None, until) else {
                 return;
@@ -168,7 +142,7 @@ impl Relay {
             for (source, events) in ready {
                 self.handle(source, events);
             }
-            self.clients.retain(|c| !c.gone && !c.queue.is_empty());
+            self.clients.retain(|c| !c.gone && c.is_behind());
         }
     }
 
@@ -177,10 +151,7 @@ impl Relay {
         ended: Option<&OwnedFd>,
         until: Option<Instant>,
     ) -> io::Result<(bool, Vec<(Source, PollFlags)>)> {
-        let held_up = self
-            .clients
-            .iter()
-            .any(|c| c.first && c.queued > MOST_OUTPUT);
+        let held_up = self.clients.iter().any(Client::holds_up);
         let mut sources = Vec::with_capacity(8);
         let mut fds = Vec::with_capacity(8);
         let mut add = |source, fd, flags| {
@@ -206,10 +177,10 @@ impl Relay {
             } else {
                 PollFlags::empty()
             };
-            let output = if client.queue.is_empty() {
-                PollFlags::empty()
-            } else {
+            let output = if client.is_behind() {
                 PollFlags::OUT
+            } else {
+                PollFlags::empty()
             };
             add(Source::Client(i), client.socket.as_fd(), input | output);
         }
@@ -471,51 +442,9 @@ impl Relay {
     }
 }
 
-impl Client {
-    fn push(&mut self, kind: Kind, bytes: &[u8]) {
-        if self.queue.is_empty() {
-            match wire::send(&self.socket, kind, bytes) {
-                Ok(()) => return,
-                Err(e) if would_block(&e) => {}
-                Err(_) => {
-                    self.gone = true;
-                    return;
-                }
-            }
-        }
-        if !self.first && self.queued > MOST_OUTPUT {
-            self.gone = true;
-            return;
-        }
-        self.queued += bytes.len();
-        self.queue.push_back((kind, bytes.to_vec()));
-    }
-
-    fn flush(&mut self) {
-        while let Some((kind, bytes)) = self.queue.front() {
-            match wire::send(&self.socket, *kind, bytes) {
-                Ok(()) => {
-                    self.queued -= bytes.len();
-                    self.queue.pop_front();
-                }
-                Err(e) if would_block(&e) => return,
-                Err(_) => {
-                    self.gone = true;
-                    return;
-                }
-            }
-        }
-    }
-}
-
 pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: time.as_secs().cast_signed(),
         tv_nsec: time.subsec_nanos().into(),
     }
-}
-
-/// A full socket buffer is EAGAIN; the kernel says ENOBUFS where memory is short for the moment.
-fn would_block(e: &io::Error) -> bool {
-    e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS)
 }

@@ -9,6 +9,8 @@ mod basics;
 mod cell;
 #[path = "flags/commands.rs"]
 mod commands;
+#[path = "flags/devices.rs"]
+mod devices;
 #[path = "flags/differences.rs"]
 mod differences;
 #[path = "flags/events.rs"]
@@ -33,6 +35,8 @@ mod nest;
 mod networks;
 #[path = "flags/resources.rs"]
 mod resources;
+#[path = "flags/seccomp.rs"]
+mod seccomp;
 #[path = "flags/security.rs"]
 mod security;
 #[path = "flags/small.rs"]
@@ -41,6 +45,8 @@ mod small;
 mod streams;
 #[path = "flags/table.rs"]
 mod table;
+#[path = "flags/users.rs"]
+mod users;
 #[path = "flags/volumes.rs"]
 mod volumes;
 
@@ -55,6 +61,7 @@ use cell::Cell;
 const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
     ("commands", commands::CELLS),
+    ("devices", devices::CELLS),
     ("events", events::CELLS),
     ("files", files::CELLS),
     ("health", health::CELLS),
@@ -66,9 +73,11 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("nest", nest::CELLS),
     ("networks", networks::CELLS),
     ("resources", resources::CELLS),
+    ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
     ("streams", streams::CELLS),
+    ("users", users::CELLS),
     ("volumes", volumes::CELLS),
 ];
 

@@ -1,9 +1,8 @@
-//! What the container may do: capabilities, seccomp, devices, sysctls, groups.
+//! What the container may do: capabilities, security options, sysctls. Seccomp, devices and users have files of their own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
-use harness::{Host, Output};
+use harness::Host;
 
 use crate::cell;
 use crate::cell::Cell;
@@ -30,54 +29,19 @@ pub const CELLS: &[Cell] = &[
         no_new_privileges_is_set_and_the_filter_loaded_all_the_same,
         "run --security-opt"
     ),
-    cell!(
-        a_seccomp_profile_of_the_users_own_holds_for_run_and_exec,
-        "run --security-opt"
-    ),
-    cell!(
-        a_damaged_seccomp_cache_is_compiled_anew,
-        "run --security-opt"
-    ),
     cell!(a_bad_security_option_is_refused, "run --security-opt"),
     cell!(
         labels_of_absent_security_modules_are_no_complaint,
         "run --security-opt"
     ),
     cell!(system_paths_can_be_unmasked, "run --security-opt"),
-    cell!(a_device_is_there_with_its_permissions, "run --device"),
-    cell!(a_device_that_is_none_is_refused, "run --device"),
-    cell!(
-        a_device_rule_opens_what_is_made_by_hand,
-        "run --device-cgroup-rule"
-    ),
     cell!(sysctls_are_set_in_the_containers_namespaces, "run --sysctl"),
-    cell!(
-        groups_are_added_for_run_and_exec,
-        "run --group-add",
-        "exec --user"
-    ),
-    cell!(
-        users_go_by_name_number_and_group,
-        "run --user",
-        "run -u",
-        "exec --user",
-        "exec -u"
-    ),
     cell!(inspect_shows_what_was_asked_for, "inspect", "create"),
-    cell!(
-        no_library_of_the_container_is_loaded_outside_it,
-        "run -u",
-        "exec -u"
-    ),
-    cell!(
-        links_of_an_image_under_dev_do_not_lead_a_terminal_out,
-        "run --tty"
-    ),
 ];
 
 /// The lines of /proc/self/status that begin so, without white space between name and value.
 #[track_caller]
-fn status(host: &Host, args: &[&str], names: &str) -> String {
+pub fn status(host: &Host, args: &[&str], names: &str) -> String {
     let output = host
         .coracle(
             args.iter()
@@ -233,150 +197,10 @@ fn no_new_privileges_is_set_and_the_filter_loaded_all_the_same() {
 }
 
 /// Writes a profile into the host's folder; the option that names it.
-fn profile(host: &Host, name: &str, text: &str) -> String {
+pub fn profile(host: &Host, name: &str, text: &str) -> String {
     let path = host.folder().join(name);
     fs::write(&path, text).unwrap();
     format!("seccomp={}", path.display())
-}
-
-const NO_MKDIR: &str = r#"{
-  "defaultAction": "SCMP_ACT_ALLOW",
-  "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
-              {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]}],
-  "syscalls": [
-    {"names": ["mkdir", "mkdirat", "nosuchcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "excludes": {"caps": ["CAP_SYS_NICE"]}},
-    {"names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 17, "includes": {"minKernel": "3.0"}},
-    {"name": "umask", "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "99.0"}},
-    {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 19, "args": [{"index": 1, "value": 12, "op": "SCMP_CMP_EQ"}]}
-  ]
-}"#;
-
-fn a_seccomp_profile_of_the_users_own_holds_for_run_and_exec() {
-    let host = Host::new();
-    let option = profile(&host, "no-mkdir.json", NO_MKDIR);
-    let script =
-        "mkdir /x; hostname h; kill -12 1; kill -0 1 && echo there; umask 22 && echo masked";
-    let check = |output: Output| {
-        let output = output.ok().says("there\nmasked");
-        for why in ["Input/output error", "File exists", "No such device"] {
-            assert!(output.stderr.contains(why), "{output}");
-        }
-    };
-    check(host.coracle([
-        "run",
-        "--rm",
-        "--security-opt",
-        &option,
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ]));
-    host.coracle([
-        "run",
-        "-d",
-        "--name",
-        "c1",
-        "--security-opt",
-        &option,
-        "busybox",
-        "sleep",
-        "1000",
-    ])
-    .ok();
-    check(host.coracle(["exec", "c1", "sh", "-c", script]));
-    // The file is read once: what becomes of it afterwards does not matter.
-    fs::remove_file(host.folder().join("no-mkdir.json")).unwrap();
-    host.run("stop -t 0 c1");
-    host.run("start c1");
-    check(host.coracle(["exec", "c1", "sh", "-c", script]));
-    let option = profile(&host, "no-mkdir.json", NO_MKDIR);
-    host.coracle([
-        "run",
-        "--rm",
-        "--cap-add",
-        "SYS_NICE",
-        "--security-opt",
-        &option,
-        "busybox",
-        "mkdir",
-        "/x",
-    ])
-    .ok();
-    // As an OCI spec has it; and a default that refuses all calls ends the program before it begins.
-    let oci = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_NATIVE"],"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
-    let option = profile(&host, "oci.json", oci);
-    host.coracle([
-        "run",
-        "--rm",
-        "--security-opt",
-        &option,
-        "busybox",
-        "mkdir",
-        "/x",
-    ])
-    .exits(1)
-    .complains("Operation not permitted");
-    for option in ["seccomp=unconfined", "seccomp:unconfined"] {
-        let run = ["run", "--rm", "--security-opt", option, "busybox"];
-        assert_eq!(status(&host, &run, "^Seccomp:"), "Seccomp=0");
-    }
-    host.coracle([
-        "run",
-        "-d",
-        "--name",
-        "c2",
-        "--security-opt",
-        "seccomp=unconfined",
-        "busybox",
-        "sleep",
-        "1000",
-    ])
-    .ok();
-    assert_eq!(status(&host, &["exec", "c2"], "^Seccomp:"), "Seccomp=0");
-}
-
-fn a_damaged_seccomp_cache_is_compiled_anew() {
-    let host = Host::new();
-    let option = profile(&host, "p.json", NO_MKDIR);
-    let refused = || {
-        host.coracle([
-            "run",
-            "--rm",
-            "--security-opt",
-            &option,
-            "busybox",
-            "mkdir",
-            "/x",
-        ])
-        .exits(1)
-        .complains("Input/output error");
-        assert_eq!(
-            status(&host, &["run", "--rm", "busybox"], "^Seccomp:"),
-            "Seccomp=2"
-        );
-    };
-    refused();
-    let cache = host.root().join("seccomp");
-    let files = || -> Vec<_> {
-        let entries = fs::read_dir(&cache).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
-    };
-    // One for the default, one for the profile; nothing temporary.
-    assert_eq!(files().len(), 2, "{:?}", files());
-    for damage in [&b""[..], b"short", &[0xff; 4096]] {
-        for file in files() {
-            fs::write(file, damage).unwrap();
-        }
-        refused();
-    }
-    for file in files() {
-        assert!(
-            fs::metadata(&file).unwrap().len() > 100,
-            "{}",
-            file.display()
-        );
-    }
 }
 
 fn a_bad_security_option_is_refused() {
@@ -448,13 +272,6 @@ fn labels_of_absent_security_modules_are_no_complaint() {
     }
 }
 
-/// A device that no default rule opens: of the usual ones any that is there.
-fn some_device() -> &'static str {
-    let names = ["/dev/loop-control", "/dev/fuse", "/dev/hpet", "/dev/rtc0"];
-    let device = names.into_iter().find(|path| fs::exists(path).unwrap());
-    device.expect("some device of the host")
-}
-
 fn system_paths_can_be_unmasked() {
     let host = Host::new();
     let script = "grep -c ' /proc/' /proc/mounts; echo x 2>/dev/null >/proc/sys/kernel/domainname && echo writable";
@@ -472,173 +289,6 @@ fn system_paths_can_be_unmasked() {
     .says("0\nwritable");
     let masked = host.coracle(["run", "--rm", "busybox", "sh", "-c", script]);
     assert_ne!(masked.code(), 0, "{masked}");
-}
-
-fn a_device_is_there_with_its_permissions() {
-    let host = Host::new();
-    let device = some_device();
-    let try_both = "[ -c /dev/x ] && exec 3</dev/x && echo read; exec 4>/dev/x && echo write";
-    let run = |options: &[&str]| {
-        let line = [
-            &["run", "--rm"],
-            options,
-            &["busybox", "sh", "-c", try_both],
-        ]
-        .concat();
-        host.coracle(line)
-    };
-    run(&["--device", &format!("{device}:/dev/x:r")])
-        .exits(1)
-        .says("read")
-        .complains("Operation not permitted");
-    run(&["--device", &format!("{device}:/dev/x")])
-        .ok()
-        .says("read\nwrite");
-    // The container's permissions alone are a short form.
-    host.coracle([
-        "run",
-        "--rm",
-        "--device",
-        "/dev/zero:r",
-        "busybox",
-        "head",
-        "-c",
-        "1",
-        "/dev/zero",
-    ])
-    .ok();
-    // A folder stands for what is in it.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().display().to_string();
-    let node = folder.path().join("deep/n");
-    fs::create_dir(folder.path().join("deep")).unwrap();
-    harness::Cmd::new("mknod")
-        .arg(&node)
-        .args(["c", "1", "5"])
-        .run()
-        .ok();
-    host.coracle([
-        "run",
-        "--rm",
-        "--device",
-        &format!("{path}:/dev/some"),
-        "busybox",
-        "stat",
-        "-c",
-        "%t %T",
-        "/dev/some/deep/n",
-    ])
-    .ok()
-    .says("1 5");
-    // And a link for what it leads to.
-    let link = folder.path().join("link");
-    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-    host.coracle([
-        "run",
-        "--rm",
-        "--device",
-        &format!("{}:/dev/y", link.display()),
-        "busybox",
-        "stat",
-        "-c",
-        "%t %T",
-        "/dev/y",
-    ])
-    .ok()
-    .says("1 3");
-    // A command that is run later has them too.
-    host.coracle([
-        "run",
-        "-d",
-        "--name",
-        "c1",
-        "--device",
-        &format!("{device}:/dev/x:r"),
-        "busybox",
-        "sleep",
-        "1000",
-    ])
-    .ok();
-    host.coracle(["exec", "c1", "sh", "-c", try_both])
-        .exits(1)
-        .says("read");
-}
-
-fn a_device_that_is_none_is_refused() {
-    let host = Host::new();
-    let check = |device: &str, code: i32, why: &str| {
-        host.coracle(["run", "--rm", "--device", device, "busybox", "true"])
-            .exits(code)
-            .complains(why);
-    };
-    let gathering = "error gathering device information while adding custom device";
-    check(
-        "/dev/nosuch",
-        127,
-        &format!("{gathering} \"/dev/nosuch\": no such file or directory"),
-    );
-    check(
-        "/etc/passwd",
-        125,
-        &format!("{gathering} \"/etc/passwd\": not a device node"),
-    );
-    check("/dev/null:/dev/x:q", 125, "bad mode specified: q");
-    check(
-        "/dev/null:/dev/x:rw:z",
-        125,
-        "bad format for path: /dev/null:/dev/x:rw:z",
-    );
-    check(":/dev/x", 125, "bad format for path: :/dev/x");
-    check("dev/null", 125, "dev/null is not an absolute path");
-    check("/dev/null:rwmx", 125, "rwmx is not an absolute path");
-    if !host.is_docker() {
-        check("/dev/null:/opt/x", 125, "must be below /dev");
-        check("/dev/null:/dev/../etc/x", 125, "must be below /dev");
-    }
-    assert_eq!(host.ids(), [""; 0]);
-}
-
-fn a_device_rule_opens_what_is_made_by_hand() {
-    let host = Host::new();
-    let number = fs::metadata(some_device()).unwrap().rdev();
-    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let script = format!("mknod /m c {major} {minor} && exec 3</m && echo opened");
-    let run = |rules: &[&str]| {
-        let options = rules.iter().flat_map(|rule| ["--device-cgroup-rule", rule]);
-        let line: Vec<_> = ["run", "--rm"]
-            .into_iter()
-            .chain(options)
-            .chain(["busybox", "sh", "-c", &script])
-            .collect();
-        host.coracle(line)
-    };
-    let one = |text: &str| {
-        text.replace("MAJOR", &major.to_string())
-            .replace("MINOR", &minor.to_string())
-    };
-    for rule in [
-        "c MAJOR:MINOR r",
-        "c MAJOR:* rmw",
-        "c *:* r",
-        "c *:MINOR rwm",
-        "a *:* rwm",
-    ] {
-        run(&[&one(rule)]).ok().says("opened");
-    }
-    run(&["b 8:* r", &one("c MAJOR:MINOR r")])
-        .ok()
-        .says("opened");
-    for rule in ["c MAJOR:MINOR w", "c 2:* rwm", "b MAJOR:MINOR rwm"] {
-        run(&[&one(rule)])
-            .exits(1)
-            .complains("Operation not permitted");
-    }
-    run(&[]).exits(1).complains("Operation not permitted");
-    for bad in ["x 1:1 r", "c 1:1", "c a:1 r", "c 1:1 z", "c 1:1 rwmr"] {
-        run(&[bad]).exits(125).complains(&format!(
-            "invalid argument \"{bad}\" for \"--device-cgroup-rule\" flag: invalid device cgroup format '{bad}'"
-        ));
-    }
 }
 
 fn sysctls_are_set_in_the_containers_namespaces() {
@@ -692,77 +342,6 @@ fn sysctls_are_set_in_the_containers_namespaces() {
         .exits(127)
         .complains("open /proc/sys/net/bogus: no such file or directory");
     assert_eq!(host.ids(), [""; 0]);
-}
-
-fn groups_are_added_for_run_and_exec() {
-    let host = Host::new();
-    let groups = |line: &str| {
-        let words: Vec<_> = line.split(' ').collect();
-        status(&host, &words, "^Groups:").trim().to_owned()
-    };
-    assert_eq!(
-        groups("run --rm --group-add 12 --group-add web busybox"),
-        "Groups=0 12 1000"
-    );
-    assert_eq!(
-        groups("run --rm --group-add 12 -u 5:6 busybox"),
-        "Groups=6 12"
-    );
-    host.run("run -d --name c1 --group-add 12 busybox sleep 1000");
-    assert_eq!(groups("exec c1"), "Groups=0 12");
-    assert_eq!(groups("exec -u web c1"), "Groups=12 1000");
-    for (group, why) in [
-        (
-            "adm",
-            "Unable to find group adm: no matching entries in group file",
-        ),
-        ("99999999999", "uids and gids must be in range 0-2147483647"),
-    ] {
-        host.coracle(["run", "--rm", "--group-add", group, "busybox", "true"])
-            .exits(125)
-            .complains(why);
-    }
-}
-
-fn users_go_by_name_number_and_group() {
-    let host = Host::new();
-    host.run("run -d --name c1 busybox sleep 1000");
-    for (user, expect) in [
-        ("web", "1000:1000:1000"),
-        ("1000", "1000:1000:1000"),
-        ("web:0", "1000:0:0"),
-        ("web:nogroup", "1000:65534:65534"),
-        ("77", "77:0:0"),
-        ("77:78", "77:78:78"),
-        (":web", "0:1000:1000"),
-    ] {
-        let script = "echo $(id -u):$(id -g):$(id -G)";
-        for flag in ["-u", "--user"] {
-            host.coracle(["run", "--rm", flag, user, "busybox", "sh", "-c", script])
-                .ok()
-                .says(expect);
-            host.coracle(["exec", flag, user, "c1", "sh", "-c", script])
-                .ok()
-                .says(expect);
-        }
-    }
-    for (user, why) in [
-        (
-            "nosuch",
-            "unable to find user nosuch: no matching entries in passwd file",
-        ),
-        (
-            "web:nosuch",
-            "unable to find group nosuch: no matching entries in group file",
-        ),
-    ] {
-        host.coracle(["run", "--rm", "-u", user, "busybox", "true"])
-            .exits(125)
-            .complains(why);
-        host.coracle(["exec", "-u", user, "c1", "true"])
-            .exits(126)
-            .complains(why);
-    }
 }
 
 fn inspect_shows_what_was_asked_for() {
@@ -821,89 +400,4 @@ fn inspect_shows_what_was_asked_for() {
     let config = &host.inspect("c3")["HostConfig"];
     assert_eq!(config["SecurityOpt"], serde_json::json!(["label=disable"]));
     assert!(config["MaskedPaths"].is_null());
-}
-
-/// NSS reads nsswitch.conf and loads what it names. Whoever looks a user up in a container's files must not: the code would run
-/// with the host's rights.
-fn no_library_of_the_container_is_loaded_outside_it() {
-    let host = Host::new();
-    let source = host.folder().join("evil.c");
-    let library = host.folder().join("libnss_evil.so.2");
-    fs::write(
-        &source,
-        r#"#include <fcntl.h>
-#include <stdlib.h>
-__attribute__((constructor)) static void ran(void) {
-    const char *at = getenv("EVIL_AT");
-    open(at ? at : "/evil-ran", O_CREAT | O_WRONLY, 0666);
-}"#,
-    )
-    .unwrap();
-    harness::Cmd::new("gcc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .run()
-        .ok();
-    // The trap works.
-    let marker = host.folder().join("marker");
-    harness::Cmd::new("true")
-        .env("LD_PRELOAD", &library)
-        .env("EVIL_AT", &marker)
-        .run()
-        .ok();
-    assert!(marker.exists(), "the library does nothing");
-    let bind = format!("{}:/trap:ro", host.folder().display());
-    let script = "mkdir -p /lib /lib64 /usr/lib; for d in /lib /lib64 /usr/lib /lib/x86_64-linux-gnu; do mkdir -p $d; cp /trap/libnss_evil.so.2 $d/; done
-printf 'passwd: evil\ngroup: evil\nshadow: evil\nhosts: evil\n' >/etc/nsswitch.conf; echo set; exec sleep 1000";
-    host.coracle([
-        "run", "-d", "--name", "c1", "-v", &bind, "busybox", "sh", "-c", script,
-    ])
-    .ok();
-    harness::eventually("the trap is set", || {
-        let logs = host.run("logs c1");
-        if logs.stdout.contains("set") {
-            Ok(())
-        } else {
-            Err(logs)
-        }
-    });
-    for user in ["web", "web:nogroup", "root", "4242"] {
-        host.coracle(["exec", "-u", user, "c1", "/bin/true"]).ok();
-    }
-    host.try_run("exec -u nosuch c1 /bin/true").exits(126);
-    host.run("stop -t 0 c1");
-    host.run("start c1");
-    host.coracle(["exec", "c1", "ls", "/evil-ran"]).exits(1);
-    assert!(!fs::exists("/evil-ran").unwrap());
-}
-
-fn links_of_an_image_under_dev_do_not_lead_a_terminal_out() {
-    let host = Host::new();
-    let outside = host.folder().join("outside");
-    fs::create_dir(&outside).unwrap();
-    fs::write(outside.join("file"), "untouched").unwrap();
-    for name in ["console", "ptmx", "pts", "null", "tty"] {
-        let root = tempfile::tempdir().unwrap();
-        harness::Cmd::new("tar")
-            .arg("-C")
-            .arg(root.path())
-            .arg("-xf")
-            .arg(harness::images::busybox_tar())
-            .run()
-            .ok();
-        let at = root.path().join("dev").join(name);
-        std::os::unix::fs::symlink(outside.join("file"), &at).unwrap();
-        let tar = host.folder().join("hostile.tar");
-        harness::images::pack(root.path(), &tar);
-        host.coracle(["import".as_ref(), tar.as_os_str(), "hostile".as_ref()])
-            .ok();
-        let output = host.try_run("run --rm -t hostile tty");
-        assert_eq!(output.ok().text(), "/dev/pts/0", "{name}");
-        assert_eq!(
-            fs::read_to_string(outside.join("file")).unwrap(),
-            "untouched",
-            "{name}"
-        );
-    }
 }

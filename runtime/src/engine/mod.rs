@@ -13,43 +13,44 @@ mod end;
 mod etc_files;
 mod exec;
 mod history;
+mod images;
 mod limits;
+mod look;
 mod network;
 mod network_options;
+mod networks;
+mod preview;
 mod prune;
 mod rename;
 mod repair;
 mod start;
 mod streams;
+mod system;
 mod untold;
 mod usage;
 
-pub(crate) use end::signal_number;
-
+pub use crate::logs::{Stamp, Wanted as LogOptions};
 pub use again::{is_waiting, start_again};
-pub use end::StopOptions;
+pub use end::{StopOptions, Unheard};
 pub use history::EventWatch;
+pub use look::ContainerPaths;
+pub use preview::ExplainedRule;
 pub use prune::Pruned;
+pub use usage::{Processes, Sample};
+
+pub(crate) use end::signal_number;
+pub(crate) use limits::record as record_event;
+pub(crate) use network::namespace_by_row;
 
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use time::OffsetDateTime;
-
-pub use end::Unheard;
-pub(crate) use limits::record as record_event;
-pub(crate) use network::namespace_by_row;
-pub use usage::{Processes, Sample};
 
 use crate::attach::Session;
 use crate::error::Error;
-use crate::events;
-pub use crate::logs::{Stamp, Wanted as LogOptions};
-use crate::process::Identity;
-use crate::record::{Container, State};
-use crate::request::{Connection as NetworkConnection, ContainerRequest, ExecRequest};
-use crate::reserve;
-use crate::store::{self, End, Stored};
+use crate::record::Container;
+use crate::request::{ContainerRequest, ExecRequest};
+use crate::{reserve, store};
 
 /// Where state lives. Built once by the front end.
 #[derive(Clone, Debug)]
@@ -174,360 +175,8 @@ impl Engine {
         end::wait(self, name)
     }
 
-    /// All containers, newest first.
-    pub fn list(&mut self) -> Result<Vec<Container>, Error> {
-        let stored = store::list(&self.conn)?;
-        let mut containers: Vec<Container> = stored.into_iter().map(|s| self.seen(s)).collect();
-        let model = self.model()?;
-        for container in &mut containers {
-            container.attachments = attachments(&model, &container.id);
-            container.paused = limits::is_paused(container);
-        }
-        Ok(containers)
-    }
-
-    /// The record, corrected by what the kernel says: what could not be repaired, as the disk cannot be written, has ended
-    /// all the same.
-    fn seen(&self, stored: Stored) -> Container {
-        let mut container = stored.container;
-        let (State::Running { started, .. }, Some(owner)) = (&container.state, &stored.owner)
-        else {
-            return container;
-        };
-        let init_lives = stored.init.is_some_and(Identity::is_alive);
-        if !init_lives && !owner.process.is_alive() {
-            let noted = finish::read_note(&self.settings.run_root, &container.id, owner.process);
-            let end = noted.unwrap_or(End {
-                code: finish::UNKNOWN,
-                ..End::default()
-            });
-            container.state = State::Exited {
-                code: end.code,
-                started: Some(*started),
-                finished: end.finished.unwrap_or_else(OffsetDateTime::now_utc),
-                oom_killed: end.oom_killed,
-                error: end.error,
-            };
-        }
-        container
-    }
-
     fn model(&self) -> Result<netmgr::Model, Error> {
         let profile = self.settings.network.profile;
         Ok(netmgr::store::load_model(&self.conn, profile)?)
     }
-
-    pub fn find(&mut self, name: &str) -> Result<Container, Error> {
-        let stored = store::find(&self.conn, name)?;
-        let mut container = self.seen(stored);
-        container.attachments = attachments(&self.model()?, &container.id);
-        container.paused = limits::is_paused(&container);
-        Ok(container)
-    }
-
-    /// Where a container's files are on this host.
-    pub fn paths(&self, id: &str) -> ContainerPaths {
-        let storage = finish::storage(&self.settings.root, id);
-        ContainerPaths {
-            log: storage.join(crate::logs::Format::Json.file_name()),
-            hosts: storage.join("hosts"),
-            hostname: storage.join("hostname"),
-            resolv_conf: storage.join("resolv.conf"),
-        }
-    }
-
-    // Images: image's own calls, with this engine's database.
-
-    pub fn pull(
-        &mut self,
-        reference: &image::Reference,
-        options: &image::pull::PullOptions,
-        progress: &mut dyn FnMut(image::pull::PullEvent),
-    ) -> Result<image::Image, Error> {
-        let image = image::pull::pull(
-            &mut self.conn,
-            &self.settings.root,
-            reference,
-            options,
-            progress,
-        )?;
-        let (full, name) = (reference.to_string(), reference.familiar_name());
-        events::record_image(&self.conn, "pull", &full, &name)?;
-        Ok(image)
-    }
-
-    /// `None` if there is no such image.
-    pub fn find_image(&mut self, name: &str) -> Result<Option<image::Image>, Error> {
-        Ok(image::store::find(&self.conn, &self.settings.root, name)?)
-    }
-
-    pub fn images(&mut self) -> Result<Vec<image::ImageSummary>, Error> {
-        Ok(image::store::list(&self.conn)?)
-    }
-
-    pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Vec<image::Removal>, Error> {
-        let mut in_use = store::images_in_use(&self.conn)?;
-        // The refusal names the container, as people write it.
-        for (_, container) in &mut in_use {
-            container.truncate(12);
-        }
-        let id = self.find_image(name)?.map(|image| image.id);
-        let removed = self.making_room(|engine| {
-            let root = engine.settings.root.clone();
-            let removed = image::store::remove(&mut engine.conn, &root, name, force, &in_use);
-            Ok(removed?)
-        })?;
-        for removal in &removed {
-            let (action, id) = match (removal, &id) {
-                (image::Removal::Untagged(_), Some(id)) => ("untag", id),
-                (image::Removal::Deleted(deleted), Some(id)) if deleted == id => ("delete", id),
-                _ => continue,
-            };
-            events::record_image(&self.conn, action, id, id)?;
-        }
-        Ok(removed)
-    }
-
-    pub fn import(
-        &mut self,
-        tar: &mut dyn std::io::Read,
-        name: Option<&image::Reference>,
-        changes: &[String],
-        message: Option<&str>,
-    ) -> Result<image::Image, Error> {
-        let image = image::archive::import(
-            &mut self.conn,
-            &self.settings.root,
-            tar,
-            name,
-            changes,
-            message,
-        )?;
-        if let Some(name) = name {
-            events::record_image(&self.conn, "tag", &image.id, &name.to_string())?;
-        }
-        events::record_image(&self.conn, "import", &image.id, &image.id)?;
-        Ok(image)
-    }
-
-    // Networks: netmgr's own calls.
-
-    pub fn create_network(
-        &mut self,
-        request: &netmgr::NetworkRequest,
-    ) -> Result<netmgr::Network, Error> {
-        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            let network = edit.create_network(request)?;
-            events::record_network(edit.transaction(), &network, "create")?;
-            Ok(network)
-        })
-    }
-
-    /// Returns the network that was removed.
-    pub fn remove_network(&mut self, name: &str) -> Result<netmgr::Network, Error> {
-        self.making_room(|engine| {
-            netmgr::change(&engine.settings.network, &mut engine.conn, |edit| {
-                let network = edit.remove_network(name)?;
-                events::record_network(edit.transaction(), &network, "destroy")?;
-                Ok(network)
-            })
-        })
-    }
-
-    /// `network connect`: a running container is on the network when this returns, a stopped one from its next start on.
-    pub fn connect_network(
-        &mut self,
-        container: &str,
-        connection: &NetworkConnection,
-    ) -> Result<(), Error> {
-        network::connect(self, container, connection)
-    }
-
-    /// `network disconnect`, likewise.
-    pub fn disconnect_network(
-        &mut self,
-        container: &str,
-        network: &str,
-        force: bool,
-    ) -> Result<(), Error> {
-        network::disconnect(self, container, network, force)
-    }
-
-    /// `network prune`: removes the user networks without running containers that `wanted` names, and returns them.
-    pub fn prune_networks(
-        &mut self,
-        wanted: impl Fn(&netmgr::Network) -> bool,
-    ) -> Result<Vec<netmgr::Network>, Error> {
-        network::prune(self, wanted)
-    }
-
-    /// `network reload`: compares the kernel with what should be there and mends every difference. All networks share
-    /// their rules, so a name only has to be one.
-    pub fn reload_networks(&mut self, name: Option<&str>) -> Result<Vec<String>, Error> {
-        if let Some(name) = name {
-            self.find_network(name)?;
-        }
-        self.system_reload()
-    }
-
-    /// The network of this name, ID or unique prefix of an ID, and who is attached to it.
-    pub fn find_network(
-        &mut self,
-        name: &str,
-    ) -> Result<(netmgr::Network, Vec<netmgr::Endpoint>), Error> {
-        self.enter_default_network()?;
-        let network = netmgr::store::find_network(&self.conn, name)?;
-        let endpoints = netmgr::store::endpoints_on(&self.conn, &network.id)?;
-        Ok((network, endpoints))
-    }
-
-    /// The default network is there from the first look on, as in Docker; its bridge is made when a container needs it.
-    fn enter_default_network(&mut self) -> Result<(), Error> {
-        let known = netmgr::store::networks(&self.conn)?;
-        if known.iter().any(|n| n.name == netmgr::Network::DEFAULT) {
-            return Ok(());
-        }
-        netmgr::change(&self.settings.network, &mut self.conn, |edit| {
-            edit.default_network()?;
-            Ok(())
-        })
-    }
-
-    /// With the endpoints attached to each.
-    pub fn networks(&mut self) -> Result<Vec<(netmgr::Network, Vec<netmgr::Endpoint>)>, Error> {
-        self.enter_default_network()?;
-        let model = self.model()?;
-        let of = |id: &str| {
-            model
-                .endpoints
-                .iter()
-                .filter(|e| e.network_id == id)
-                .cloned()
-                .collect()
-        };
-        Ok(model
-            .networks
-            .iter()
-            .map(|network| (network.clone(), of(&network.id)))
-            .collect())
-    }
-
-    // The system.
-
-    /// The firewall that is written, now that `auto` is decided.
-    pub fn firewall(&self) -> Result<netmgr::plan::Backend, Error> {
-        Ok(netmgr::change::backend(&self.settings.network)?)
-    }
-
-    /// Puts the default network up and starts what should run by its policy. Returns what could not be started, and why.
-    pub fn system_up(&mut self) -> Result<Vec<(String, Error)>, Error> {
-        netmgr::up(&self.settings.network, &mut self.conn)?;
-        self.start_what_should_run()
-    }
-
-    /// Stops every container, then takes everything of ours off the host.
-    /// Returns what was left in place on purpose, in words.
-    pub fn system_down(&mut self) -> Result<Vec<String>, Error> {
-        let running = store::owned(&self.conn)?;
-        end::stop_all(self, &running)?;
-        let notes = netmgr::down(&self.settings.network, &mut self.conn)?;
-        crate::cgroup::sweep(|id| crate::monitor::processes(id).is_empty());
-        crate::cgroup::remove_parent();
-        Ok(notes)
-    }
-
-    /// Returns what the user is to be told.
-    pub fn system_reload(&mut self) -> Result<Vec<String>, Error> {
-        care::reload(self)
-    }
-
-    /// What is amiss with the networks, the worst first; with `fix`, what remains after mending.
-    pub fn network_doctor(&mut self, fix: bool) -> Result<Vec<netmgr::doctor::Finding>, Error> {
-        care::doctor(self, fix)
-    }
-
-    /// Watches the kernel and mends until `stop` is readable.
-    pub fn network_watch(
-        &self,
-        stop: std::os::fd::OwnedFd,
-        report: &mut dyn FnMut(netmgr::watch::Event),
-    ) -> Result<(), Error> {
-        care::watch(self, stop, report)
-    }
-
-    /// `network create --dry-run`.
-    pub fn preview_create_network(
-        &mut self,
-        request: &netmgr::NetworkRequest,
-    ) -> Result<netmgr::preview::Preview<()>, Error> {
-        care::preview(self, |edit| {
-            edit.create_network(request)?;
-            Ok(())
-        })
-    }
-
-    /// `network rm --dry-run`.
-    pub fn preview_remove_network(
-        &mut self,
-        name: &str,
-    ) -> Result<netmgr::preview::Preview<()>, Error> {
-        care::preview(self, |edit| {
-            edit.remove_network(name)?;
-            Ok(())
-        })
-    }
-
-    /// `run --dry-run`: what a container of this request would need of networks and rules.
-    pub fn preview_run(
-        &mut self,
-        request: &ContainerRequest,
-    ) -> Result<netmgr::preview::Preview<()>, Error> {
-        care::preview_run(self, request)
-    }
-
-    /// `network reload --dry-run`, `system reload --dry-run`.
-    pub fn preview_reload(&mut self) -> Result<netmgr::preview::Preview<()>, Error> {
-        care::preview_reload(self)
-    }
-
-    /// The rules of ours as the model has them, each with what it is for: what `system rules` prints.
-    pub fn rules(&mut self) -> Result<Vec<ExplainedRule>, Error> {
-        let model = self.model()?;
-        let rules = netmgr::explain::explain(&self.settings.network, &model)?;
-        Ok(rules
-            .into_iter()
-            .map(|rule| ExplainedRule {
-                table: rule.table,
-                rule: rule.rule,
-                why: rule.why,
-            })
-            .collect())
-    }
-}
-
-fn attachments(model: &netmgr::Model, id: &str) -> Vec<(netmgr::Network, netmgr::Endpoint)> {
-    let mine = model.endpoints.iter().filter(|e| e.container_id == id);
-    mine.filter_map(|e| {
-        let network = model.network(&e.network_id)?;
-        Some((network.clone(), e.clone()))
-    })
-    .collect()
-}
-
-/// Where a container's files are on this host; they exist once it has been started.
-#[derive(Clone, Debug)]
-pub struct ContainerPaths {
-    pub log: PathBuf,
-    pub hosts: PathBuf,
-    pub hostname: PathBuf,
-    pub resolv_conf: PathBuf,
-}
-
-/// One rule and its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExplainedRule {
-    pub table: String,
-    /// `-A CHAIN ...`, as `iptables-save` would print it.
-    pub rule: String,
-    pub why: String,
 }

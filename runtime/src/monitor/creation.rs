@@ -17,7 +17,6 @@ use super::sysctls;
 use crate::bundle::{self, Late, Moment};
 use crate::cgroup::{self, Group};
 use crate::engine::finish;
-use crate::error::ErrorKind;
 use crate::oci::{self, Confinement, Created, Failure, Foreign};
 use crate::process::Identity;
 use crate::record::{Container, ResolvedMount};
@@ -210,21 +209,12 @@ fn profile_for_others(
     container: &Container,
     confinement: &Confinement,
 ) -> Result<Option<LinuxSeccomp>, Failure> {
-    if let SeccompChoice::Profile(_) = container.request.security.seccomp {
-        return Err(Failure {
-            kind: ErrorKind::Invalid,
-            message: "a seccomp profile of one's own and --runtime do not go together".to_owned(),
-        });
+    if confinement.filter.is_none() {
+        return Ok(None);
     }
-    let names: Vec<&str> = confinement
-        .capabilities
-        .iter()
-        .map(String::as_str)
-        .collect();
-    Ok(confinement
-        .filter
-        .as_ref()
-        .map(|_| seccomp::default_profile(&names)))
+    let held = &confinement.capabilities;
+    let names: Vec<&str> = held.iter().map(String::as_str).collect();
+    seccomp::chosen_profile(&container.request.security.seccomp, &names).map_err(invalid)
 }
 
 /// Nothing can be given to a container that this process does not have itself.

@@ -1,10 +1,12 @@
 //! A profile of the user's own: Docker's JSON format, and `linux.seccomp` of an OCI spec, which is a part of it. Pure: the
-//! kernel's version and the capabilities are the caller's to say. `filter` compiles what is left for one container.
+//! kernel's version and the capabilities are the caller's to say.
 //!
 //! What a flag asks for (`SECCOMP_FILTER_FLAG_LOG`, `_TSYNC`, `_SPEC_ALLOW`) is passed over: it changes what is logged or how
 //! fast calls are, never what is allowed.
 
 use serde::Deserialize;
+
+use super::rules::{Action, Argument, Rule, Rules};
 
 /// As written. Fields that a newer format has are passed over, as Docker does.
 #[derive(Debug, Deserialize)]
@@ -38,55 +40,12 @@ struct Group {
     excludes: Option<When>,
 }
 
-/// One condition on an argument of a call.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Argument {
-    /// 0 to 5.
-    pub index: u32,
-    pub value: u64,
-    pub value_two: u64,
-    /// `SCMP_CMP_EQ`.
-    pub op: String,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct When {
     caps: Option<Vec<String>>,
     arches: Option<Vec<String>>,
     min_kernel: Option<String>,
-}
-
-/// What happens to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Allow,
-    Log,
-    Errno(u32),
-    Trace(u32),
-    Trap,
-    KillThread,
-    KillProcess,
-}
-
-/// What is left of a profile on one machine for one set of capabilities.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picked {
-    pub default: Action,
-    /// `SCMP_ARCH_X86_64`; empty: the machine's own alone.
-    pub architectures: Vec<String>,
-    pub rules: Vec<Rule>,
-    /// Whether calls younger than all of the profile's are answered with ENOSYS, as runc does.
-    pub newer_are_unknown: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub names: Vec<String>,
-    pub action: Action,
-    /// All must hold; conditions on one argument twice are alternatives.
-    pub arguments: Vec<Argument>,
 }
 
 /// What the conditions of a profile are about.
@@ -107,7 +66,7 @@ const NATIVE: (&str, &str) = ("arm64", "SCMP_ARCH_AARCH64");
 const NATIVE: (&str, &str) = ("", "");
 
 /// Reads a profile; an error says what is wrong with it.
-pub fn pick(text: &str, here: &Circumstances<'_>) -> Result<Picked, String> {
+pub fn pick(text: &str, here: &Circumstances<'_>) -> Result<Rules, String> {
     // By way of an object: serde would take a list for the fields in their order.
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(text).map_err(|e| e.to_string())?;
@@ -116,22 +75,19 @@ pub fn pick(text: &str, here: &Circumstances<'_>) -> Result<Picked, String> {
     if !written.listener_path.is_empty() {
         return Err("listenerPath is not supported: nothing would listen".to_owned());
     }
-    let default = action(&written.default_action, written.default_errno_ret)?;
+    let default = Action::of(&written.default_action, written.default_errno_ret)?;
     let architectures = architectures(&written)?;
     let mut rules = Vec::new();
     for group in written.syscalls.iter().flatten() {
         let rule = rule(group)?;
-        // What is the default anyway, libseccomp refuses to be told.
-        if applies(group, here)? && rule.action != default {
+        if applies(group, here)? {
             rules.push(rule);
         }
     }
-    let refuses = !matches!(default, Action::Allow | Action::Log | Action::Trace(_));
-    Ok(Picked {
+    Ok(Rules {
         default,
         architectures,
         rules,
-        newer_are_unknown: refuses && default != Action::Errno(libc::ENOSYS as u32),
     })
 }
 
@@ -174,7 +130,7 @@ fn rule(group: &Group) -> Result<Rule, String> {
     }
     Ok(Rule {
         names,
-        action: action(&group.action, group.errno_ret)?,
+        action: Action::of(&group.action, group.errno_ret)?,
         arguments,
     })
 }
@@ -188,25 +144,6 @@ const OPERATORS: &[&str] = &[
     "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
 ];
-
-fn action(word: &str, number: Option<u32>) -> Result<Action, String> {
-    let number = number.unwrap_or(libc::EPERM as u32);
-    Ok(match word {
-        "SCMP_ACT_ALLOW" => Action::Allow,
-        "SCMP_ACT_LOG" => Action::Log,
-        "SCMP_ACT_ERRNO" => Action::Errno(number),
-        "SCMP_ACT_TRACE" => Action::Trace(number),
-        "SCMP_ACT_TRAP" => Action::Trap,
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KillThread,
-        "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
-        // runc lets a profile without a default action through, and all calls with it.
-        "" => Action::Allow,
-        "SCMP_ACT_NOTIFY" => {
-            return Err("SCMP_ACT_NOTIFY is not supported: nothing would listen".to_owned());
-        }
-        other => return Err(format!("string {other} is not a valid action for seccomp")),
-    })
-}
 
 /// Docker's rules: all that is included must be there, nothing of what is excluded.
 fn applies(group: &Group, here: &Circumstances<'_>) -> Result<bool, String> {
@@ -280,10 +217,10 @@ mod tests {
         let check = |held: &[&str], kernel, expect: &str| {
             assert_eq!(names(text, held, kernel).unwrap().join(" "), expect);
         };
-        check(&[], (6, 18), "plain noadmin native young");
-        check(&["CAP_SYS_ADMIN"], (4, 7), "plain admin native old");
+        check(&[], (6, 18), "plain noadmin native young default");
+        check(&["CAP_SYS_ADMIN"], (4, 7), "plain admin native old default");
         let all = ["CAP_SYS_ADMIN", "CAP_BPF"];
-        check(&all, (4, 10), "plain admin both native young");
+        check(&all, (4, 10), "plain admin both native young default");
     }
 
     #[test]
@@ -294,7 +231,7 @@ mod tests {
         assert_eq!(picked.architectures, ["SCMP_ARCH_X86_64"]);
         assert_eq!(picked.rules[0].action, Action::Errno(5));
         assert_eq!(picked.rules[0].arguments[0].value, 7);
-        assert!(!picked.newer_are_unknown);
+        assert!(!picked.newer_are_unknown());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Compiles the profile to BPF by libseccomp, and puts in front what libseccomp cannot say. Does not load it.
+//! Compiles rules to BPF by libseccomp, and puts in front what libseccomp cannot say. Does not load it.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
@@ -8,112 +8,48 @@ use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
 
-use super::custom::{Action, Argument, Picked};
-use super::profile::{self, Condition};
+use super::rules::{Action, Argument, Rules};
 use super::{Filter, INSTRUCTION, MAX_INSTRUCTIONS};
 use crate::error::Error;
-
-/// The architectures a process can enter on this machine: it may change from one to another with each call, so a
-/// filter for the first alone would be none.
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32];
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::Aarch64, ScmpArch::Arm];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ARCHITECTURES: &[ScmpArch] = &[ScmpArch::Native];
 
 /// libseccomp's level for a binary tree over the call numbers instead of a list: a third of the time to load, and less
 /// on every call that the container makes.
 const BINARY_TREE: u32 = 2;
 
-pub fn compile(held: &[&str]) -> Result<Filter, Error> {
-    let allowed = allow(held).map_err(Error::CompileSeccomp)?;
-    let gates: Vec<&str> = profile::BY_CAPABILITY
-        .iter()
-        .map(|(gate, _)| *gate)
-        .collect();
-    // All that the profile names, capabilities or not: a call that is only behind a capability is known too, and
-    // answered with EPERM.
-    let known: Vec<&str> = plain_names(&gates)
-        .chain(profile::CONDITIONAL.iter().map(|r| r.name))
-        .collect();
-    finish(newer_calls_are_unknown(NUMBERINGS, &known), &allowed)
-}
-
-/// A profile of the user's own.
-pub fn compile_picked(picked: &Picked) -> Result<Filter, Error> {
-    let context = context(picked).map_err(Error::CompileSeccomp)?;
-    let mut newer = Vec::new();
-    if picked.newer_are_unknown {
-        let names = picked.rules.iter().flat_map(|rule| &rule.names);
-        let known: Vec<&str> = names.map(String::as_str).collect();
+pub fn compile(rules: &Rules) -> Result<Filter, Error> {
+    let context = context(rules).map_err(Error::CompileSeccomp)?;
+    let mut program = Vec::new();
+    if rules.newer_are_unknown() {
         // Of an architecture that is not the profile's, every call is refused anyway.
         let covered = |numbering: &&Numbering| {
-            numbering.arch == NATIVE_ARCH
-                || picked
-                    .architectures
-                    .iter()
-                    .any(|name| name.parse::<ScmpArch>().ok() == Some(numbering.arch))
+            let is_it = |name: &String| name.parse().ok() == Some(numbering.arch);
+            numbering.arch == NATIVE_ARCH || rules.architectures.iter().any(is_it)
         };
         let numberings: Vec<Numbering> = NUMBERINGS.iter().filter(covered).copied().collect();
-        newer = newer_calls_are_unknown(&numberings, &known);
+        let known: Vec<&str> = rules.known().collect();
+        program = newer_calls_are_unknown(&numberings, &known);
     }
-    finish(newer, &context)
-}
-
-/// The program of a context, behind what answers for newer calls.
-pub(super) fn finish(mut program: Vec<u8>, context: &ScmpFilterContext) -> Result<Filter, Error> {
-    program.extend_from_slice(&export(context)?);
+    program.extend_from_slice(&export(&context)?);
     if program.len() / INSTRUCTION > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong(program.len() / INSTRUCTION));
     }
     Ok(Filter(program))
 }
 
-fn allow(held: &[&str]) -> Result<ScmpFilterContext, SeccompError> {
-    let mut context = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM))?;
-    for arch in ARCHITECTURES {
-        if !context.is_arch_present(*arch)? {
-            context.add_arch(*arch)?;
-        }
-    }
-    make_tree(&mut context)?;
-    let plain: BTreeSet<&str> = plain_names(held).collect();
-    for name in &plain {
-        if let Some(call) = known(name) {
-            context.add_rule(ScmpAction::Allow, call)?;
-        }
-    }
-    let holds = |gate: Option<&str>| gate.is_some_and(|gate| held.contains(&gate));
-    for rule in profile::CONDITIONAL.iter().filter(|r| !holds(r.unless)) {
-        if let Some(call) = known(rule.name) {
-            context.add_rule_conditional(ScmpAction::Allow, call, &[comparison(rule.condition)])?;
-        }
-    }
-    for (name, gate) in profile::NOT_IMPLEMENTED {
-        if let (false, Some(call)) = (held.contains(gate), known(name)) {
-            context.add_rule(ScmpAction::Errno(libc::ENOSYS), call)?;
-        }
-    }
-    Ok(context)
-}
-
-fn context(picked: &Picked) -> Result<ScmpFilterContext, SeccompError> {
-    let mut context = ScmpFilterContext::new(scmp_action(picked.default))?;
-    for name in &picked.architectures {
+fn context(rules: &Rules) -> Result<ScmpFilterContext, SeccompError> {
+    let mut context = ScmpFilterContext::new(scmp_action(rules.default))?;
+    for name in &rules.architectures {
         let arch: ScmpArch = name.parse()?;
         if !context.is_arch_present(arch)? {
             context.add_arch(arch)?;
         }
     }
-    make_tree(&mut context)?;
-    for rule in &picked.rules {
+    context.set_ctl_optimize(BINARY_TREE)?;
+    for rule in rules.telling() {
         let action = scmp_action(rule.action);
-        let arguments: Vec<ScmpArgCompare> = rule.arguments.iter().map(comparison_of).collect();
+        let arguments: Vec<ScmpArgCompare> = rule.arguments.iter().map(comparison).collect();
+        let indices: BTreeSet<u32> = rule.arguments.iter().map(|a| a.index).collect();
         for call in rule.names.iter().filter_map(|name| known(name)) {
-            let mut indices: Vec<u32> = rule.arguments.iter().map(|a| a.index).collect();
-            indices.sort_unstable();
-            indices.dedup();
             if arguments.is_empty() {
                 context.add_rule(action, call)?;
             } else if indices.len() == arguments.len() {
@@ -142,7 +78,7 @@ fn scmp_action(action: Action) -> ScmpAction {
 }
 
 /// For MASKED_EQ the first value is the mask.
-fn comparison_of(argument: &Argument) -> ScmpArgCompare {
+fn comparison(argument: &Argument) -> ScmpArgCompare {
     let (op, value) = match argument.op.as_str() {
         "SCMP_CMP_NE" => (ScmpCompareOp::NotEqual, argument.value),
         "SCMP_CMP_LT" => (ScmpCompareOp::Less, argument.value),
@@ -158,34 +94,9 @@ fn comparison_of(argument: &Argument) -> ScmpArgCompare {
     ScmpArgCompare::new(argument.index, op, value)
 }
 
-pub(super) fn make_tree(context: &mut ScmpFilterContext) -> Result<(), SeccompError> {
-    context.set_ctl_optimize(BINARY_TREE)?;
-    Ok(())
-}
-
-/// All names that are allowed without a condition to a holder of these capabilities.
-pub(super) fn plain_names<'a>(held: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
-    let gated = profile::BY_CAPABILITY
-        .iter()
-        .filter(|(gate, _)| held.contains(gate))
-        .flat_map(|(_, names)| names.split_whitespace());
-    profile::PLAIN
-        .split_whitespace()
-        .chain(profile::OF_THIS_ARCHITECTURE.split_whitespace())
-        .chain(gated)
-}
-
 /// `None` for a call that this libseccomp has never heard of: then it stays forbidden.
 fn known(name: &str) -> Option<ScmpSyscall> {
     ScmpSyscall::from_name(name).ok()
-}
-
-fn comparison(condition: Condition) -> ScmpArgCompare {
-    match condition {
-        Condition::Equal(value) => ScmpArgCompare::new(0, ScmpCompareOp::Equal, value),
-        Condition::NotEqual(value) => ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, value),
-        Condition::NoneOf(mask) => ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(mask), 0),
-    }
 }
 
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
@@ -207,7 +118,7 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
 
 /// An architecture as `struct seccomp_data` names it, and the range of numbers that its calls are from.
 #[derive(Clone, Copy)]
-pub(super) struct Numbering {
+struct Numbering {
     audit_arch: u32,
     first: u32,
     last: u32,
@@ -226,7 +137,7 @@ const NATIVE_ARCH: ScmpArch = ScmpArch::Aarch64;
 const NATIVE_ARCH: ScmpArch = ScmpArch::Native;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) const NUMBERINGS: &[Numbering] = &[
+const NUMBERINGS: &[Numbering] = &[
     numbering(0xc000_003e, 0, X32_BIT - 1, ScmpArch::X8664),
     numbering(0xc000_003e, X32_BIT, u32::MAX, ScmpArch::X32),
     numbering(0x4000_0003, 0, u32::MAX, ScmpArch::X86),
@@ -256,7 +167,7 @@ const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u
 const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-pub(super) fn newer_calls_are_unknown(numberings: &[Numbering], known: &[&str]) -> Vec<u8> {
+fn newer_calls_are_unknown(numberings: &[Numbering], known: &[&str]) -> Vec<u8> {
     let mut program = Vec::new();
     for numbering in numberings {
         let Some(newest) = newest_number(numbering, known) else {
@@ -298,34 +209,13 @@ fn instruction(code: u16, if_true: u8, if_false: u8, k: u32) -> [u8; INSTRUCTION
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_name_of_the_profile_is_known_to_libseccomp_or_younger_than_it() {
-        let gates: Vec<&str> = profile::BY_CAPABILITY
-            .iter()
-            .map(|(gate, _)| *gate)
-            .collect();
-        let unknown: Vec<&str> = plain_names(&gates).filter(|n| known(n).is_none()).collect();
-        // A spelling mistake would silently forbid a call.
-        assert!(unknown.is_empty(), "{unknown:?}");
-    }
-
-    #[test]
-    fn no_call_is_both_allowed_and_conditional() {
-        let plain: BTreeSet<&str> = plain_names(&[]).collect();
-        for rule in profile::CONDITIONAL {
-            assert!(!plain.contains(rule.name), "{}", rule.name);
-        }
-    }
+    use crate::seccomp::profile;
 
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn newest_numbers_are_those_of_the_kernels_tables() {
-        let gates: Vec<&str> = profile::BY_CAPABILITY
-            .iter()
-            .map(|(gate, _)| *gate)
-            .collect();
-        let known: Vec<&str> = plain_names(&gates).collect();
+        let rules = profile::rules(&[]);
+        let known: Vec<&str> = rules.known().collect();
         let newest: Vec<Option<u32>> = NUMBERINGS
             .iter()
             .map(|numbering| newest_number(numbering, &known))

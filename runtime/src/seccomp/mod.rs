@@ -1,24 +1,26 @@
 //! Docker's default seccomp profile, or one of the user's own, as a compiled filter, cached by its hash.
 //!
-//! `profile` says what is allowed, `custom` reads what others have written, `filter` compiles it, `kernel` loads it. This file keeps the compiled program in a
-//! cache: compiling takes milliseconds, and every start of a container needs it.
+//! `profile` and what `custom` and `oci` read come to the same `rules`; `filter` compiles them, `kernel` loads the program. This
+//! file keeps the compiled program in a cache: compiling takes milliseconds, and every start of a container needs it.
 
-pub mod custom;
+mod custom;
 mod filter;
 mod kernel;
 mod oci;
 mod profile;
+mod rules;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxSeccomp;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::request::SeccompChoice;
+use rules::Rules;
 
 pub use kernel::load;
-pub use oci::{compile as compile_oci, default_profile};
 
 /// A compiled program for `seccomp(2)`: an array of `struct sock_filter`, 8 bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +38,9 @@ const CHECKSUM: usize = 32;
 ///
 /// The cache is only a cache: a file in it that is damaged, or that cannot be written, costs time and nothing else.
 pub fn default_filter(cache: &Path, capabilities: &[&str]) -> Result<Filter, Error> {
-    let held = relevant(capabilities);
+    let held = profile::relevant(capabilities);
     let key = format!("{}|{}", profile::VERSION, held.join(","));
-    cached(cache, &key, || filter::compile(&held))
+    cached(cache, &key, || filter::compile(&profile::rules(&held)))
 }
 
 /// What `--security-opt seccomp` asks for; `None`: no filter.
@@ -55,21 +57,39 @@ pub fn chosen_filter(
             held.sort_unstable();
             let here = circumstances(&held);
             let key = format!("own|{:?}|{}|{text}", here.kernel, held.join(","));
-            let compile = || filter::compile_picked(&pick(text, &here)?);
+            let compile = || filter::compile(&pick(text, &here)?);
             cached(cache, &key, compile).map(Some)
         }
     }
 }
 
+/// The same for a runtime that compiles the filter itself.
+pub fn chosen_profile(
+    choice: &SeccompChoice,
+    capabilities: &[&str],
+) -> Result<Option<LinuxSeccomp>, Error> {
+    let rules = match choice {
+        SeccompChoice::Unconfined => return Ok(None),
+        SeccompChoice::Default => profile::rules(capabilities),
+        SeccompChoice::Profile(text) => pick(text, &circumstances(capabilities))?,
+    };
+    oci::write(&rules).map(Some).map_err(Error::SeccompProfile)
+}
+
+/// The filter of a bundle. The profile's `flags` are not looked at: they change how violations are logged, not what is allowed.
+pub fn compile_oci(profile: &LinuxSeccomp) -> Result<Filter, Error> {
+    filter::compile(&oci::read(profile).map_err(Error::SeccompProfile)?)
+}
+
 /// Refuses a profile that cannot be read or compiled, with any capabilities.
 pub fn check(choice: &SeccompChoice) -> Result<(), Error> {
     if let SeccompChoice::Profile(text) = choice {
-        filter::compile_picked(&pick(text, &circumstances(&[]))?)?;
+        filter::compile(&pick(text, &circumstances(&[]))?)?;
     }
     Ok(())
 }
 
-fn pick(text: &str, here: &custom::Circumstances<'_>) -> Result<custom::Picked, Error> {
+fn pick(text: &str, here: &custom::Circumstances<'_>) -> Result<Rules, Error> {
     custom::pick(text, here).map_err(Error::SeccompProfile)
 }
 
@@ -96,18 +116,6 @@ fn cached(
         tracing::warn!(path = %path.display(), %error, "cannot keep the compiled seccomp filter");
     }
     Ok(compiled)
-}
-
-/// Those of the capabilities that the profile asks for, sorted: other ones make no difference to the filter.
-fn relevant<'a>(capabilities: &[&'a str]) -> Vec<&'a str> {
-    let mut held: Vec<&str> = capabilities
-        .iter()
-        .copied()
-        .filter(|name| profile::BY_CAPABILITY.iter().any(|(gate, _)| gate == name))
-        .collect();
-    held.sort_unstable();
-    held.dedup();
-    held
 }
 
 /// Everything that the compiled program depends on is in the name, so that an upgrade of any of it misses the cache.

@@ -1,13 +1,26 @@
 //! Which system calls a container may make: the names and conditions of Docker 20.10's default profile, as data.
 //!
 //! Taken from what a live Docker 20.10 hands to its runtime for a container with no option and for one with each
-//! `--cap-add`. Nothing here touches the kernel; `filter` compiles it.
+//! `--cap-add`. Nothing here touches the kernel.
+
+use std::collections::BTreeSet;
+
+use super::rules::{Action, Argument, Rule, Rules};
 
 /// Part of the cache's key: to be changed with every change of this file.
 pub const VERSION: &str = "docker-20.10+vsock.1";
 
+/// The architectures a process can enter on this machine: it may change from one to another with each call, so a
+/// filter for the first alone would be none.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURES: &[&str] = &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURES: &[&str] = &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURES: &[&str] = &["SCMP_ARCH_NATIVE"];
+
 /// A call that is allowed whatever its arguments are.
-pub const PLAIN: &str = "
+const PLAIN: &str = "
     accept accept4 access adjtimex alarm bind brk capget capset chdir chmod chown chown32 clock_adjtime
     clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep
     clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3 epoll_create
@@ -49,15 +62,15 @@ pub const PLAIN: &str = "
 
 /// Of one architecture only; other architectures have no such call, or no need of it.
 #[cfg(target_arch = "x86_64")]
-pub const OF_THIS_ARCHITECTURE: &str = "arch_prctl modify_ldt";
+const OF_THIS_ARCHITECTURE: &str = "arch_prctl modify_ldt";
 #[cfg(target_arch = "aarch64")]
-pub const OF_THIS_ARCHITECTURE: &str =
+const OF_THIS_ARCHITECTURE: &str =
     "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub const OF_THIS_ARCHITECTURE: &str = "";
+const OF_THIS_ARCHITECTURE: &str = "";
 
 /// Calls that a capability opens: to a process that holds it they are allowed whatever their arguments are.
-pub const BY_CAPABILITY: &[(&str, &str)] = &[
+const BY_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
     (
         SYS_ADMIN,
@@ -83,11 +96,11 @@ pub const BY_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_SYSLOG", "syslog"),
 ];
 
-pub const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
+const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
 
 /// A condition on one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+enum Condition {
     Equal(u64),
     NotEqual(u64),
     /// None of these bits is set.
@@ -96,11 +109,11 @@ pub enum Condition {
 
 /// A call allowed under a condition on its argument 0; several entries for one call are alternatives.
 #[derive(Clone, Copy, Debug)]
-pub struct Conditional {
-    pub name: &'static str,
-    pub condition: Condition,
+struct Conditional {
+    name: &'static str,
+    condition: Condition,
     /// A capability in `BY_CAPABILITY` that allows the call as a whole, so that the condition is not wanted.
-    pub unless: Option<&'static str>,
+    unless: Option<&'static str>,
 }
 
 const AF_VSOCK: u64 = 40;
@@ -108,7 +121,7 @@ const AF_VSOCK: u64 = 40;
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET: no namespace without CAP_SYS_ADMIN.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-pub const CONDITIONAL: &[Conditional] = &[
+const CONDITIONAL: &[Conditional] = &[
     // A virtual machine's socket to its host passes every network namespace. Docker 20.10 lets it through; later
     // ones do not, and neither do we.
     allow_if("socket", Condition::NotEqual(AF_VSOCK)),
@@ -130,12 +143,108 @@ pub const CONDITIONAL: &[Conditional] = &[
 ///
 /// clone3(2) takes its flags in memory, where a filter cannot look. ENOSYS makes the C library fall back to clone(2);
 /// with EPERM no thread would start.
-pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[("clone3", SYS_ADMIN)];
+const NOT_IMPLEMENTED: &[(&str, &str)] = &[("clone3", SYS_ADMIN)];
+
+/// The profile for a process that holds these capabilities, on any architecture that it can enter.
+pub fn rules(held: &[&str]) -> Rules {
+    let refused = Action::Errno(libc::EPERM as u32);
+    let mut rules = vec![Rule::plain(plain_names(held), Action::Allow)];
+    let holds = |gate: Option<&str>| gate.is_some_and(|gate| held.contains(&gate));
+    for conditional in CONDITIONAL.iter().filter(|r| !holds(r.unless)) {
+        rules.push(Rule {
+            names: vec![conditional.name.to_owned()],
+            action: Action::Allow,
+            arguments: vec![conditional.condition.argument()],
+        });
+    }
+    for (name, _) in NOT_IMPLEMENTED
+        .iter()
+        .filter(|(_, gate)| !held.contains(gate))
+    {
+        rules.push(Rule::plain([*name], Action::Errno(libc::ENOSYS as u32)));
+    }
+    // What only a capability opens is known too: it is answered with EPERM, not as a newer call is.
+    let gated = BY_CAPABILITY
+        .iter()
+        .filter(|(gate, _)| !held.contains(gate));
+    let gated = gated.flat_map(|(_, names)| names.split_whitespace());
+    rules.push(Rule::plain(gated, refused));
+    Rules {
+        default: refused,
+        architectures: ARCHITECTURES.iter().map(|&name| name.to_owned()).collect(),
+        rules,
+    }
+}
+
+/// All names that are allowed without a condition to a holder of these capabilities, once each.
+fn plain_names(held: &[&str]) -> BTreeSet<&'static str> {
+    let gated = BY_CAPABILITY
+        .iter()
+        .filter(|(gate, _)| held.contains(gate))
+        .flat_map(|(_, names)| names.split_whitespace());
+    PLAIN
+        .split_whitespace()
+        .chain(OF_THIS_ARCHITECTURE.split_whitespace())
+        .chain(gated)
+        .collect()
+}
+
+/// Those of the capabilities that the profile asks for, sorted: other ones make no difference to it.
+pub fn relevant<'a>(capabilities: &[&'a str]) -> Vec<&'a str> {
+    let mut held: Vec<&str> = capabilities
+        .iter()
+        .copied()
+        .filter(|name| BY_CAPABILITY.iter().any(|(gate, _)| gate == name))
+        .collect();
+    held.sort_unstable();
+    held.dedup();
+    held
+}
+
+impl Condition {
+    fn argument(self) -> Argument {
+        let (op, value) = match self {
+            Condition::Equal(value) => ("SCMP_CMP_EQ", value),
+            Condition::NotEqual(value) => ("SCMP_CMP_NE", value),
+            Condition::NoneOf(mask) => ("SCMP_CMP_MASKED_EQ", mask),
+        };
+        Argument {
+            index: 0,
+            value,
+            value_two: 0,
+            op: op.to_owned(),
+        }
+    }
+}
 
 const fn allow_if(name: &'static str, condition: Condition) -> Conditional {
     Conditional {
         name,
         condition,
         unless: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_profile_is_known_to_libseccomp_or_younger_than_it() {
+        let rules = rules(&[]);
+        let unknown: Vec<&str> = rules
+            .known()
+            .filter(|name| libseccomp::ScmpSyscall::from_name(name).is_err())
+            .collect();
+        // A spelling mistake would silently forbid a call.
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn no_call_is_both_allowed_and_conditional() {
+        let plain = plain_names(&[]);
+        for rule in CONDITIONAL {
+            assert!(!plain.contains(rule.name), "{}", rule.name);
+        }
     }
 }

@@ -11,6 +11,8 @@ use harness::{Cmd, Host, Output, eventually, net};
 
 use crate::cell;
 use crate::cell::Cell;
+use crate::seccomp::NO_MKDIR;
+use crate::security::profile;
 
 pub const CELLS: &[Cell] = &[
     cell!(
@@ -28,6 +30,11 @@ pub const CELLS: &[Cell] = &[
         "run --runtime"
     ),
     cell!(another_runtime_confines_as_our_own, "run --runtime"),
+    cell!(
+        a_seccomp_profile_of_the_users_own_holds_by_another_runtime,
+        "run --runtime",
+        "run --security-opt"
+    ),
     cell!(
         a_container_of_another_runtime_outlives_its_monitor,
         "run --runtime"
@@ -235,6 +242,30 @@ fn another_runtime_confines_as_our_own() {
             let [ours, theirs] = [&ours, &theirs].map(|output| comparable(&output.stdout));
             assert_eq!(theirs, ours, "{runtime} {options:?}");
         }
+    }
+}
+
+fn a_seccomp_profile_of_the_users_own_holds_by_another_runtime() {
+    let host = Host::new();
+    let option = profile(&host, "no-mkdir.json", NO_MKDIR);
+    let script = "mkdir /x; hostname h; kill -12 1; kill -0 1 && umask 22 && echo done";
+    let check = |output: Output| {
+        let output = output.ok().says("done");
+        for why in ["Input/output error", "File exists", "No such device"] {
+            assert!(output.stderr.contains(why), "{output}");
+        }
+    };
+    for runtime in ["crun", "runc"] {
+        let options = ["--runtime", runtime, "--security-opt", &option];
+        let run = |first: &[&str], words: &[&str]| {
+            host.coracle([first, &options, &["busybox"], words].concat())
+        };
+        check(run(&["run", "--rm"], &["sh", "-c", script]));
+        run(&["run", "-d", "--name", "c1"], &["sleep", "1000"]).ok();
+        check(host.coracle(["exec", "c1", "sh", "-c", script]));
+        host.run("rm -f c1");
+        // What the profile leaves to who holds a capability.
+        run(&["run", "--rm", "--cap-add", "SYS_NICE"], &["mkdir", "/x"]).ok();
     }
 }
 

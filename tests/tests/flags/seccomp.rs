@@ -19,7 +19,7 @@ pub const CELLS: &[Cell] = &[
     ),
 ];
 
-const NO_MKDIR: &str = r#"{
+pub const NO_MKDIR: &str = r#"{
   "defaultAction": "SCMP_ACT_ALLOW",
   "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
               {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]}],

@@ -56,7 +56,7 @@ pub fn chosen_filter(
             let mut held = capabilities.to_vec();
             held.sort_unstable();
             let here = circumstances(&held);
-            let key = format!("own|{:?}|{}|{text}", here.kernel, held.join(","));
+            let key = format!("own.2|{:?}|{}|{text}", here.kernel, held.join(","));
             let compile = || filter::compile(&pick(text, &here)?);
             cached(cache, &key, compile).map(Some)
         }

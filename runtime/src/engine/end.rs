@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Engine, again, finish, limits};
+use super::{Engine, again, finish};
 use crate::cgroup::{self, Group};
 use crate::error::Error;
 use crate::events;
@@ -326,7 +326,7 @@ fn send(conn: &Connection, stored: &Stored, init: &Handle, signal: i32) -> Resul
     let group = Group::of(&stored.container);
     if cgroup::is_frozen(&group) {
         cgroup::thaw(&group).map_err(failed("unpause the container"))?;
-        limits::record(conn, "unpause", &stored.container, &[])?;
+        events::record_container(conn, &stored.container, "unpause", &[])?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use rustix::fs::FlockOperation;
 use super::{Engine, Settings, end, finish, start, volumes};
 use crate::bundle::{Bind, Source, with_view};
 use crate::error::Error;
-use crate::events::{self, Subject};
+use crate::events;
 use crate::process::Identity;
 use crate::record::{Container, State};
 use crate::user;
@@ -117,7 +117,7 @@ impl Engine {
             packer.finish()?;
             Ok(())
         })?;
-        self.tell(&look.container, "archive-path", &[])
+        events::record_container(&self.conn, &look.container, "archive-path", &[])
     }
 
     /// Unpacks a tar into a directory of a container.
@@ -158,7 +158,7 @@ impl Engine {
             let start = start.trim_matches('/').as_bytes();
             Ok(unpack(&root, start, tar, unpacking)?)
         })?;
-        self.tell(&look.container, "extract-to-dir", &[])
+        events::record_container(&self.conn, &look.container, "extract-to-dir", &[])
     }
 
     /// `export`: the root filesystem without volumes, as a tar.
@@ -170,7 +170,7 @@ impl Engine {
             packer.finish()?;
             Ok(())
         })?;
-        self.tell(&look.container, "export", &[])
+        events::record_container(&self.conn, &look.container, "export", &[])
     }
 
     /// `diff`: what a container has changed of its image's files.
@@ -282,31 +282,6 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Records an event of a container, with Docker's attributes.
-    fn tell(
-        &self,
-        container: &Container,
-        action: &str,
-        more: &[(&str, &str)],
-    ) -> Result<(), Error> {
-        let labels = container.resolved.labels.iter();
-        let attributes: Vec<(&str, &str)> = labels
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .chain([
-                ("image", container.request.image.as_str()),
-                ("name", container.name.as_str()),
-            ])
-            .chain(more.iter().copied())
-            .collect();
-        events::record(
-            &self.conn,
-            Subject::Container,
-            action,
-            &container.id,
-            &attributes,
-        )
     }
 }
 

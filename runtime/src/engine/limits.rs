@@ -7,7 +7,7 @@ use rusqlite::TransactionBehavior;
 use super::{Engine, end};
 use crate::cgroup::{self, Group, Host, Undo};
 use crate::error::{Error, ErrorKind};
-use crate::events::{self, Subject};
+use crate::events;
 use crate::limits::{self, Purpose};
 use crate::process;
 use crate::record::{Container, State};
@@ -56,7 +56,7 @@ impl Engine {
             container.request.restart = policy;
         }
         store::set_request(&tx, &id, &container.request)?;
-        record(&tx, "update", container, &[])?;
+        events::record_container(&tx, container, "update", &[])?;
         let undo = apply_live(&stored).map_err(|e| failed(e.into(), ErrorKind::Internal))?;
         if let Err(error) = tx.commit() {
             undo.undo();
@@ -77,7 +77,7 @@ impl Engine {
             return Err(Error::AlreadyPaused(container.id));
         }
         cgroup::freeze(&group).map_err(io_error("pause it", &container))?;
-        record(&self.conn, "pause", &container, &[])
+        events::record_container(&self.conn, &container, "pause", &[])
     }
 
     /// `unpause`.
@@ -87,7 +87,7 @@ impl Engine {
             return Err(Error::NotPaused(container.id));
         }
         cgroup::thaw(&Group::of(&container)).map_err(io_error("unpause it", &container))?;
-        record(&self.conn, "unpause", &container, &[])
+        events::record_container(&self.conn, &container, "unpause", &[])
     }
 }
 
@@ -113,21 +113,4 @@ fn io_error(step: &'static str, container: &Container) -> impl Fn(io::Error) -> 
         container: container.clone(),
         source,
     }
-}
-
-/// An event of a container, with Docker's attributes: its image, its name, its labels, and what else there is to tell.
-pub(crate) fn record(
-    conn: &rusqlite::Connection,
-    action: &str,
-    container: &Container,
-    more: &[(&str, &str)],
-) -> Result<(), Error> {
-    let mut attributes = vec![
-        ("image", container.request.image.as_str()),
-        ("name", container.name.as_str()),
-    ];
-    let labels = container.resolved.labels.iter();
-    attributes.extend(labels.map(|(name, value)| (name.as_str(), value.as_str())));
-    attributes.extend_from_slice(more);
-    events::record(conn, Subject::Container, action, &container.id, &attributes)
 }

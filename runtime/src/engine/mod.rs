@@ -39,7 +39,6 @@ pub use prune::Pruned;
 pub use usage::{Processes, Sample};
 
 pub(crate) use end::signal_number;
-pub(crate) use limits::record as record_event;
 pub(crate) use network::namespace_by_row;
 
 use std::path::PathBuf;

@@ -5,10 +5,10 @@ use std::io::Write;
 use super::{Engine, LogOptions, end, finish};
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
-use crate::events::{self, Subject};
+use crate::events;
 use crate::logs;
 use crate::monitor;
-use crate::record::{Container, State};
+use crate::record::State;
 use crate::store;
 use crate::wire;
 
@@ -125,7 +125,7 @@ impl Engine {
     /// An event that nothing depends on: that it cannot be entered is no reason to break off a relay.
     fn note(&self, id: &str, action: &str, more: &[(&str, &str)]) {
         let noted = store::get(&self.conn, id).and_then(|stored| match stored {
-            Some(stored) => enter(&self.conn, &stored.container, action, more),
+            Some(stored) => events::record_container(&self.conn, &stored.container, action, more),
             None => Ok(()),
         });
         if let Err(e) = noted {
@@ -146,20 +146,4 @@ fn broke(container: String) -> Error {
         step: "relayed the streams",
         messages: "none".into(),
     }
-}
-
-fn enter(
-    conn: &rusqlite::Connection,
-    container: &Container,
-    action: &str,
-    more: &[(&str, &str)],
-) -> Result<(), Error> {
-    let labels = container.resolved.labels.iter();
-    let mut attributes: Vec<(&str, &str)> = labels
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    attributes.push(("image", &container.request.image));
-    attributes.push(("name", &container.name));
-    attributes.extend_from_slice(more);
-    events::record(conn, Subject::Container, action, &container.id, &attributes)
 }

@@ -8,8 +8,8 @@ use rustix::event::PollFlags;
 use super::creation::invalid;
 use super::launch::Launch;
 use crate::cgroup::{self, Group};
-use crate::engine;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::limits;
 use crate::oci::Failure;
 use crate::process;
@@ -107,7 +107,7 @@ impl MemoryWatch {
     fn record(&self) -> Result<(), Error> {
         let conn = store::open(&self.root)?;
         match store::get(&conn, &self.container)? {
-            Some(stored) => engine::record_event(&conn, "oom", &stored.container, &[]),
+            Some(stored) => events::record_container(&conn, &stored.container, "oom", &[]),
             None => Ok(()),
         }
     }

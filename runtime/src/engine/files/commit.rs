@@ -8,6 +8,7 @@ use super::changes_of;
 use crate::cgroup::{Frozen, Group};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events;
 use crate::record::Container;
 use crate::request::MountKind;
 
@@ -67,7 +68,7 @@ impl Engine {
             ("imageID", made.id.as_str()),
             ("imageRef", name.as_deref().unwrap_or_default()),
         ];
-        self.tell(&container, "commit", &attributes)?;
+        events::record_container(&self.conn, &container, "commit", &attributes)?;
         Ok(made)
     }
 }

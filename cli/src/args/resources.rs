@@ -4,6 +4,7 @@ use clap::Args;
 use runtime::ContainerRequest;
 use runtime::request::{Resources, Ulimit};
 
+use super::sizes::parse_size;
 use super::values::parse_integer;
 use crate::failure::Failure;
 
@@ -11,15 +12,15 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 pub struct LimitArgs {
     /// Memory limit: 512m, 1.5g
-    #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(short, long, value_name = "BYTES", value_parser = parse_size)]
     pub memory: Option<u64>,
     /// Memory and swap together; -1: as much swap as there is; without it twice the memory
     #[arg(long, value_name = "BYTES", value_parser = parse_swap)]
     pub memory_swap: Option<i64>,
     /// What the container keeps when the host's memory is short
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub memory_reservation: Option<u64>,
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, hide = true)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, hide = true)]
     pub kernel_memory: Option<u64>,
     /// How many CPUs: 1.5
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
@@ -121,40 +122,10 @@ fn too_little(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(1)
 }
 
-/// `512`, `64m`, `1.5 GiB`: powers of 1024. Docker's texts.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let invalid = || format!("invalid size: '{text}'");
-    let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | ' ');
-    let end = text.rfind(digits).ok_or_else(invalid)? + 1;
-    let (number, suffix) = text.split_at(end);
-    let number = number.strip_suffix(' ').unwrap_or(number);
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    if number < 0.0 || !number.is_finite() {
-        return Err(invalid());
-    }
-    let suffix = suffix.to_ascii_lowercase();
-    let unit = suffix
-        .strip_suffix("ib")
-        .or_else(|| suffix.strip_suffix('b'))
-        .unwrap_or(&suffix);
-    let power = match unit {
-        "" if suffix == "ib" => None,
-        "" => Some(0),
-        "k" => Some(1),
-        "m" => Some(2),
-        "g" => Some(3),
-        "t" => Some(4),
-        "p" => Some(5),
-        _ => None,
-    };
-    let power = power.ok_or_else(|| format!("invalid suffix: '{suffix}'"))?;
-    Ok((number * 1024f64.powi(power)) as u64)
-}
-
 fn parse_swap(text: &str) -> Result<i64, String> {
     match text {
         "-1" => Ok(-1),
-        _ => parse_bytes(text).map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        _ => parse_size(text).map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
     }
 }
 
@@ -227,31 +198,6 @@ fn parse_ulimit(text: &str) -> Result<Ulimit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_understood_as_docker_does() {
-        for (text, bytes) in [
-            ("512", 512),
-            ("64m", 64 << 20),
-            ("1.5g", 3 << 29),
-            ("1 KiB", 1 << 10),
-            ("2kb", 2 << 10),
-            ("7b", 7),
-            ("1T", 1 << 40),
-        ] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
-        }
-        for (text, why) in [
-            ("foo", "invalid size: 'foo'"),
-            ("-1", "invalid size: '-1'"),
-            ("", "invalid size: ''"),
-            ("5x", "invalid suffix: 'x'"),
-            ("5 mx", "invalid suffix: 'mx'"),
-            ("5ib", "invalid suffix: 'ib'"),
-        ] {
-            assert_eq!(parse_bytes(text), Err(why.into()), "{text}");
-        }
-    }
 
     #[test]
     fn cpus_are_exact_to_the_billionth() {

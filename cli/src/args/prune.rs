@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use time::OffsetDateTime;
 
 use super::filter::{FilterError, has_label};
-use super::values;
+use super::moment;
 use crate::failure::Failure;
 
 /// Asks on stdout, and reads the answer from stdin.
@@ -37,7 +37,10 @@ impl Filters {
         for (name, value) in pairs {
             match name.as_str() {
                 "until" if filters.until.is_some() => bail!("more than one until filter specified"),
-                "until" => filters.until = Some(values::parse_time(value, now)?),
+                "until" => {
+                    let until = moment::parse(value, now).map_err(anyhow::Error::msg)?;
+                    filters.until = Some(OffsetDateTime::from_unix_timestamp_nanos(until.into())?);
+                }
                 "label" => filters.with.push(value.clone()),
                 "label!" => filters.without.push(value.clone()),
                 _ => return Err(FilterError::Unknown(name.clone()).into()),

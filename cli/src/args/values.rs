@@ -6,9 +6,6 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use time::OffsetDateTime;
-
-use crate::output::words;
 
 /// `K=V` or `K`: kept as written; see [`resolve_env`].
 pub fn parse_env(text: &str) -> Result<String, String> {
@@ -146,41 +143,6 @@ pub fn parse_go_duration(text: &str) -> Result<i64, String> {
     Ok((sign * nanos).round() as i64)
 }
 
-/// A point in time as Docker reads it: `24h`, `10m30s` ago; RFC 3339 in whole or in part, of this host's UTC; seconds since 1970, with a
-/// fraction or without.
-pub fn parse_time(text: &str, now: OffsetDateTime) -> anyhow::Result<OffsetDateTime> {
-    if let Ok(ago) = parse_go_duration(text)
-        && text != "0"
-    {
-        return Ok(now - time::Duration::nanoseconds(ago));
-    }
-    parse_date(text)
-        .or_else(|| parse_unix(text))
-        .with_context(|| format!("failed to parse value as time or duration: {text:?}"))
-}
-
-fn parse_date(text: &str) -> Option<OffsetDateTime> {
-    let whole = |rest: &str| words::parse_rfc3339(&format!("{text}{rest}"));
-    let minutes = text.len() == "2006-01-02T15:04".len();
-    match text.len() {
-        _ if words::parse_rfc3339(text).is_some() => whole(""),
-        10 => whole("T00:00:00Z"),
-        13 => whole(":00:00Z"),
-        _ if minutes => whole(":00Z"),
-        _ => whole("Z"),
-    }
-}
-
-fn parse_unix(text: &str) -> Option<OffsetDateTime> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let nanos: i128 = format!("{fraction:0<9}").parse().ok()?;
-    let seconds: i128 = seconds.parse::<i64>().ok()?.into();
-    OffsetDateTime::from_unix_timestamp_nanos(seconds * 1_000_000_000 + nanos).ok()
-}
-
 /// `key=value` of `-o`.
 pub fn parse_option(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
@@ -309,29 +271,6 @@ mod tests {
         ] {
             assert_eq!(parse_go_duration(text).unwrap_err(), why);
         }
-    }
-
-    #[test]
-    fn times_have_three_forms() {
-        let now = words::parse_rfc3339("2026-11-23T12:00:00Z").unwrap();
-        for (text, meant) in [
-            ("1h30m", "2026-11-23T10:30:00Z"),
-            ("0s", "2026-11-23T12:00:00Z"),
-            ("-10m", "2026-11-23T12:10:00Z"),
-            ("2026-11-23T09:00:00.5+01:00", "2026-11-23T08:00:00.5Z"),
-            ("2026-11-23", "2026-11-23T00:00:00Z"),
-            ("2026-11-23T07:08", "2026-11-23T07:08:00Z"),
-            ("2026-11-23T07:08:09", "2026-11-23T07:08:09Z"),
-            ("0", "1970-01-01T00:00:00Z"),
-            ("1136073600.000000001", "2006-01-01T00:00:00.000000001Z"),
-        ] {
-            let read = parse_time(text, now).unwrap();
-            assert_eq!(words::rfc3339(read), meant, "{text}");
-        }
-        assert_eq!(
-            parse_time("bogus", now).unwrap_err().to_string(),
-            "failed to parse value as time or duration: \"bogus\""
-        );
     }
 
     #[test]

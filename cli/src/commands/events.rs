@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{Answer, Context};
 use crate::args::event_filter::Filters;
-use crate::args::values;
+use crate::args::{moment, values};
 use crate::failure::Failure;
 use crate::output::event;
 use crate::output::template::{Missing, Template, TemplateError};
@@ -47,12 +47,8 @@ pub fn run(context: &Context, options: Events) -> Answer {
     let now = OffsetDateTime::now_utc();
     let time = |text: &Option<String>| -> Result<Option<i64>, Failure> {
         let text = text.as_ref().filter(|text| !text.is_empty());
-        let time = text.map(|text| values::parse_time(text, now)).transpose();
-        let time = time.map_err(|error| Failure::Plain {
-            text: error.to_string(),
-            code: 1,
-        })?;
-        Ok(time.map(|time| i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)))
+        let time = text.map(|text| moment::parse(text, now)).transpose();
+        time.map_err(|text| Failure::Plain { text, code: 1 })
     };
     let (since, until) = (time(&options.since)?, time(&options.until)?);
     let engine = context.engine()?;

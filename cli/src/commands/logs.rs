@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use anyhow::Context as _;
 use clap::Args;
 use runtime::engine::{LogOptions, Stamp};
+use time::OffsetDateTime;
 
 use super::{Answer, Context};
 use crate::args::moment;
@@ -68,10 +69,16 @@ pub fn run(context: &Context, options: Logs) -> Answer {
     let mut engine = context.engine()?;
     // Docker's order: a container that is not there comes first.
     engine.find(&options.container)?;
-    let moment = |option, text: &str| {
-        let refused = |text| Failure::Plain { text, code: 1 };
-        let moment = moment::parse(option, text).map_err(refused)?;
-        Ok::<_, Failure>(moment.map(Stamp))
+    let now = OffsetDateTime::now_utc();
+    let moment = |option: &str, text: &str| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let moment = moment::parse(text, now).map_err(|why| Failure::Plain {
+            text: format!("invalid value for {option:?}: {why}"),
+            code: 1,
+        })?;
+        Ok::<_, Failure>(Some(Stamp(moment)))
     };
     let wanted = LogOptions {
         follow: options.follow,

@@ -71,7 +71,9 @@ pub(super) fn stop(
         .wait(Some(Duration::from_secs(timeout.into())))
         .unwrap_or(true)
     {
-        if stored.init.is_some_and(|init| ignores(init.pid, signal)) {
+        // Who gives it no time means to kill it.
+        let given_time = timeout > 0;
+        if given_time && stored.init.is_some_and(|init| ignores(init.pid, signal)) {
             unheard = Some(Unheard {
                 container: stored.container.name.clone(),
                 signal: name_of_signal.clone(),

@@ -87,6 +87,7 @@ pub(super) fn run_new(
     }
     // Repair adopts a container that has this mark, and kills one that never came to run.
     let _ = std::fs::write(directory.join(finish::STARTED), b"");
+    listen(&mut relay, &directory);
     let _ = wire::send(&control, Kind::Started, &[]);
     drop(control);
     watch(
@@ -101,6 +102,17 @@ pub(super) fn run_new(
         init,
         Waiter::Parent,
     )
+}
+
+/// Before the command hears that the program runs: the next one may connect at once.
+fn listen(relay: &mut Relay, directory: &Path) {
+    // An adopted container's old socket is in the way.
+    let socket = directory.join(finish::SOCKET);
+    let _ = std::fs::remove_file(&socket);
+    match wire::listen(&socket) {
+        Ok(listener) => relay.listener = Some(listener),
+        Err(e) => eprintln!("cannot listen for clients: {e}"),
+    }
 }
 
 /// The word to go on, and the sockets that come with it; `None` for any other word, or none.
@@ -120,11 +132,12 @@ pub(super) fn adopt(
     if let Err(e) = name_namespaces_by(init, &directory) {
         eprintln!("commands cannot be run in the container: {e}");
     }
-    let relay = Relay::new(streams::reopen(&directory));
+    let mut relay = Relay::new(streams::reopen(&directory));
     answer(&control, &init);
     let Some(responder) = go(wire::receive(&control).ok().flatten()) else {
         return 1;
     };
+    listen(&mut relay, &directory);
     let _ = wire::send(&control, Kind::Started, &[]);
     drop(control);
     watch(
@@ -192,13 +205,6 @@ fn watch(
     match open_log(&launch) {
         Ok(writer) => relay.log = writer,
         Err(e) => eprintln!("cannot open the log: {e}"),
-    }
-    // An adopted container's old socket is in the way.
-    let socket = directory.join(finish::SOCKET);
-    let _ = std::fs::remove_file(&socket);
-    match wire::listen(&socket) {
-        Ok(listener) => relay.listener = Some(listener),
-        Err(e) => eprintln!("cannot listen for clients: {e}"),
     }
     let services = Rc::new(RefCell::new(Services::of(&launch)));
     services.borrow_mut().start(served);

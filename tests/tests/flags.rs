@@ -5,6 +5,8 @@
 
 #[path = "flags/basics.rs"]
 mod basics;
+#[path = "flags/block_io.rs"]
+mod block_io;
 #[path = "flags/cell.rs"]
 mod cell;
 #[path = "flags/commands.rs"]
@@ -37,6 +39,10 @@ mod resources;
 mod security;
 #[path = "flags/small.rs"]
 mod small;
+#[path = "flags/spelling.rs"]
+mod spelling;
+#[path = "flags/standstill.rs"]
+mod standstill;
 #[path = "flags/streams.rs"]
 mod streams;
 #[path = "flags/table.rs"]
@@ -54,6 +60,7 @@ use cell::Cell;
 /// By subject, each a file of `flags/`.
 const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
+    ("block_io", block_io::CELLS),
     ("commands", commands::CELLS),
     ("events", events::CELLS),
     ("files", files::CELLS),
@@ -68,6 +75,8 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("resources", resources::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
+    ("spelling", spelling::CELLS),
+    ("standstill", standstill::CELLS),
     ("streams", streams::CELLS),
     ("volumes", volumes::CELLS),
 ];

@@ -20,6 +20,7 @@ pub mod resources;
 pub mod security;
 pub mod sizes;
 pub mod small;
+pub mod throttle;
 pub mod values;
 pub mod volume_filter;
 pub mod volumes;

@@ -48,6 +48,11 @@ pub enum LimitError {
     },
     #[error("Range of blkio weight is from 10 to 1000")]
     Weight,
+    #[error("cannot limit {}: {why}", device.display())]
+    NoBlockDevice {
+        device: std::path::PathBuf,
+        why: String,
+    },
     #[error("Invalid value {0}, range for oom score adj is [-1000, 1000]")]
     OomScore(i32),
     #[error(
@@ -103,6 +108,12 @@ pub fn check(
         discard(&mut resources.blkio_weight);
         warnings.push(format!(
             "Your kernel does not support Block I/O weight {NOT_MOUNTED}. Weight discarded."
+        ));
+    }
+    if !resources.throttles.is_empty() && !host.blkio_throttle {
+        resources.throttles.clear();
+        warnings.push(format!(
+            "Your kernel does not support Block I/O limits of devices {NOT_MOUNTED}. Limits of devices discarded."
         ));
     }
     if resources

@@ -5,6 +5,8 @@
 
 #[path = "flags/basics.rs"]
 mod basics;
+#[path = "flags/block_io.rs"]
+mod block_io;
 #[path = "flags/cell.rs"]
 mod cell;
 #[path = "flags/commands.rs"]
@@ -41,6 +43,10 @@ mod seccomp;
 mod security;
 #[path = "flags/small.rs"]
 mod small;
+#[path = "flags/spelling.rs"]
+mod spelling;
+#[path = "flags/standstill.rs"]
+mod standstill;
 #[path = "flags/streams.rs"]
 mod streams;
 #[path = "flags/table.rs"]
@@ -60,6 +66,7 @@ use cell::Cell;
 /// By subject, each a file of `flags/`.
 const SUBJECTS: &[(&str, &[Cell])] = &[
     ("basics", basics::CELLS),
+    ("block_io", block_io::CELLS),
     ("commands", commands::CELLS),
     ("devices", devices::CELLS),
     ("events", events::CELLS),
@@ -76,6 +83,8 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
+    ("spelling", spelling::CELLS),
+    ("standstill", standstill::CELLS),
     ("streams", streams::CELLS),
     ("users", users::CELLS),
     ("volumes", volumes::CELLS),

@@ -5,6 +5,7 @@ use runtime::ContainerRequest;
 use runtime::request::{Resources, Ulimit};
 
 use super::sizes::parse_size;
+use super::throttle::ThrottleArgs;
 use super::values::parse_integer;
 use crate::failure::Failure;
 
@@ -55,6 +56,8 @@ pub struct ResourceArgs {
     /// How ready the kernel is to swap the container's memory, from 0 to 100; -1: as the host
     #[arg(long, value_name = "PERCENT", value_parser = parse_integer)]
     pub memory_swappiness: Option<i64>,
+    #[command(flatten)]
+    pub throttles: ThrottleArgs,
     /// Limit of each process: NAME=SOFT[:HARD], such as nofile=1024
     #[arg(long, value_name = "LIMIT", value_parser = parse_ulimit)]
     pub ulimit: Vec<Ulimit>,
@@ -83,6 +86,7 @@ impl ResourceArgs {
         request.resources = Resources {
             memory_swappiness: swappiness,
             ulimits: self.ulimit.clone(),
+            throttles: self.throttles.all(),
             oom_kill_disable: self.oom_kill_disable,
             // 0 is what a container has anyway. A number that no i32 holds is out of range as well.
             oom_score_adj: self

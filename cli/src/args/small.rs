@@ -31,17 +31,18 @@ pub struct SmallArgs {
     /// Not built: user networks have names
     #[arg(long, value_name = "CONTAINER[:ALIAS]", hide = true)]
     link: Vec<String>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    link_local_ip: Vec<String>,
+    #[arg(long, value_name = "OPTION", hide = true)]
+    storage_opt: Vec<String>,
+    #[arg(long, value_name = "REQUEST", hide = true)]
+    gpus: Option<String>,
 }
 
 impl SmallArgs {
     /// Enters the options in the request.
     pub fn apply(&self, request: &mut ContainerRequest) -> Result<(), Failure> {
-        if let Some(link) = self.link.first() {
-            return Err(Failure::Refused(anyhow::anyhow!(
-                "--link {link} is not supported: containers on a network of your own reach each other by name \
-                 ('coracle network create NET', then '--network NET' for both)"
-            )));
-        }
+        self.refuse_what_is_not_built()?;
         let mut labels = values::read_label_files(&self.label_file).map_err(Failure::Refused)?;
         labels.append(&mut request.labels);
         request.labels = labels;
@@ -52,6 +53,41 @@ impl SmallArgs {
         }
         request.annotations.clone_from(&self.annotation);
         request.cid_file.clone_from(&self.cidfile);
+        Ok(())
+    }
+
+    /// Flags that people bring along, and what to do instead.
+    fn refuse_what_is_not_built(&self) -> Result<(), Failure> {
+        if let Some(link) = self.link.first() {
+            return Err(Failure::Refused(anyhow::anyhow!(
+                "--link {link} is not supported: containers on a network of your own reach each other by name \
+                 ('coracle network create NET', then '--network NET' for both)"
+            )));
+        }
+        let missing = [
+            (
+                "link-local-ip",
+                self.link_local_ip.first(),
+                "'--ip' and '--ip6' give an address of a network",
+            ),
+            (
+                "storage-opt",
+                self.storage_opt.first(),
+                "a quota of the file system below --root limits all containers",
+            ),
+            (
+                "gpus",
+                self.gpus.as_ref(),
+                "'--device' gives the container a device of the host",
+            ),
+        ];
+        for (flag, value, instead) in missing {
+            if let Some(value) = value {
+                return Err(Failure::Refused(anyhow::anyhow!(
+                    "--{flag} {value} is not supported: {instead}"
+                )));
+            }
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use image::pull::PullOptions;
 
 use super::{Answer, Context};
+use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::progress::{Progress, Style};
@@ -20,6 +21,9 @@ pub struct Pull {
     /// Platform, where the image has several: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// Accepted for Docker's sake: images are not signed
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_parser = values::parse_bool, action = clap::ArgAction::Set, hide = true)]
+    disable_content_trust: bool,
     #[arg(value_name = "NAME")]
     name: String,
 }

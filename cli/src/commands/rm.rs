@@ -16,12 +16,24 @@ pub struct Rm {
     /// Remove the anonymous volumes too
     #[arg(short, long)]
     volumes: bool,
+    /// Not built, as `run --link`
+    #[arg(short, long, hide = true)]
+    link: bool,
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
 pub fn run(context: &Context, options: Rm) -> Answer {
     let mut engine = context.engine()?;
+    if options.link {
+        return each(&options.containers, |name| {
+            let container = engine.find(name)?;
+            Err(Failure::Own(anyhow::anyhow!(
+                "Conflict, cannot remove the default link name of the container: {} has no links",
+                container.name
+            )))
+        });
+    }
     each(&options.containers, |name| {
         match engine
             .remove(name, options.force, options.volumes)

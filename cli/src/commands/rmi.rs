@@ -14,6 +14,9 @@ pub struct Rmi {
     /// Remove it though stopped containers use it; an image that is not there is no failure
     #[arg(short, long)]
     force: bool,
+    /// Accepted for Docker's sake: images have no untagged parents
+    #[arg(long, hide = true)]
+    no_prune: bool,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

@@ -1,9 +1,10 @@
-//! `update`: other limits for containers that are there.
+//! `update`: other limits, or another restart policy, for containers that are there.
 
 use clap::Args;
 use runtime::request::{Resources, UpdateRequest};
 
 use super::{Answer, Context, each};
+use crate::args::life::parse_restart;
 use crate::args::resources::LimitArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -14,6 +15,9 @@ use crate::output;
 pub struct Update {
     #[command(flatten)]
     limits: LimitArgs,
+    /// When to start the container again: no, on-failure[:MAX], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
@@ -21,7 +25,7 @@ pub struct Update {
 pub fn run(context: &Context, options: Update) -> Answer {
     let request = UpdateRequest {
         resources: options.limits.resources(),
-        restart: None,
+        restart: options.restart.as_deref().map(parse_restart).transpose()?,
     };
     if request.resources == Resources::default() && request.restart.is_none() {
         return Err(Failure::Plain {

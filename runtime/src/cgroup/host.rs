@@ -22,6 +22,8 @@ pub struct Host {
     pub cpuset: bool,
     pub pids: bool,
     pub blkio_weight: bool,
+    /// Rates of block devices.
+    pub blkio_throttle: bool,
 }
 
 impl Host {
@@ -54,6 +56,7 @@ impl Host {
             cpu: has("cpu"),
             cpuset: has("cpuset"),
             pids: has("pids"),
+            blkio_throttle: super::can_throttle(),
             blkio_weight: match is_v2() {
                 true => has("io"),
                 false => ["blkio.weight", "blkio.bfq.weight"]

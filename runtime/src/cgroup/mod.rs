@@ -8,6 +8,7 @@ mod host;
 mod limits;
 mod nested;
 mod oom;
+mod throttle;
 mod usage;
 
 use std::fs;
@@ -20,6 +21,7 @@ pub use host::Host;
 pub use limits::{DEFAULT_PERIOD, Undo, apply, bandwidth};
 pub use nested::{below, make_room_for_children};
 pub use oom::{Watch, kills};
+pub use throttle::{block_device, can_throttle, throttle};
 pub use usage::{Usage, network, usage};
 
 use crate::record::Container;

@@ -8,7 +8,7 @@ use super::{Engine, end};
 use crate::cgroup::{self, Group, Host, Undo};
 use crate::error::{Error, ErrorKind};
 use crate::events;
-use crate::limits::{self, Purpose};
+use crate::limits::{self, LimitError, Purpose};
 use crate::process;
 use crate::record::{Container, State};
 use crate::request::{ContainerRequest, UpdateRequest};
@@ -31,6 +31,12 @@ impl Engine {
         }
         let warnings = limits::check(&mut request.resources, &Host::find(), Purpose::Create)?;
         limits::check_ulimits(&request.resources.ulimits, process::own_hard_limit)?;
+        for throttle in &request.resources.throttles {
+            cgroup::block_device(&throttle.device).map_err(|e| LimitError::NoBlockDevice {
+                device: throttle.device.clone(),
+                why: e.to_string(),
+            })?;
+        }
         Ok((request, warnings))
     }
 
@@ -53,6 +59,10 @@ impl Engine {
         container.request.resources = limits::merge(&container.request.resources, &asked)
             .map_err(|e| failed(e.into(), ErrorKind::Conflict))?;
         if let Some(policy) = request.restart {
+            if container.request.auto_remove {
+                let why = "Restart policy cannot be updated because AutoRemove is enabled for the container";
+                return Err(failed(why.into(), ErrorKind::Conflict));
+            }
             container.request.restart = policy;
         }
         store::set_request(&tx, &id, &container.request)?;

@@ -159,6 +159,9 @@ fn run(
             container.resolved.connections = stored.container.resolved.connections;
         }
         let (attached, forwards) = place.attach(edit, &container)?;
+        if mode == StartMode::Attached {
+            events::record_container(edit.transaction(), &container, "attach", &[])?;
+        }
         for (network, _) in &attached {
             events::record_place(edit.transaction(), network, &id, "connect")?;
         }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Engine, LogOptions, end, finish};
+use super::{Engine, LogOptions, end, finish, limits};
 use crate::attach::{self, Outcome, Session, Streams};
 use crate::error::Error;
 use crate::events;
@@ -23,7 +23,7 @@ impl Engine {
                 _ => Error::AttachStopped,
             });
         };
-        if container.paused {
+        if limits::is_paused(&container) {
             return Err(Error::AttachPaused);
         }
         let failed = |source| Error::Io {
@@ -48,7 +48,8 @@ impl Engine {
     pub fn relay(&mut self, session: Session, mut streams: Streams) -> Result<Outcome, Error> {
         let id = session.container.clone();
         let is_container = session.init.is_some();
-        if is_container {
+        // A start in the foreground has told of it before the start, as Docker's client attaches first.
+        if is_container && session.joined {
             self.note(&id, "attach", &[]);
         }
         let mut session = session;

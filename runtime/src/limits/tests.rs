@@ -13,6 +13,7 @@ fn host() -> Host {
         cpuset: true,
         pids: true,
         blkio_weight: true,
+        blkio_throttle: true,
     }
 }
 

@@ -195,7 +195,6 @@ fn watch(
     waiter: Waiter,
 ) -> i32 {
     let id = launch.container.id.clone();
-    let directory = launch::directory(&launch.run_root, &id);
     if let Some(client) = client
         && let Err(e) = relay.add_client(client, true)
     {

@@ -51,8 +51,9 @@ impl Limiter {
         if *wanted == Default::default() {
             return Ok(());
         }
-        cgroup::apply(&Group::of(container), wanted)
-            .map(drop)
+        let group = Group::of(container);
+        cgroup::apply(&group, wanted)
+            .and_then(|_| cgroup::throttle(&group, wanted))
             .map_err(|e| Failure::internal("limit the container", &e))
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use life::{HealthRequest, LogDriver, LogRequest, RestartPolicy};
 pub use mounts::{Mount, MountKind, MountOptions, Propagation};
 pub use namespaces::{NamespaceMode, Namespaces};
-pub use resources::{Resources, Ulimit, UpdateRequest};
+pub use resources::{Resources, Throttle, ThrottleKind, Ulimit, UpdateRequest};
 pub use security::{DeviceRequest, DeviceRule, SeccompChoice, Security};
 
 /// `run` and `create`.

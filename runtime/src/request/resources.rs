@@ -1,5 +1,7 @@
 //! What a container may use of the machine.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::RestartPolicy;
@@ -31,6 +33,8 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// `--device-read-bps` and its siblings.
+    pub throttles: Vec<Throttle>,
     /// -1: no limit.
     pub pids_limit: Option<i64>,
     /// `--oom-kill-disable`; cgroup v1 only.
@@ -46,6 +50,25 @@ pub struct UpdateRequest {
     /// Those that are set.
     pub resources: Resources,
     pub restart: Option<RestartPolicy>,
+}
+
+/// `--device-read-bps DEVICE:RATE`: how fast a block device of the host may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    pub kind: ThrottleKind,
+    /// Of the host, below /dev.
+    pub device: PathBuf,
+    /// Bytes or operations in a second; 0: no limit.
+    pub rate: u64,
+}
+
+/// What of a block device is slowed down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ThrottleKind {
+    ReadBytes,
+    WriteBytes,
+    ReadOperations,
+    WriteOperations,
 }
 
 /// `--ulimit NAME=SOFT[:HARD]`; -1 is no limit.

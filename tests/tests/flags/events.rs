@@ -111,9 +111,22 @@ fn a_containers_life_is_told_in_dockers_order() {
     // As with Docker, the fastest end is not told before its start.
     host.run("run --rm --name c3 busybox true");
     eventually("it is removed", || match actions(&host, "c3") {
-        all if all == ["create", "start", "die", "destroy"] => Ok(()),
+        all if all == ["create", "attach", "start", "die", "destroy"] => Ok(()),
         all => Err(all.join(" ")),
     });
+    // The client attaches before the start.
+    let told = past(&host, &["--format", "{{.Type}} {{.Action}}"]);
+    let told: Vec<&str> = told.lines().collect();
+    let expected = [
+        "container create",
+        "container attach",
+        "network connect",
+        "container start",
+        "container die",
+        "network disconnect",
+        "container destroy",
+    ];
+    assert_eq!(told[told.len() - expected.len()..], expected);
 }
 
 fn networks_and_images_are_told_of() {

@@ -216,7 +216,10 @@ fn the_images_check_is_run_and_can_be_turned_off() {
     is_found(&host, "c5", "healthy");
     import("HEALTHCHECK --interval=x CMD true", "bad")
         .exits(1)
-        .complains("--interval cannot be x");
+        .complains("time: invalid duration \"x\"");
+    import("HEALTHCHECK --interval=1us CMD true", "bad")
+        .exits(1)
+        .complains("interval 1us is less than 1ms");
     host.run("rm -f c1 c2 c3 c4 c5");
 }
 

@@ -37,6 +37,8 @@ pub const CELLS: &[Cell] = &[
         "inspect --type",
         "container inspect",
         "image inspect",
+        "image inspect -f",
+        "image inspect --format",
     ),
     cell!(
         the_longer_spelling_is_the_same_command,
@@ -207,8 +209,10 @@ fn inspect_looks_among_kinds_and_adds_sizes() {
             .text(),
         "/c16"
     );
-    let names = host.run("image inspect -f {{.RepoTags}} busybox").stdout;
-    assert!(names.contains("busybox"), "{names}");
+    for flag in ["-f", "--format"] {
+        let names = host.run(&format!("image inspect {flag} {{{{.RepoTags}}}} busybox"));
+        assert!(names.stdout.contains("busybox"), "{names}");
+    }
     let some = host.try_run("inspect -f {{.Name}} nope c1").exits(1);
     assert_eq!(some.text(), "/c1");
     some.complains("Error: No such object: nope");

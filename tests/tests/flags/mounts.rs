@@ -9,41 +9,28 @@ use crate::cell;
 use crate::cell::Cell;
 
 pub const CELLS: &[Cell] = &[
-    cell!(
-        a_bind_by_mount_is_the_hosts_directory,
-        "run --mount",
-        "run --mount type=bind",
-        "run --mount readonly"
-    ),
+    cell!(a_bind_by_mount_is_the_hosts_directory, "run --mount",),
     cell!(a_bind_by_mount_needs_its_source, "run --mount"),
-    cell!(
-        a_volume_and_memory_by_mount,
-        "run --mount type=volume",
-        "run --mount type=tmpfs"
-    ),
+    cell!(a_volume_and_memory_by_mount, "run --mount",),
     cell!(mount_specs_are_refused_in_dockers_words, "run --mount"),
     cell!(
         binds_that_are_not_recursive_leave_out_what_is_below,
-        "run --mount bind-nonrecursive"
+        "run --mount",
     ),
     cell!(tmpfs_is_memory_with_options, "run --tmpfs"),
     cell!(tmpfs_options_are_refused_in_dockers_words, "run --tmpfs"),
     cell!(modes_of_v_are_checked, "run --volume", "run -v"),
     cell!(
         mounts_propagate_both_ways_when_shared_and_one_way_when_slave,
-        "run --mount bind-propagation",
-        "run -v rshared",
-        "run -v rslave"
+        "run --mount",
+        "run -v"
     ),
-    cell!(
-        propagation_needs_a_mount_that_has_it,
-        "run --mount bind-propagation"
-    ),
+    cell!(propagation_needs_a_mount_that_has_it, "run --mount",),
     cell!(
         a_read_only_root_leaves_memory_and_volumes_writable,
         "run --read-only"
     ),
-    cell!(a_read_only_bind_is_so_with_all_below, "run -v ro"),
+    cell!(a_read_only_bind_is_so_with_all_below, "run -v"),
     cell!(shm_has_the_size_asked_for, "run --shm-size"),
     cell!(
         targets_behind_links_stay_inside,

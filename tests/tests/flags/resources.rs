@@ -74,8 +74,7 @@ pub const CELLS: &[Cell] = &[
         update_changes_a_quota,
         "update --cpu-period",
         "update --cpu-quota",
-        "update --blkio-weight",
-        "update --kernel-memory"
+        "update --blkio-weight"
     ),
     cell!(update_changes_the_next_start, "update"),
     cell!(a_bad_update_changes_nothing, "update"),

@@ -38,7 +38,8 @@ pub const CELLS: &[Cell] = &[
     cell!(pull_policies, "run --pull", "run --quiet", "run -q"),
     cell!(annotations_are_kept, "run --annotation"),
     cell!(content_trust_is_accepted, "run --disable-content-trust"),
-    cell!(links_point_to_networks, "run --link"),
+    cell!(links_point_to_networks, "run"),
+    cell!(what_is_not_built_says_what_to_do_instead, "rm"),
     cell!(names_are_checked, "run --name"),
     cell!(
         stop_signal_and_timeout,
@@ -410,6 +411,38 @@ fn links_point_to_networks() {
     sh(&host, &["--link", "other:db"], "true")
         .exits(125)
         .complains("--network NET");
+}
+
+fn what_is_not_built_says_what_to_do_instead() {
+    let host = Host::new();
+    for (options, text) in [
+        ("--gpus all", "--gpus all is not supported: '--device'"),
+        (
+            "--storage-opt size=1G",
+            "--storage-opt size=1G is not supported: ",
+        ),
+        (
+            "--link-local-ip 169.254.1.1",
+            "--link-local-ip 169.254.1.1 is not supported: ",
+        ),
+    ] {
+        for verb in ["run", "create"] {
+            host.try_run(&format!("{verb} {options} busybox true"))
+                .exits(125)
+                .complains(text);
+        }
+    }
+    assert!(host.ids().is_empty());
+    host.run("create --name c1 busybox true");
+    for flag in ["-l", "--link"] {
+        host.try_run(&format!("rm {flag} c1"))
+            .exits(1)
+            .complains("Conflict, cannot remove the default link name of the container");
+        host.try_run(&format!("rm {flag} nope"))
+            .exits(1)
+            .complains("No such container: nope");
+    }
+    host.run("rm c1").says("c1");
 }
 
 fn names_are_checked() {

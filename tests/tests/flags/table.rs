@@ -21,8 +21,8 @@ const HEAD: &str = "\
 # Docker's commands and flags in Coracle
 
 Made by `cargo test -p coracle-tests --test flags -- table` from the tests (with `CORACLE_WRITE_DOCS=1` it writes this file): what stands under
-\"works\" is tried from the command line by a test of that suite, errors included. What is missing is refused, with Docker's exit code for an unknown flag.
-Flags are those of Docker's client 28.2. `create` takes the flags of `run`.
+\"works\" is tried from the command line by a test of that suite, errors included. What is missing is refused, as an unknown flag or with what to do instead.
+Flags are those of Docker's client 28.2; `container run` is `run`, and so on. Why something differs: [differences.md](differences.md).
 ";
 
 /// The document is up to date, and says nothing that is not tried.
@@ -43,81 +43,151 @@ pub fn check(covered: &BTreeSet<&str>) {
 /// A flag by all its names, the short one first.
 type Flag = Vec<String>;
 
+/// What is shown of one of Docker's commands.
+#[derive(Default)]
+struct Row {
+    works: Vec<String>,
+    differs: Vec<String>,
+    missing: Vec<String>,
+}
+
+/// The document, as it grows; and what is wrong with the cells.
+#[derive(Default)]
+struct Document {
+    rows: String,
+    flags_of_run: String,
+    own: String,
+    absent: Vec<String>,
+    complaints: Vec<String>,
+    works: usize,
+    differ: usize,
+    missing: usize,
+}
+
 fn document(covered: &BTreeSet<&str>) -> String {
     let docker = docker();
-    let mut complaints = Vec::new();
-    let (mut rows, mut own, mut absent) = (String::new(), String::new(), Vec::new());
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    let (mut works, mut missing) = (0, 0);
+    let mut document = Document::default();
     for (command, flags) in &docker {
-        known.insert(command.clone());
-        for name in flags.iter().flatten() {
-            known.insert(format!("{command} {name}"));
-        }
-        let Some(ours) = help(command) else {
-            absent.push(format!("`{command}`"));
-            missing += 1;
-            continue;
-        };
-        if !covered.contains(command.as_str()) {
-            complaints.push(format!("no cell shows `{command}`"));
-        }
-        works += 1;
-        let (mut good, mut lacking, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-        notes.extend(difference(command));
-        for flag in flags {
-            let written = format!("`{}`", flag.join("`, `"));
-            let names = flag.iter().map(|name| format!("{command} {name}"));
-            let tried: Vec<bool> = names
-                .clone()
-                .map(|name| covered.contains(name.as_str()))
-                .collect();
-            let listed = flag.iter().any(|name| ours.contains(name));
-            match (tried.iter().all(|tried| *tried), listed) {
-                (true, _) => {
-                    good.push(written);
-                    works += 1;
-                }
-                (false, false) => {
-                    lacking.push(written);
-                    missing += 1;
-                }
-                (false, true) => {
-                    complaints.push(format!("no cell shows all of `{command}` {written}"))
-                }
-            }
-            notes.extend(names.filter_map(|name| difference(&name)));
-        }
-        let all: BTreeSet<&String> = flags.iter().flatten().collect();
-        let extra: Vec<&String> = ours.iter().filter(|name| !all.contains(name)).collect();
-        // `create` is listed without the flags that it shares with `run`.
-        if !extra.is_empty() && command != "create" {
-            let extra: Vec<String> = extra.iter().map(|name| format!("`{name}`")).collect();
-            let _ = writeln!(own, "- `{command}`: {}", extra.join(", "));
-        }
-        let _ = writeln!(
-            rows,
-            "| `{command}` | {} | {} | {} |",
-            good.join(", "),
-            notes.join("; "),
-            lacking.join(", ")
-        );
+        document.add(command, flags, covered);
     }
+    let Document {
+        rows,
+        flags_of_run,
+        own,
+        absent,
+        mut complaints,
+        works,
+        differ,
+        missing,
+    } = document;
+    let names = docker.iter().flat_map(|(command, flags)| {
+        let flags = flags.iter().flatten();
+        let flags = flags.map(move |name| format!("{command} {name}"));
+        std::iter::once(command.clone()).chain(flags)
+    });
+    let known: BTreeSet<String> = names.collect();
+    let strange = covered
+        .iter()
+        .filter(|name| !known.contains(**name) && !is_ours(name));
     complaints.extend(
-        covered
-            .iter()
-            .filter(|name| !known.contains(**name) && !is_ours(name))
-            .map(|name| {
-                format!("a cell covers `{name}`, which neither Docker nor the program has")
-            }),
+        strange.map(|name| {
+            format!("a cell covers `{name}`, which neither Docker nor the program has")
+        }),
     );
+    let idle = DIFFERENCES.iter().map(|(what, _)| *what);
+    let idle = idle.filter(|what| !known.contains(*what) || !covered.contains(what));
+    complaints.extend(idle.map(|what| format!("`{what}` is said to differ, and no cell shows it")));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     format!(
-        "{HEAD}\n{works} commands and flags work, {missing} are missing.\n\n\
-         | command | works | differs | missing |\n|---|---|---|---|\n{rows}\n\
-         Commands that are missing: {}.\n\n## Flags that Docker does not have\n\n{own}",
+        "{HEAD}\n{works} commands and flags work, {differ} of them otherwise than in Docker; {missing} are missing.\n\n\
+         ## Commands\n\n| command | works | differs | missing |\n|---|---|---|---|\n{rows}\n\
+         Commands that are missing: {}.\n\n\
+         ## Flags of run and create\n\n| flag | | differs |\n|---|---|---|\n{flags_of_run}\n\
+         ## Flags that Docker does not have\n\n{own}",
         absent.join(", ")
     )
+}
+
+impl Document {
+    fn add(&mut self, command: &str, flags: &[Flag], covered: &BTreeSet<&str>) {
+        let Some(ours) = help(command) else {
+            self.absent.push(format!("`{command}`"));
+            self.missing += 1;
+            return;
+        };
+        if !covered.contains(command) {
+            self.complaints.push(format!("no cell shows `{command}`"));
+        }
+        self.works += 1;
+        let mut row = Row::default();
+        row.differs.extend(difference(command));
+        self.differ += row.differs.len();
+        for flag in flags {
+            self.add_flag(command, flag, &ours, covered, &mut row);
+        }
+        let all: BTreeSet<&String> = flags.iter().flatten().collect();
+        let extra: Vec<String> = ours
+            .iter()
+            .filter(|name| !all.contains(name))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        // `create` is listed without the flags that it shares with `run`.
+        if !extra.is_empty() && command != "create" {
+            let _ = writeln!(self.own, "- `{command}`: {}", extra.join(", "));
+        }
+        let (differs, missing) = (row.differs.join("; "), row.missing.join(", "));
+        let works = match command {
+            "run" => "[its flags](#flags-of-run-and-create)".to_owned(),
+            "create" => "the flags of `run`".to_owned(),
+            _ => row.works.join(", "),
+        };
+        let _ = writeln!(
+            self.rows,
+            "| `{command}` | {works} | {differs} | {missing} |"
+        );
+    }
+
+    fn add_flag(
+        &mut self,
+        command: &str,
+        flag: &Flag,
+        ours: &BTreeSet<String>,
+        covered: &BTreeSet<&str>,
+        row: &mut Row,
+    ) {
+        let written = format!("`{}`", flag.join("`, `"));
+        let names = flag.iter().map(|name| format!("{command} {name}"));
+        let tried = names.clone().all(|name| covered.contains(name.as_str()));
+        let listed = flag.iter().any(|name| ours.contains(name));
+        let difference = names.clone().find_map(|name| difference(&name));
+        let state = match (tried, listed) {
+            (true, _) => {
+                self.works += 1;
+                self.differ += usize::from(difference.is_some());
+                "works"
+            }
+            (false, false) => {
+                self.missing += 1;
+                "missing"
+            }
+            (false, true) => {
+                self.complaints
+                    .push(format!("no cell shows all of `{command}` {written}"));
+                return;
+            }
+        };
+        if command == "run" {
+            let difference = difference.unwrap_or_default();
+            let _ = writeln!(self.flags_of_run, "| {written} | {state} | {difference} |");
+            return;
+        }
+        row.differs
+            .extend(difference.map(|text| format!("{written}: {text}")));
+        match tried {
+            true => row.works.push(written),
+            false => row.missing.push(written),
+        }
+    }
 }
 
 /// A command or flag of ours that Docker does not have.
@@ -131,12 +201,11 @@ fn is_ours(name: &str) -> bool {
 
 fn difference(name: &str) -> Option<String> {
     let found = DIFFERENCES.iter().find(|(what, _)| *what == name)?;
-    let flag = name.find(" -").map(|at| format!("`{}`: ", &name[at + 1..]));
-    Some(format!("{}{}", flag.unwrap_or_default(), found.1))
+    Some(found.1.to_owned())
 }
 
 /// In the order of the file.
-fn docker() -> Vec<(String, Vec<Flag>)> {
+pub fn docker() -> Vec<(String, Vec<Flag>)> {
     let lines = DOCKER.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| line.split_once(':'))
@@ -149,7 +218,7 @@ fn docker() -> Vec<(String, Vec<Flag>)> {
 }
 
 /// The flags of one of the program's own commands; `None`: it has no such command. Global options are left out.
-fn help(command: &str) -> Option<BTreeSet<String>> {
+pub fn help(command: &str) -> Option<BTreeSet<String>> {
     thread_local! {
         static SEEN: std::cell::RefCell<BTreeMap<String, Option<BTreeSet<String>>>> = const { std::cell::RefCell::new(BTreeMap::new()) };
     }

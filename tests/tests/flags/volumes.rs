@@ -12,9 +12,11 @@ pub const CELLS: &[Cell] = &[
         volumes_are_created_listed_inspected_and_removed,
         "volume create",
         "volume ls",
+        "volume ls -q",
         "volume ls --quiet",
         "volume ls --format",
         "volume inspect",
+        "volume inspect -f",
         "volume inspect --format",
         "volume rm",
         "volume create --label",
@@ -22,22 +24,27 @@ pub const CELLS: &[Cell] = &[
     ),
     cell!(
         volume_commands_refuse_in_dockers_words,
+        "volume create -d",
         "volume create --driver",
+        "volume create -o",
         "volume create --opt",
-        "volume create --name",
+        "volume rm -f",
         "volume rm --force"
     ),
-    cell!(volumes_are_filtered, "volume ls --filter"),
+    cell!(volumes_are_filtered, "volume ls -f", "volume ls --filter"),
     cell!(
         prune_asks_and_takes_the_nameless,
         "volume prune",
+        "volume prune -f",
         "volume prune --force",
+        "volume prune -a",
         "volume prune --all",
         "volume prune --filter"
     ),
     cell!(a_volume_in_use_stays, "volume rm"),
     cell!(
         a_volume_may_be_a_directory_of_the_host,
+        "volume create -o",
         "volume create --opt"
     ),
     cell!(
@@ -103,9 +110,11 @@ fn volumes_are_created_listed_inspected_and_removed() {
         fs::read_to_string(format!("{path}/file")).unwrap(),
         "kept\n"
     );
-    host.coracle(["volume", "inspect", "-f", "{{.Name}}/{{.Driver}}", "v2"])
-        .ok()
-        .says("v2/local");
+    for flag in ["-f", "--format"] {
+        host.coracle(["volume", "inspect", flag, "{{.Name}}/{{.Driver}}", "v2"])
+            .ok()
+            .says("v2/local");
+    }
     assert_eq!(
         host.run("inspect --type volume v1").json(),
         host.run("inspect v1").json()
@@ -174,6 +183,7 @@ fn volume_commands_refuse_in_dockers_words() {
     }
     host.try_run("volume inspect nope").exits(1).says("[]");
     host.run("volume rm -f nope").says("nope");
+    host.run("volume rm --force nope").says("nope");
     host.run("volume create --name v1").says("v1");
     host.try_run("volume rm v1 nope").exits(1).says("v1");
     assert!(names(&host).is_empty());
@@ -198,7 +208,7 @@ fn volumes_are_filtered() {
         host.run(&format!("volume ls -q --filter {filter}"))
             .says(expected);
     }
-    host.run("volume ls -q -f name=data -f label=a=c")
+    host.run("volume ls --quiet -f name=data -f label=a=c")
         .says("data-2");
 }
 
@@ -286,9 +296,9 @@ fn a_volume_may_be_a_directory_of_the_host() {
     host.coracle([
         "volume",
         "create",
-        "-o",
+        "--opt",
         "type=none",
-        "-o",
+        "--opt",
         "o=bind,ro",
         "-o",
         &option,

@@ -1,7 +1,9 @@
 //! `HostConfig` of `docker inspect`: what was asked for. Pure.
 
 use netmgr::PortRequest;
-use runtime::request::{DeviceRequest, NamespaceMode, RestartPolicy, Ulimit};
+use runtime::request::{
+    DeviceRequest, NamespaceMode, Resources, RestartPolicy, ThrottleKind, Ulimit,
+};
 use runtime::spec::{MASKED, READ_ONLY};
 use runtime::{Container, ContainerRequest, Mount, MountKind};
 use serde_json::{Map, Value, json};
@@ -96,6 +98,10 @@ fn resources(request: &ContainerRequest) -> Value {
         "Memory": resources.memory.unwrap_or(0),
         "NanoCpus": resources.nano_cpus.unwrap_or(0),
         "BlkioWeight": resources.blkio_weight.unwrap_or(0),
+        "BlkioDeviceReadBps": throttles(resources, ThrottleKind::ReadBytes),
+        "BlkioDeviceWriteBps": throttles(resources, ThrottleKind::WriteBytes),
+        "BlkioDeviceReadIOps": throttles(resources, ThrottleKind::ReadOperations),
+        "BlkioDeviceWriteIOps": throttles(resources, ThrottleKind::WriteOperations),
         "CpuPeriod": resources.cpu_period.unwrap_or(0),
         "CpuQuota": resources.cpu_quota.unwrap_or(0),
         "CpusetCpus": resources.cpuset_cpus.as_deref().unwrap_or_default(),
@@ -109,6 +115,13 @@ fn resources(request: &ContainerRequest) -> Value {
         "PidsLimit": resources.pids_limit,
         "Ulimits": resources.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
     })
+}
+
+fn throttles(resources: &Resources, kind: ThrottleKind) -> Vec<Value> {
+    let of_kind = resources.throttles.iter().filter(|t| t.kind == kind);
+    of_kind
+        .map(|t| json!({"Path": t.device, "Rate": t.rate}))
+        .collect()
 }
 
 fn ulimit(limit: &Ulimit) -> Value {

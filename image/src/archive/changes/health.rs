@@ -26,10 +26,11 @@ pub fn check(text: &str) -> Result<Value, String> {
                 .parse::<u32>()
                 .map_err(|_| format!("{value} is no number of retries"))?
                 .into(),
-            _ => nanoseconds(value)
-                .filter(|&length| length == 0 || length >= 1_000_000)
-                .ok_or_else(|| format!("{name} {value} is no time of 1ms or more"))?
-                .into(),
+            _ => match nanoseconds(value) {
+                Some(length) if length == 0 || length >= 1_000_000 => length.into(),
+                Some(_) => return Err(format!("{name} {value} is less than 1ms")),
+                None => return Err(format!("time: invalid duration {value:?}")),
+            },
         };
         rest = after.trim_start();
     }

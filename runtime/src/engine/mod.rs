@@ -14,6 +14,7 @@ mod etc_files;
 mod exec;
 mod history;
 mod limits;
+mod mark;
 mod network;
 mod network_options;
 mod prune;
@@ -161,7 +162,7 @@ impl Engine {
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
     pub fn kill(&mut self, name: &str, signal: &str) -> Result<(), Error> {
-        end::kill(self, name, signal)
+        self.making_room(|engine| end::kill(engine, name, signal))
     }
 
     /// `rm`: a running container is a conflict unless `force`. `volumes` takes its anonymous volumes along.

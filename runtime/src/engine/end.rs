@@ -9,7 +9,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{Engine, again, finish, limits};
 use crate::cgroup::{self, Group};
 use crate::error::Error;
-use crate::events;
 use crate::monitor;
 use crate::process::Handle;
 use crate::record::State;
@@ -151,11 +150,10 @@ fn just_ended(engine: &mut Engine, stored: &Stored, stopped: Stopped) -> Result<
 }
 
 /// Before the signal that ends it: who records the end reads who wanted it. A container must end although nothing can be written,
-/// so it stands in RUN_ROOT until something can.
-fn set_stopped(engine: &mut Engine, stored: &Stored, stopped: Stopped) -> Result<(), Error> {
-    let id = &stored.container.id;
-    let set = engine.making_room(|engine| store::set_stopped(&engine.conn, id, stopped));
-    match set {
+/// so it stands in RUN_ROOT until something can. The space that is set aside is not for this: on a disk that the container itself
+/// has filled it would be eaten up before the signal, and the end could not be recorded.
+fn set_stopped(engine: &Engine, stored: &Stored, stopped: Stopped) -> Result<(), Error> {
+    match store::set_stopped(&engine.conn, &stored.container.id, stopped) {
         Err(error) if reserve::is_unwritable(&error) => {
             note_stopped(engine, stored, stopped);
             Ok(())
@@ -178,24 +176,14 @@ pub(super) fn note_stopped(engine: &Engine, stored: &Stored, stopped: Stopped) {
 
 /// An event of this container; one that has been removed meanwhile has none. It stands in no one's way.
 fn record(
-    engine: &mut Engine,
+    engine: &Engine,
     stored: &Stored,
     action: &str,
     more: &[(&str, &str)],
 ) -> Result<(), Error> {
-    let recorded =
-        engine.making_room(
-            |engine| match store::get(&engine.conn, &stored.container.id)? {
-                Some(now) => events::record_container(&engine.conn, &now.container, action, more),
-                None => Ok(()),
-            },
-        );
-    match recorded {
-        Err(error) if reserve::is_unwritable(&error) => {
-            tracing::warn!(action, "cannot record the event: {error}");
-            Ok(())
-        }
-        result => result,
+    match store::get(&engine.conn, &stored.container.id)? {
+        Some(now) => limits::record_if_possible(&engine.conn, action, &now.container, more),
+        None => Ok(()),
     }
 }
 
@@ -373,7 +361,7 @@ fn send(conn: &Connection, stored: &Stored, init: &Handle, signal: i32) -> Resul
     let group = Group::of(&stored.container);
     if cgroup::is_frozen(&group) {
         cgroup::thaw(&group).map_err(failed("unpause the container"))?;
-        limits::record_if_possible(conn, "unpause", &stored.container)?;
+        limits::record_if_possible(conn, "unpause", &stored.container, &[])?;
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ impl Engine {
         cgroup::freeze(&group).map_err(io_error("pause it", &container))?;
         // From a commit that was killed before it had frozen it.
         files::forget_freeze(self, &container.id);
-        record_if_possible(&self.conn, "pause", &container)
+        record_if_possible(&self.conn, "pause", &container, &[])
     }
 
     /// `unpause`.
@@ -90,7 +90,7 @@ impl Engine {
             return Err(Error::NotPaused(container.id));
         }
         cgroup::thaw(&Group::of(&container)).map_err(io_error("unpause it", &container))?;
-        record_if_possible(&self.conn, "unpause", &container)
+        record_if_possible(&self.conn, "unpause", &container, &[])
     }
 }
 
@@ -123,8 +123,9 @@ pub(super) fn record_if_possible(
     conn: &rusqlite::Connection,
     action: &str,
     container: &Container,
+    more: &[(&str, &str)],
 ) -> Result<(), Error> {
-    match record(conn, action, container, &[]) {
+    match record(conn, action, container, more) {
         Err(error) if reserve::is_unwritable(&error) => {
             tracing::warn!(action, "cannot record the event: {error}");
             Ok(())

@@ -162,7 +162,7 @@ impl Engine {
 
     /// `kill`: sends a signal (`KILL`, `SIGHUP`, `9`). "Container ID is not running" is a conflict.
     pub fn kill(&mut self, name: &str, signal: &str) -> Result<(), Error> {
-        self.making_room(|engine| end::kill(engine, name, signal))
+        end::kill(self, name, signal)
     }
 
     /// `rm`: a running container is a conflict unless `force`. `volumes` takes its anonymous volumes along.

@@ -317,20 +317,12 @@ impl Worker<'_> {
             Action::Run | Action::Start | Action::Remove | Action::Stop | Action::Kill => {
                 Wish::Either
             }
+            // It has told that it could not: who was to be started was killed.
+            Action::Restart if done.is_some() => Wish::Either,
             // It was to run before: whatever of the restart was done, it is to run.
             Action::Restart if was == Wish::Run => Wish::Run,
             Action::Restart => Wish::Either,
             _ => was,
-        };
-        let is_up = matches!(self.found, Found::Running | Found::Waiting | Found::Paused);
-        let fine = match self.wish {
-            Wish::Absent => self.found == Found::Absent,
-            Wish::Run => is_up || self.has_given_up(),
-            // `kill` does not wait.
-            Wish::Stopped => self.eventually_down(action),
-            Wish::Either => {
-                self.found != Found::Absent || matches!(action, Action::Run | Action::Remove)
-            }
         };
         // Only `pause` pauses, for good or not at all.
         let may_be_paused = match action {
@@ -338,7 +330,23 @@ impl Worker<'_> {
             Action::Unpause => !succeeded,
             _ => before == Found::Paused,
         };
-        let fine = fine && (self.found != Found::Paused || may_be_paused);
+        // `kill` does not wait, and another command may be busy mending just now.
+        let fine = until(harness::wait::PATIENCE, || {
+            let fine = match self.wish {
+                Wish::Absent => self.found == Found::Absent,
+                Wish::Run => self.is_up() || self.has_given_up(),
+                Wish::Stopped => matches!(self.found, Found::Exited(_) | Found::Created),
+                Wish::Either => {
+                    self.found != Found::Absent || matches!(action, Action::Run | Action::Remove)
+                }
+            };
+            if fine && (self.found != Found::Paused || may_be_paused) {
+                return Ok(());
+            }
+            self.look();
+            Err(())
+        });
+        let fine = fine.is_ok();
         // 255 is an end that nobody saw: its monitor was killed, or it was an end of before.
         let code_is_right = match self.found {
             Found::Exited(7 | 137) => true,
@@ -358,33 +366,22 @@ impl Worker<'_> {
                 self.name
             ))
         );
-        if self.wish == Wish::Either {
+        // Whose start was cut short is started by another command, perhaps.
+        if self.wish == Wish::Either && action != Action::Restart {
             self.wish = match self.found {
                 Found::Absent => Wish::Absent,
-                Found::Created => Wish::Stopped,
                 // One that has ended and is not started again does not run from now on.
-                Found::Exited(_) => Wish::Stopped,
+                Found::Created | Found::Exited(_) => Wish::Stopped,
                 _ => Wish::Either,
             };
         }
-        if self.wish == Wish::Run && !is_up {
+        if self.wish == Wish::Run && !self.is_up() {
             self.wish = Wish::Stopped;
         }
     }
 
-    fn eventually_down(&mut self, action: Action) -> bool {
-        if action != Action::Kill {
-            return matches!(self.found, Found::Exited(_) | Found::Created);
-        }
-        until(harness::wait::PATIENCE, || {
-            self.look();
-            if matches!(self.found, Found::Exited(_)) {
-                Ok(())
-            } else {
-                Err(())
-            }
-        })
-        .is_ok()
+    fn is_up(&self) -> bool {
+        matches!(self.found, Found::Running | Found::Waiting | Found::Paused)
     }
 
     /// Its policy allows so many restarts only.

@@ -176,14 +176,14 @@ pub(super) fn repair(engine: &mut Engine) {
     }
 }
 
-/// What was stopped is started. What still runs may have got the signal or not: its own policy decides about its end.
+/// What does not run is started. What still runs may have got the signal or not: its own policy decides about its end.
 fn resume(engine: &mut Engine, id: &str) -> Result<(), Error> {
     let tx = engine
         .conn
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    // Started by now, stopped by the user, or never come to the signal.
-    let stopped = |stored: &Stored| stored.stopped == Stopped::ByDown;
-    let Some(stored) = store::get(&tx, id)?.filter(stopped) else {
+    // Unless the user has stopped it since.
+    let wanted = |stored: &Stored| stored.stopped != Stopped::ByUser;
+    let Some(stored) = store::get(&tx, id)?.filter(wanted) else {
         return Ok(());
     };
     if stored.init.is_some_and(Identity::is_alive) {

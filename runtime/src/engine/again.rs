@@ -214,12 +214,14 @@ impl Engine {
 
     /// `restart`: stops the container, if it runs, and starts it.
     pub fn restart(&mut self, name: &str, options: &StopOptions) -> Result<(), Error> {
-        let id = end::settled(self, name)?.container.id;
-        // What cannot be started is not stopped: a disk that is read-only says so here.
-        drop(
-            self.conn
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?,
-        );
+        let stored = end::settled(self, name)?;
+        let id = stored.container.id;
+        // What cannot be started is not stopped: a disk that is read-only says so here, when nothing has been done.
+        let tx = self
+            .conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        store::set_stopped(&tx, &id, stored.stopped)?;
+        tx.rollback()?;
         let mark = Mark::set(&self.settings.run_root, RESTARTS, &id);
         let _mark = mark.map_err(|source| Error::Io {
             step: "mark it as being restarted",

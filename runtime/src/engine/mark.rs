@@ -86,8 +86,8 @@ mod tests {
     fn only_marks_of_the_dead_are_taken_and_only_once() {
         let run_root = tempfile::tempdir().unwrap();
         let mine = Mark::set(run_root.path(), "marks", "one").unwrap();
-        // No process has lived since before the boot.
-        let dead = run_root.path().join("marks/two.1.0");
+        // Above the kernel's highest number.
+        let dead = run_root.path().join(format!("marks/two.{}.1", i32::MAX));
         File::create(&dead).unwrap();
         let taken = take_orphaned(run_root.path(), "marks");
         assert_eq!(taken.len(), 1);

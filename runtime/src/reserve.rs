@@ -65,6 +65,30 @@ pub fn is_wanted(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
+/// Whether nothing can be written to the disk just now, for whatever reason: it is full, has turned read-only, or is broken.
+pub fn is_unwritable(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rusqlite::ErrorCode;
+    if is_wanted(error) {
+        return true;
+    }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO))
+        {
+            return true;
+        }
+        let code = error.downcast_ref::<rusqlite::Error>();
+        if let Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) =
+            code.and_then(rusqlite::Error::sqlite_error_code)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +101,18 @@ mod tests {
         };
         assert!(is_wanted(&full));
         assert!(!is_wanted(&crate::Error::NoCommand));
+        assert!(is_unwritable(&full));
+    }
+
+    #[test]
+    fn a_read_only_disk_is_found_but_cannot_be_helped() {
+        let read_only = crate::Error::Host {
+            step: "write",
+            source: io::Error::from_raw_os_error(libc::EROFS),
+        };
+        assert!(is_unwritable(&read_only));
+        assert!(!is_wanted(&read_only));
+        assert!(!is_unwritable(&crate::Error::NoCommand));
     }
 
     #[test]

@@ -81,10 +81,11 @@ fn a_container_that_fills_the_disk_can_be_stopped_and_removed() {
         r#"
 mount -t tmpfs -o size=48m none "$root" || exit 1
 populate
-must run -d --name greedy busybox sh -c 'while :; do cat /dev/zero >>/fill; echo full; done'
+must run -d --name greedy --restart always busybox sh -c 'while :; do cat /dev/zero >>/fill; echo full; done'
 until [ "$(stat -f -c %a "$root")" = 0 ]; do sleep 0.1; done
 must stop -t 0 greedy
 status greedy 'exited 137'
+says 0 inspect -f '{{.RestartCount}}' greedy
 must rm greedy
 must exec stays true
 must run --rm busybox true
@@ -105,9 +106,22 @@ fn on_a_disk_that_turns_read_only_ends_are_known_and_recorded_later() {
 truncate -s 64m "$folder/image"
 mkfs.ext4 -q -F "$folder/image" && mount -o loop "$folder/image" "$root" || exit 1
 populate
+must run -d --name always --restart always busybox sleep 1000
+must run -d --name shot --restart always busybox sleep 1000
+must run -d --name forced --restart always busybox sleep 1000
+must run -d --name looping --restart always busybox false
 sync -f "$root"
 mount -o remount,abort "$root"
 must ps -a
+must stop -t 0 always
+must kill shot
+must stop looping
+must pause stays
+must unpause stays
+fails restart stays
+tells 'read-\?only'
+fails rm -f forced
+tells 'read-\?only'
 must stop -t 20 seven
 status seven 'exited 7'
 must kill killed
@@ -128,7 +142,11 @@ mount -o loop "$folder/image" "$root" || exit 1
 status seven 'exited 7'
 status killed 'exited 137'
 status stays 'exited 137'
-must rm seven killed stays
+status always 'exited 137'
+status shot 'exited 137'
+status forced 'exited 137'
+status looping 'exited 1'
+must rm seven killed stays always shot forced looping
 says '' ps -aq
 must run --rm -p 8080:80 busybox true
 must system down

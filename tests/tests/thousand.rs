@@ -163,6 +163,11 @@ impl Worker<'_> {
         };
         if let Some(pid) = pid {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            // On a busy machine it may run for a moment yet.
+            eventually("who was killed is dead", || match runs(pid) {
+                true => Err(pid),
+                false => Ok(()),
+            });
         }
     }
 

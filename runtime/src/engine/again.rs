@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::mark::{self, Mark};
 use super::{Engine, Settings, StartMode, StopOptions, end, finish, start};
 use crate::error::Error;
 use crate::events;
@@ -12,6 +13,7 @@ use crate::monitor;
 use crate::process::{self, Identity};
 use crate::record::State;
 use crate::request::RestartPolicy;
+use crate::reserve;
 use crate::restart;
 use crate::store::{self, End, Owner, Restarting, Stopped, Stored};
 use crate::wire;
@@ -21,16 +23,19 @@ const NOTICE: Duration = Duration::from_secs(2);
 
 /// Ends the wait of a container for its restart; false if it does not wait.
 pub(super) fn call_off(engine: &mut Engine, id: &str, stopped: Stopped) -> Result<bool, Error> {
-    let tx = engine
-        .conn
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let waits = store::get(&tx, id)?.filter(|s| s.restarting == Restarting::Waiting);
-    let Some(Stored { owner, .. }) = waits else {
+    let waits = |stored: &Stored| stored.restarting == Restarting::Waiting;
+    // Most do not wait: a look costs no lock of the database.
+    let Some(stored) = store::get(&engine.conn, id)?.filter(waits) else {
         return Ok(false);
     };
-    store::end_restart(&tx, id)?;
-    store::set_stopped(&tx, id, stopped)?;
-    tx.commit()?;
+    match engine.making_room(|engine| end_wait(engine, id, stopped)) {
+        Ok(false) => return Ok(false),
+        Ok(true) => {}
+        // Its monitor looks there as well.
+        Err(error) if reserve::is_unwritable(&error) => end::note_stopped(engine, &stored, stopped),
+        Err(error) => return Err(error),
+    }
+    let owner = stored.owner;
     // The monitor looks at the row when somebody connects, and before it begins to listen.
     let socket = monitor::directory(&engine.settings.run_root, id).join(finish::SOCKET);
     let _knock = wire::connect(&socket);
@@ -41,6 +46,19 @@ pub(super) fn call_off(engine: &mut Engine, id: &str, stopped: Stopped) -> Resul
     Ok(true)
 }
 
+/// In the row, if it still waits.
+fn end_wait(engine: &mut Engine, id: &str, stopped: Stopped) -> Result<bool, Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let ended = store::end_restart(&tx, id)?;
+    if ended {
+        store::set_stopped(&tx, id, stopped)?;
+    }
+    tx.commit()?;
+    Ok(ended)
+}
+
 /// The monitor's part: whether the container of which it is the owner still waits for its restart.
 pub fn is_waiting(settings: &Settings, id: &str) -> Result<bool, Error> {
     let conn = store::open(&settings.root)?;
@@ -48,6 +66,7 @@ pub fn is_waiting(settings: &Settings, id: &str) -> Result<bool, Error> {
     Ok(store::get(&conn, id)?.is_some_and(|stored| {
         stored.restarting == Restarting::Waiting
             && stored.owner.is_some_and(|owner| owner.process == me)
+            && finish::read_stopped(&settings.run_root, id, me).is_none()
     }))
 }
 
@@ -144,6 +163,39 @@ fn put_back(
     Ok(again)
 }
 
+/// In RUN_ROOT: marks of `restart`.
+const RESTARTS: &str = "restarts";
+
+/// Goes on with restarts whose command was killed. Cheap when there was none.
+pub(super) fn repair(engine: &mut Engine) {
+    for (mark, id) in mark::take_orphaned(&engine.settings.run_root, RESTARTS) {
+        if let Err(e) = resume(engine, &id) {
+            tracing::warn!(container = id, "cannot finish its restart: {e}");
+        }
+        drop(mark);
+    }
+}
+
+/// What does not run is started. What still runs may have got the signal or not: its own policy decides about its end.
+fn resume(engine: &mut Engine, id: &str) -> Result<(), Error> {
+    let tx = engine
+        .conn
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Unless the user has stopped it since.
+    let wanted = |stored: &Stored| stored.stopped != Stopped::ByUser;
+    let Some(stored) = store::get(&tx, id)?.filter(wanted) else {
+        return Ok(());
+    };
+    if stored.init.is_some_and(Identity::is_alive) {
+        store::set_stopped(&tx, id, Stopped::No)?;
+        tx.commit()?;
+        return Ok(());
+    }
+    drop(tx);
+    start::start(engine, id, StartMode::Detached)?;
+    Ok(())
+}
+
 impl Engine {
     /// `update --restart`. A container that runs follows it from its next end on.
     pub fn set_restart(&mut self, name: &str, policy: RestartPolicy) -> Result<(), Error> {
@@ -162,8 +214,22 @@ impl Engine {
 
     /// `restart`: stops the container, if it runs, and starts it.
     pub fn restart(&mut self, name: &str, options: &StopOptions) -> Result<(), Error> {
-        let id = end::settled(self, name)?.container.id;
-        end::stop(self, &id, options)?;
+        let stored = end::settled(self, name)?;
+        let id = stored.container.id;
+        // What cannot be started is not stopped: a disk that is read-only says so here, when nothing has been done.
+        let tx = self
+            .conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        store::set_stopped(&tx, &id, stored.stopped)?;
+        tx.rollback()?;
+        let mark = Mark::set(&self.settings.run_root, RESTARTS, &id);
+        let _mark = mark.map_err(|source| Error::Io {
+            step: "mark it as being restarted",
+            container: id.clone(),
+            source,
+        })?;
+        // Not by the user, who wants it to run: where this command is killed, repair sees by it what is left to do.
+        end::stop_by(self, &id, options, Stopped::ByDown)?;
         start::start(self, &id, StartMode::Detached)?;
         if let Some(stored) = store::get(&self.conn, &id)? {
             events::record_container(&self.conn, &stored.container, "restart", &[])?;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Engine, again, finish};
+use super::{Engine, again, finish, limits};
 use crate::cgroup::{self, Group};
 use crate::error::Error;
-use crate::events;
 use crate::monitor;
 use crate::process::Handle;
 use crate::record::State;
 use crate::request::RestartPolicy;
+use crate::reserve;
 use crate::store::{self, Restarting, Stopped, Stored};
 use crate::wire::{self, Kind};
 
@@ -46,24 +46,34 @@ pub(super) fn stop(
     name: &str,
     options: &StopOptions,
 ) -> Result<Option<Unheard>, Error> {
+    stop_by(engine, name, options, Stopped::ByUser)
+}
+
+/// `stopped`: what its record says of it from now on.
+pub(super) fn stop_by(
+    engine: &mut Engine,
+    name: &str,
+    options: &StopOptions,
+    stopped: Stopped,
+) -> Result<Option<Unheard>, Error> {
     let stored = settled(engine, name)?;
     let id = stored.container.id.clone();
     let own = &stored.container.resolved.stop_signal;
     let name_of_signal = options.signal.as_ref().unwrap_or(own);
     let signal = signal_number(name_of_signal)?;
-    if again::call_off(engine, &id, Stopped::ByUser)? {
+    if again::call_off(engine, &id, stopped)? {
         record(engine, &stored, "stop", &[])?;
         return Ok(None);
     }
     let Some(init) = running(&stored) else {
-        just_ended(engine, &stored)?;
+        just_ended(engine, &stored, stopped)?;
         return Ok(None);
     };
     let timeout = options
         .timeout
         .or(stored.container.request.stop_timeout)
         .unwrap_or(DEFAULT_STOP_TIMEOUT);
-    store::set_stopped(&engine.conn, &id, Stopped::ByUser)?;
+    set_stopped(engine, &stored, stopped)?;
     let end = Waiter::connect(engine, &stored);
     send_told(engine, &stored, &init, signal)?;
     let mut unheard = None;
@@ -83,7 +93,7 @@ pub(super) fn stop(
     }
     end.wait(engine, Some(LAST_WAIT))?;
     // It may have ended by itself just before, and wait for its restart.
-    again::call_off(engine, &id, Stopped::ByUser)?;
+    again::call_off(engine, &id, stopped)?;
     record(engine, &stored, "stop", &[])?;
     Ok(unheard)
 }
@@ -112,7 +122,7 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
         return Ok(());
     }
     let Some(init) = running(&stored) else {
-        return match just_ended(engine, &stored)? {
+        return match just_ended(engine, &stored, Stopped::ByUser)? {
             true => Ok(()),
             false => Err(Error::NotRunning(id)),
         };
@@ -123,33 +133,58 @@ pub(super) fn kill(engine: &mut Engine, name: &str, signal: &str) -> Result<(), 
         signal_number(&stored.container.resolved.stop_signal).unwrap_or(libc::SIGTERM),
     ];
     if ends.contains(&number) {
-        store::set_stopped(&engine.conn, &id, Stopped::ByUser)?;
+        set_stopped(engine, &stored, Stopped::ByUser)?;
     }
     send_told(engine, &stored, &init, number)
 }
 
 /// Sees to it that a container which has just ended by itself, unheard of, is not started again; true if it would have been.
-fn just_ended(engine: &mut Engine, stored: &Stored) -> Result<bool, Error> {
+fn just_ended(engine: &mut Engine, stored: &Stored, stopped: Stopped) -> Result<bool, Error> {
     let id = &stored.container.id;
     if stored.owner.is_none() {
         return Ok(false);
     }
     let end = Waiter::connect(engine, stored);
-    store::set_stopped(&engine.conn, id, Stopped::ByUser)?;
+    set_stopped(engine, stored, stopped)?;
     end.wait(engine, Some(LAST_WAIT))?;
-    again::call_off(engine, id, Stopped::ByUser)?;
+    again::call_off(engine, id, stopped)?;
     Ok(stored.container.request.restart != RestartPolicy::No)
 }
 
-/// An event of this container; one that has been removed meanwhile has none.
+/// Before the signal that ends it: who records the end reads who wanted it. A container must end although nothing can be written,
+/// so it stands in RUN_ROOT until something can. The space that is set aside is not for this: on a disk that the container itself
+/// has filled it would be eaten up before the signal, and the end could not be recorded.
+fn set_stopped(engine: &Engine, stored: &Stored, stopped: Stopped) -> Result<(), Error> {
+    match store::set_stopped(&engine.conn, &stored.container.id, stopped) {
+        Err(error) if reserve::is_unwritable(&error) => {
+            note_stopped(engine, stored, stopped);
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// What a disk that cannot be written does not take.
+pub(super) fn note_stopped(engine: &Engine, stored: &Stored, stopped: Stopped) {
+    let Some(owner) = &stored.owner else {
+        return;
+    };
+    let id = &stored.container.id;
+    let noted = finish::note_stopped(&engine.settings.run_root, id, owner.process, stopped);
+    if let Err(e) = noted {
+        tracing::warn!(container = id, "cannot write down that it is stopped: {e}");
+    }
+}
+
+/// An event of this container; one that has been removed meanwhile has none. It stands in no one's way.
 fn record(
-    engine: &mut Engine,
+    engine: &Engine,
     stored: &Stored,
     action: &str,
     more: &[(&str, &str)],
 ) -> Result<(), Error> {
     match store::get(&engine.conn, &stored.container.id)? {
-        Some(now) => events::record_container(&engine.conn, &now.container, action, more),
+        Some(now) => limits::record_if_possible(&engine.conn, action, &now.container, more),
         None => Ok(()),
     }
 }
@@ -208,7 +243,7 @@ fn kill_and_wait(engine: &mut Engine, mut stored: Stored, stopped: Stopped) -> R
             return Ok(());
         }
         if let Some(init) = running(&stored) {
-            store::set_stopped(&engine.conn, &id, stopped)?;
+            set_stopped(engine, &stored, stopped)?;
             let end = Waiter::connect(engine, &stored);
             send_told(engine, &stored, &init, libc::SIGKILL)?;
             end.wait(engine, Some(LAST_WAIT))?;
@@ -238,7 +273,7 @@ pub(super) fn stop_all(engine: &mut Engine, all: &[Stored]) -> Result<(), Error>
         if again::call_off(engine, &stored.container.id, Stopped::ByDown)? {
             continue;
         }
-        store::set_stopped(&engine.conn, &stored.container.id, Stopped::ByDown)?;
+        set_stopped(engine, stored, Stopped::ByDown)?;
         if let Some(init) = running(stored) {
             let signal = signal_number(&stored.container.resolved.stop_signal)?;
             send_told(engine, stored, &init, signal)?;
@@ -328,7 +363,7 @@ fn send(conn: &Connection, stored: &Stored, init: &Handle, signal: i32) -> Resul
     let group = Group::of(&stored.container);
     if cgroup::is_frozen(&group) {
         cgroup::thaw(&group).map_err(failed("unpause the container"))?;
-        events::record_container(conn, &stored.container, "unpause", &[])?;
+        limits::record_if_possible(conn, "unpause", &stored.container, &[])?;
     }
     Ok(())
 }
@@ -373,7 +408,16 @@ impl Waiter {
                 return Ok(code(&stored));
             }
             if !finish::is_answered_for(&stored) {
-                engine.repair_one(&stored)?;
+                match engine.repair_one(&stored) {
+                    // Nothing can be written: the kernel says whether it has ended, and a note perhaps how.
+                    Err(error) if reserve::is_unwritable(&error) && running(&stored).is_none() => {
+                        return Ok(match engine.seen(stored).state {
+                            State::Exited { code, .. } => code,
+                            _ => finish::UNKNOWN,
+                        });
+                    }
+                    result => result?,
+                }
             } else if deadline.is_some_and(|d| Instant::now() > d) {
                 return Err(Error::WillNotDie(self.id));
             } else {

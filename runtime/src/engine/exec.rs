@@ -3,11 +3,10 @@
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::Engine;
+use super::{Engine, limits};
 use crate::attach::Session;
 use crate::cgroup::{self, Group};
 use crate::error::{Error, ErrorKind};
-use crate::events;
 use crate::monitor::{self, Descriptors, Launch, LaunchKind};
 use crate::names;
 use crate::record::State;
@@ -50,7 +49,7 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
     let line = request.command.join(" ");
     for action in ["exec_create", "exec_start"] {
         let action = format!("{action}: {line}");
-        events::record_container(&engine.conn, &container, &action, &[("execID", &id)])?;
+        limits::record_if_possible(&engine.conn, &action, &container, &[("execID", &id)])?;
     }
     let kind = LaunchKind::Exec {
         id,

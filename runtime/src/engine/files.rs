@@ -27,6 +27,7 @@ use crate::user;
 use crate::volume;
 
 pub use commit::CommitRequest;
+pub(super) use commit::{forget_freeze, repair};
 pub use paths::{PathStat, absolute, base_name, clean, split};
 
 /// How long a container may be starting or ending before we give up on it.

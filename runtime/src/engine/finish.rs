@@ -20,7 +20,7 @@ use crate::monitor;
 use crate::process::{self, Identity};
 use crate::reserve;
 use crate::restart;
-use crate::store::{self, End, Restarting, Stored};
+use crate::store::{self, End, Restarting, Stopped, Stored};
 
 /// In a container's run directory: its program has been executed.
 pub const STARTED: &str = "started";
@@ -71,9 +71,10 @@ pub fn record_end(
 ) -> Result<After, Error> {
     let links = remove_links(conn, id)?;
     let (removed, after) = netmgr::change(&settings.network, conn, |edit| {
-        let Some(stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
+        let Some(mut stored) = store::get(edit.transaction(), id)?.filter(&applies) else {
             return Ok((false, After::Nothing));
         };
+        heed_stop(edit.transaction(), &settings.run_root, &mut stored)?;
         events::record_end(edit.transaction(), &stored.container, end.code)?;
         edit.detach(id, VethRemoval::ByKernel)?;
         // Read here, so that the policy and the user's wish of this very moment count.
@@ -130,6 +131,49 @@ pub fn read_note(run_root: &Path, id: &str, monitor: Identity) -> Option<End> {
 /// The record says so now.
 pub fn remove_note(run_root: &Path, id: &str, monitor: Identity) {
     let _ = fs::remove_file(noted(run_root, id, monitor));
+    let _ = fs::remove_file(noted_stop(run_root, id, monitor));
+}
+
+/// Beside the note of an end.
+fn noted_stop(run_root: &Path, id: &str, monitor: Identity) -> PathBuf {
+    let mut path = noted(run_root, id, monitor).into_os_string();
+    path.push(".stopped");
+    path.into()
+}
+
+/// Writes down who does not want a container to run, where its row cannot be written: who records its end reads it.
+pub fn note_stopped(
+    run_root: &Path,
+    id: &str,
+    monitor: Identity,
+    stopped: Stopped,
+) -> io::Result<()> {
+    fs::create_dir_all(run_root.join(ENDS))?;
+    let by = match stopped {
+        Stopped::No => return Ok(()),
+        Stopped::ByUser => "user",
+        Stopped::ByDown => "down",
+    };
+    fs::write(noted_stop(run_root, id, monitor), by)
+}
+
+pub fn read_stopped(run_root: &Path, id: &str, monitor: Identity) -> Option<Stopped> {
+    let by = fs::read_to_string(noted_stop(run_root, id, monitor)).ok()?;
+    Some(match by.as_str() {
+        "down" => Stopped::ByDown,
+        _ => Stopped::ByUser,
+    })
+}
+
+/// Brings into the row what [`note_stopped`] has written.
+pub fn heed_stop(conn: &Connection, run_root: &Path, stored: &mut Stored) -> Result<(), Error> {
+    let id = &stored.container.id;
+    let owner = stored.owner.as_ref();
+    if let Some(stopped) = owner.and_then(|owner| read_stopped(run_root, id, owner.process)) {
+        store::set_stopped(conn, id, stopped)?;
+        stored.stopped = stopped;
+    }
+    Ok(())
 }
 
 /// Removes the notes of monitors that nobody waits for: `is_owner` tells whether a container's row names a monitor.

@@ -4,7 +4,7 @@ use std::io;
 
 use rusqlite::TransactionBehavior;
 
-use super::{Engine, end};
+use super::{Engine, end, files};
 use crate::cgroup::{self, Group, Host, Undo};
 use crate::error::{Error, ErrorKind};
 use crate::events;
@@ -12,6 +12,7 @@ use crate::limits::{self, LimitError, Purpose};
 use crate::process;
 use crate::record::{Container, State};
 use crate::request::{ContainerRequest, UpdateRequest};
+use crate::reserve;
 use crate::store::{self, Stored};
 
 impl Engine {
@@ -87,7 +88,9 @@ impl Engine {
             return Err(Error::AlreadyPaused(container.id));
         }
         cgroup::freeze(&group).map_err(io_error("pause it", &container))?;
-        events::record_container(&self.conn, &container, "pause", &[])
+        // From a commit that was killed before it had frozen it.
+        files::forget_freeze(self, &container.id);
+        record_if_possible(&self.conn, "pause", &container, &[])
     }
 
     /// `unpause`.
@@ -97,7 +100,7 @@ impl Engine {
             return Err(Error::NotPaused(container.id));
         }
         cgroup::thaw(&Group::of(&container)).map_err(io_error("unpause it", &container))?;
-        events::record_container(&self.conn, &container, "unpause", &[])
+        record_if_possible(&self.conn, "unpause", &container, &[])
     }
 }
 
@@ -122,5 +125,21 @@ fn io_error(step: &'static str, container: &Container) -> impl Fn(io::Error) -> 
         step,
         container: container.clone(),
         source,
+    }
+}
+
+/// What has been done is no failure because the disk cannot be written.
+pub(super) fn record_if_possible(
+    conn: &rusqlite::Connection,
+    action: &str,
+    container: &Container,
+    more: &[(&str, &str)],
+) -> Result<(), Error> {
+    match events::record_container(conn, container, action, more) {
+        Err(error) if reserve::is_unwritable(&error) => {
+            tracing::warn!(action, "cannot record the event: {error}");
+            Ok(())
+        }
+        other => other,
     }
 }

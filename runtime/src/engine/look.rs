@@ -44,10 +44,31 @@ impl Engine {
 
     /// The record, corrected by what the kernel says: what could not be repaired, as the disk cannot be written, has ended
     /// all the same.
-    fn seen(&self, stored: Stored) -> Container {
+    pub(super) fn seen(&self, stored: Stored) -> Container {
         let mut container = stored.container;
-        let (State::Running { started, .. }, Some(owner)) = (&container.state, &stored.owner)
-        else {
+        let Some(owner) = &stored.owner else {
+            return container;
+        };
+        if let State::Restarting {
+            code,
+            started,
+            finished,
+        } = container.state
+        {
+            let run_root = &self.settings.run_root;
+            // Called off, and its row does not say so yet.
+            if finish::read_stopped(run_root, &container.id, owner.process).is_some() {
+                container.state = State::Exited {
+                    code,
+                    started,
+                    finished,
+                    oom_killed: false,
+                    error: String::new(),
+                };
+            }
+            return container;
+        }
+        let State::Running { started, .. } = &container.state else {
             return container;
         };
         let init_lives = stored.init.is_some_and(Identity::is_alive);

@@ -16,6 +16,7 @@ mod history;
 mod images;
 mod limits;
 mod look;
+mod mark;
 mod network;
 mod network_options;
 mod networks;

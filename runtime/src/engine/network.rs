@@ -14,8 +14,9 @@ use netmgr::{AttachRequest, Attachment, Edit, Endpoint, Netns, Network, PortRequ
 use rusqlite::Connection as Database;
 use rustix::fs::{Mode, OFlags, fstat};
 
+use super::mark::Mark;
 use super::network_options::{check_connection, is_user_network};
-use super::untold::Mark;
+use super::untold;
 use super::{Engine, end, etc_files, finish};
 use crate::error::Error;
 use crate::events;
@@ -374,7 +375,7 @@ fn change(
     loop {
         let id = end::settled(engine, name)?.container.id;
         let settings = engine.settings.network.clone();
-        let mark = Mark::set(&engine.settings.run_root, &id).map_err(|source| Error::Io {
+        let mark = untold::mark(&engine.settings.run_root, &id).map_err(|source| Error::Io {
             step: "mark the change",
             container: id.clone(),
             source,

@@ -11,7 +11,7 @@ use netmgr::dns::Listening;
 use netmgr::proxy::Forward;
 use netmgr::{Firewall, VethRemoval};
 
-use super::{Engine, finish, network, untold, volumes};
+use super::{Engine, again, files, finish, network, untold, volumes};
 use crate::cgroup::{self, Group};
 use crate::error::{Error, chain};
 use crate::events;
@@ -27,6 +27,7 @@ impl Engine {
             step: "read the boot id",
             source,
         })?;
+        files::repair(self);
         for (id, owner) in store::owners(&self.conn)? {
             if owner.boot_id == boot_id && owner.process.is_alive() {
                 continue;
@@ -41,6 +42,7 @@ impl Engine {
         volume::sweep(&self.conn, &self.settings.root)?;
         netmgr::repair(&self.settings.network, &mut self.conn)?;
         untold::repair(self);
+        again::repair(self);
         Ok(())
     }
 
@@ -61,9 +63,10 @@ impl Engine {
         let settings = self.settings.clone();
         let outcome = netmgr::change(&settings.network, &mut self.conn, |edit| {
             let same = |stored: &Stored| stored.owner.as_ref() == Some(dead);
-            let Some(stored) = store::get(edit.transaction(), id)?.filter(same) else {
+            let Some(mut stored) = store::get(edit.transaction(), id)?.filter(same) else {
                 return Ok(Mended::Nothing);
             };
+            finish::heed_stop(edit.transaction(), &settings.run_root, &mut stored)?;
             let directory = monitor::directory(&settings.run_root, id);
             let noted = finish::read_note(&settings.run_root, id, dead.process);
             let same_boot = dead.boot_id == boot_id;

@@ -203,7 +203,10 @@ fn run(
             .as_ref()
             .map(|_| Health::default());
         let now = OffsetDateTime::now_utc();
-        store::set_running(&engine.conn, &id, init, now, health.as_ref())?;
+        let monitor = running.monitor.process;
+        if !store::set_running(&engine.conn, &id, monitor, init, now, health.as_ref())? {
+            return Err(running.monitor.broke("was told to go on"));
+        }
         running.monitor.go(responder.as_ref())?;
         tell_of_start(engine, &id, init)?;
         Ok(init)

@@ -2,14 +2,14 @@
 //!
 //! A mark stands in `RUN_ROOT/untold` until both know. One whose command was killed is for repair.
 
-use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use netmgr::proxy::Forward;
 use netmgr::{Firewall, kernel};
 use rusqlite::Connection;
 
+use super::mark::{self, Mark};
 use super::{Engine, etc_files, finish, network};
 use crate::error::Error;
 use crate::monitor::{self, Served};
@@ -19,52 +19,13 @@ use crate::store;
 const FOLDER: &str = "untold";
 
 /// Stands from before the change until its value goes.
-#[derive(Debug)]
-pub(super) struct Mark(PathBuf);
-
-impl Mark {
-    pub(super) fn set(run_root: &Path, container: &str) -> io::Result<Mark> {
-        let me = Identity::myself()?;
-        let folder = run_root.join(FOLDER);
-        fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{container}.{}.{}", me.pid, me.start));
-        File::create(&path)?;
-        Ok(Mark(path))
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        // Another command may have seen to it as well.
-        if let Err(error) = fs::remove_file(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.0.display(), %error, "a mark of a finished change stays");
-        }
-    }
-}
-
-/// Marks of commands that have died, and the containers that they are about.
-fn orphaned(run_root: &Path) -> Vec<(Mark, String)> {
-    let Ok(entries) = fs::read_dir(run_root.join(FOLDER)) else {
-        return Vec::new();
-    };
-    let orphan = |entry: fs::DirEntry| {
-        let name = entry.file_name().into_string().ok()?;
-        let mut words = name.split('.');
-        let container = words.next()?.to_owned();
-        let command = Identity {
-            pid: words.next()?.parse().ok()?,
-            start: words.next()?.parse().ok()?,
-        };
-        (!command.is_alive()).then(|| (Mark(entry.path()), container))
-    };
-    entries.flatten().filter_map(orphan).collect()
+pub(super) fn mark(run_root: &Path, container: &str) -> io::Result<Mark> {
+    Mark::set(run_root, FOLDER, container)
 }
 
 /// Brings the files and the monitors along where a command was killed before it had. Cheap when there is no mark.
 pub(super) fn repair(engine: &mut Engine) {
-    for (mark, container) in orphaned(&engine.settings.run_root) {
+    for (mark, container) in mark::take_orphaned(&engine.settings.run_root, FOLDER) {
         tracing::warn!(
             container,
             "a change of its networks was cut short: telling it"

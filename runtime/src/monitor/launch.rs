@@ -241,11 +241,7 @@ impl Handle {
     }
 
     fn expect(&self, kind: Kind, step: &'static str) -> Result<Vec<u8>, Error> {
-        let broke = || Error::MonitorBroke {
-            container: self.container.clone(),
-            step,
-            messages: read_messages(&self.log),
-        };
+        let broke = || self.broke(step);
         if !self.answers() {
             return Err(broke());
         }
@@ -266,6 +262,15 @@ impl Handle {
             }
             k if k == kind => Ok(message.payload),
             _ => Err(broke()),
+        }
+    }
+
+    /// It has gone before it had done `step`.
+    pub fn broke(&self, step: &'static str) -> Error {
+        Error::MonitorBroke {
+            container: self.container.clone(),
+            step,
+            messages: read_messages(&self.log),
         }
     }
 

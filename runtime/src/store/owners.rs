@@ -141,26 +141,30 @@ pub fn hand_over(conn: &Connection, id: &str, owner: &Owner) -> Result<(), Error
 }
 
 /// Records the first process, which waits for its start. How the container ended last stays, should it not come to that.
-/// `health`: where its checks begin, if it has any.
+/// `health`: where its checks begin, if it has any. False if `monitor` answers for it no more: it was killed, and another command has
+/// mended that.
 pub fn set_running(
     conn: &Connection,
     id: &str,
+    monitor: Identity,
     init: Identity,
     started: OffsetDateTime,
     health: Option<&Health>,
-) -> Result<(), Error> {
-    conn.execute(
+) -> Result<bool, Error> {
+    let changed = conn.execute(
         "UPDATE containers SET pid = ?2, pid_start = ?3, last_started = started, started = ?4, health = ?5
-         WHERE id = ?1",
+         WHERE id = ?1 AND owner_pid = ?6 AND owner_start = ?7",
         params![
             id,
             init.pid,
             init.start as i64,
             text(started),
-            health.map(json).transpose()?
+            health.map(json).transpose()?,
+            monitor.pid,
+            monitor.start as i64
         ],
     )?;
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Before the signal that ends it: its monitor reads this when it has ended.

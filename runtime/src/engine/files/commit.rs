@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use serde_json::{Map, Value, json};
 
 use super::changes_of;
-use crate::cgroup::{Frozen, Group};
+use crate::cgroup::{self, Frozen, Group};
 use crate::engine::Engine;
+use crate::engine::mark::{self, Mark};
 use crate::error::Error;
 use crate::events;
-use crate::record::Container;
+use crate::record::{Container, State};
 use crate::request::MountKind;
+use crate::store;
 
 /// What `commit` is asked for.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +33,7 @@ impl Engine {
         let container = self.find(&request.container)?;
         let base = self.image_of(&container)?;
         let frozen = match request.pause {
-            true => Frozen::freeze(Group::of(&container)),
+            true => self.freeze(&container)?,
             false => None,
         };
         let (upper, _empty) = match self.upper(&container.id)? {
@@ -71,6 +73,54 @@ impl Engine {
         events::record_container(&self.conn, &container, "commit", &attributes)?;
         Ok(made)
     }
+}
+
+/// A container that stands still until this is dropped, and the mark that it does so for a command's sake: should the command be
+/// killed, the next one lets the container go on.
+struct Freeze {
+    // In this order: while it stands still, the mark stands.
+    _frozen: Frozen,
+    _mark: Mark,
+}
+
+/// In RUN_ROOT: marks of containers that a command has frozen.
+const FREEZES: &str = "frozen";
+
+impl Engine {
+    fn freeze(&self, container: &Container) -> Result<Option<Freeze>, Error> {
+        let group = Group::of(container);
+        // The user has paused it, or it does not run.
+        if cgroup::is_frozen(&group) || !matches!(container.state, State::Running { .. }) {
+            return Ok(None);
+        }
+        let mark = Mark::set(&self.settings.run_root, FREEZES, &container.id);
+        let mark = mark.map_err(|source| Error::Io {
+            step: "mark it as paused for this",
+            container: container.id.clone(),
+            source,
+        })?;
+        Ok(Frozen::freeze(group).map(|frozen| Freeze {
+            _frozen: frozen,
+            _mark: mark,
+        }))
+    }
+}
+
+/// Thaws what was frozen by a commit that was killed. Cheap when there was none.
+pub(in crate::engine) fn repair(engine: &Engine) {
+    for (mark, id) in mark::take_orphaned(&engine.settings.run_root, FREEZES) {
+        let stored = store::get(&engine.conn, &id).ok().flatten();
+        let thawed = stored.map(|stored| cgroup::thaw(&Group::of(&stored.container)));
+        if let Some(Err(e)) = thawed {
+            tracing::warn!(container = id, "cannot unpause it: {e}");
+        }
+        drop(mark);
+    }
+}
+
+/// Whoever pauses a container for good takes it from a commit that was killed.
+pub(in crate::engine) fn forget_freeze(engine: &Engine, id: &str) {
+    mark::forget(&engine.settings.run_root, FREEZES, id);
 }
 
 fn empty() -> Result<(OwnedFd, Option<tempfile::TempDir>), Error> {

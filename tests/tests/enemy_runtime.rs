@@ -135,3 +135,31 @@ fn the_keys_of_the_caller_are_not_in_a_container() {
     assert_eq!(seen_by("exec c1 hostile find-key"), "none\n");
     assert_eq!(world.host.run("exec c1 hostile find-key").stdout, "none\n");
 }
+
+/// Whoever makes /dev for a container removes its `ptmx` and adds links: not in a directory that is mounted there.
+#[test]
+fn a_bind_on_dev_changes_nothing_of_the_host() {
+    let world = World::new();
+    let dev = world.folder.path().join("dev");
+    fs::create_dir(&dev).expect("a folder");
+    for (name, minor) in [("ptmx", "2"), ("tty", "0")] {
+        let node = Cmd::new("mknod").arg(dev.join(name));
+        node.args(["c", "5", minor]).run().ok();
+    }
+    for options in ["", " --privileged"] {
+        let line = format!(
+            "run --rm{options} -v {}:/dev hostile ls /dev",
+            dev.display()
+        );
+        assert_eq!(world.host.run(&line).stdout, "ptmx\ntty\n");
+        let mut found: Vec<_> = fs::read_dir(&dev).unwrap().flatten().collect();
+        found.sort_by_key(|entry| entry.file_name());
+        let names = found.iter().map(|entry| entry.file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["ptmx", "tty"]);
+        assert!(
+            found
+                .iter()
+                .all(|entry| !entry.file_type().unwrap().is_symlink())
+        );
+    }
+}

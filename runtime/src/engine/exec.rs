@@ -48,10 +48,12 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         (Some(ours), Some(theirs))
     };
     let line = request.command.join(" ");
+    let tx = engine.conn.transaction()?;
     for action in ["exec_create", "exec_start"] {
         let action = format!("{action}: {line}");
-        events::record_container(&engine.conn, &container, &action, &[("execID", &id)])?;
+        events::record_container(&tx, &container, &action, &[("execID", &id)])?;
     }
+    tx.commit()?;
     let kind = LaunchKind::Exec {
         id,
         request: request.clone(),

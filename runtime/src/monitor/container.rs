@@ -17,6 +17,7 @@ use super::health::Timer;
 use super::joined::Opened;
 use super::launch::{self, Descriptors, Launch};
 use super::limits::{Limiter, MemoryWatch};
+use super::memory;
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
@@ -440,6 +441,7 @@ fn watch(
     }
     let code = match open(init, waiter) {
         Some(ended) => {
+            memory::give_back();
             if let Err(e) = relay.run(&ended) {
                 eprintln!("the relay broke off: {e}");
             }

@@ -11,6 +11,7 @@ mod health;
 mod joined;
 mod launch;
 mod limits;
+mod memory;
 mod networks;
 mod probe;
 mod relay;
@@ -59,6 +60,7 @@ pub fn reexec() -> Option<i32> {
 
 /// Any monitor's life: what it is to do comes with the launch.
 fn run(control: OwnedFd) -> i32 {
+    memory::one_heap();
     settle(&control);
     let (launch, descriptors) = match launch::receive(&control) {
         Ok(Some(received)) => received,

@@ -259,6 +259,28 @@ pub fn definition() -> clap::Command {
 
 /// Parses the process's own arguments.
 pub fn parse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
+    match parse_accepted(args) {
+        Some(cli) => Ok(cli),
+        None => parse_or_refuse(args),
+    }
+}
+
+/// What is right needs no more than the one command that it leads to: all of them with all their usages take as long to make
+/// as `ps` takes for the rest.
+fn parse_accepted(args: &[std::ffi::OsString]) -> Option<Cli> {
+    let command = Cli::command();
+    let args = words::help_of(&command, args);
+    let args = words::close_options(&command, &args);
+    let path = words::path(&command, &args);
+    let matches = like_docker_along(command, &path).try_get_matches_from(&args);
+    let cli = Cli::from_arg_matches(&matches.ok()?).ok()?;
+    Some(Cli {
+        command: cli.command.plain(),
+        ..cli
+    })
+}
+
+fn parse_or_refuse(args: &[std::ffi::OsString]) -> Result<Cli, failure::ArgsFailure> {
     let command = like_docker(definition());
     let args = words::help_of(&command, args);
     let args = words::close_options(&command, &args);
@@ -308,22 +330,35 @@ fn help(args: &[std::ffi::OsString]) -> String {
 /// option takes the next word whatever it looks like (`-u -1`), and of a repeated one the last counts.
 fn like_docker(command: clap::Command) -> clap::Command {
     command
-        .mut_args(|arg| match arg.get_action() {
-            ArgAction::SetTrue => arg
-                .action(ArgAction::Set)
-                .value_parser(values::parse_bool)
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_value("false")
-                .default_missing_value("true")
-                .overrides_with_self(),
-            ArgAction::Set if !arg.is_positional() => {
-                arg.allow_hyphen_values(true).overrides_with_self()
-            }
-            ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
-            _ => arg,
-        })
+        .mut_args(option_like_docker)
         .mut_subcommands(like_docker)
+}
+
+/// The same for the commands that `path` leads to alone.
+fn like_docker_along(command: clap::Command, path: &[String]) -> clap::Command {
+    let command = command.mut_args(option_like_docker);
+    match path.split_first() {
+        Some((name, rest)) => command.mut_subcommand(name, |below| like_docker_along(below, rest)),
+        None => command,
+    }
+}
+
+fn option_like_docker(arg: clap::Arg) -> clap::Arg {
+    match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .value_parser(values::parse_bool)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .overrides_with_self(),
+        ArgAction::Set if !arg.is_positional() => {
+            arg.allow_hyphen_values(true).overrides_with_self()
+        }
+        ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
+        _ => arg,
+    }
 }
 
 trait OverridesSelf {
@@ -364,6 +399,37 @@ mod tests {
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
         like_docker(definition()).debug_assert();
+    }
+
+    #[test]
+    fn the_short_way_and_the_long_one_agree() {
+        for line in [
+            "ps -aq --no-trunc=false",
+            "--root /r container ls -q -q",
+            "run --rm -itp8080:80 -u -1 bb sh -c x",
+            "image rm -f a b",
+            "network create --driver bridge --driver bridge n",
+            "system prune --force=true",
+            "volume ls",
+            "logs -f=true x",
+            "exec -it c sh --rm",
+            "container list",
+            "ps extra",
+            "container",
+            "run",
+            "help ps",
+            "--version",
+            "nothing",
+            "network nothing",
+        ] {
+            let words: Vec<std::ffi::OsString> = std::iter::once("coracle")
+                .chain(line.split(' '))
+                .map(Into::into)
+                .collect();
+            let short = parse_accepted(&words).map(|cli| format!("{cli:?}"));
+            let long = parse_or_refuse(&words).ok().map(|cli| format!("{cli:?}"));
+            assert_eq!(short, long, "{line}");
+        }
     }
 
     #[test]

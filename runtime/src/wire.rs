@@ -130,6 +130,15 @@ pub fn in_memory(name: &str, value: &impl serde::Serialize) -> io::Result<OwnedF
     Ok(file.into())
 }
 
+/// What [`in_memory`] has put there.
+pub fn from_memory<T: serde::de::DeserializeOwned>(memory: OwnedFd) -> io::Result<T> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    // At once: serde_json would read an unbuffered file byte by byte.
+    std::fs::File::from(memory).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
 /// Receives one message; `None` when the other end is closed. `WouldBlock` on a non-blocking socket without one.
 pub fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];

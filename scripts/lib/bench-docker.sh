@@ -2,23 +2,14 @@
 # `run --rm -p 8080:80 busybox true`, here and with Docker 20.10. Sourced by scripts/bench with: ROUNDS.
 
 rounds=${1:-20}
-oracle=${CORACLE_SHARED:-$PWD/../shared}/oracle/docker-oracle
-[ -x "$oracle" ] || die "the engine to compare with is missing: $oracle"
-if ! command -v dockerd >/dev/null && [ -d /run/systemd/system ]; then
-  die "Docker is missing, and installing it would start its service on this machine: install docker.io yourself if you want that"
-fi
 build
-export ORACLE_DIR=$work/docker ORACLE_NETNS=cbench-$$
-docker_down() { "$oracle" down >/dev/null 2>&1; }
-clean_up_by docker_down
 new_host coracle
-"$oracle" up >/dev/null
 import_on coracle
-"$oracle" image busybox "$rootfs" >/dev/null
+docker_up
 
 request=(run --rm -p 8080:80 busybox true)
 run_coracle() { coracle_on coracle "${request[@]}"; }
-run_docker() { nsenter --net="/run/netns/$ORACLE_NETNS" docker -H "unix://$ORACLE_DIR/docker.sock" "${request[@]}"; }
+run_docker() { docker_on "${request[@]}"; }
 # Both are warm.
 for engine in coracle docker; do timed warm "run_$engine" && timed warm "run_$engine"; done
 unsettled=0
@@ -32,7 +23,7 @@ echo
 echo "| engine | median ms | least | greatest |"
 echo "|---|---:|---:|---:|"
 row coracle coracle
-row "Docker $(docker -H "unix://$ORACLE_DIR/docker.sock" version --format '{{.Server.Version}}')" docker
+row "Docker $(docker_on version --format '{{.Server.Version}}')" docker
 awk -v a="$(figures coracle)" -v b="$(figures docker)" 'BEGIN { split(a, x); split(b, y); printf "| ratio | %.3f (1/%.1f) | | |\n", x[1] / y[1], y[1] / x[1] }'
 load
 

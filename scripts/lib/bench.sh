@@ -49,7 +49,7 @@ rootfs=$work/rootfs
 make_rootfs() {
   mkdir -p "$rootfs/bin" "$rootfs/tmp"
   cp "$(command -v busybox)" "$rootfs/bin/busybox"
-  for applet in true sh sleep; do ln -s busybox "$rootfs/bin/$applet"; done
+  for applet in true sh sleep yes head printf; do ln -s busybox "$rootfs/bin/$applet"; done
   tar -C "$rootfs" -cf "$work/busybox.tar" .
 }
 # import_on HOST: the image busybox.
@@ -57,6 +57,23 @@ import_on() {
   [ -e "$work/busybox.tar" ] || make_rootfs
   coracle_on "$1" import "$work/busybox.tar" busybox >/dev/null
 }
+
+# docker_up: Docker to compare with, in a network namespace of its own, with the image busybox.
+docker_up() {
+  oracle=${CORACLE_SHARED:-$PWD/../shared}/oracle/docker-oracle
+  [ -x "$oracle" ] || die "the engine to compare with is missing: $oracle"
+  if ! command -v dockerd >/dev/null && [ -d /run/systemd/system ]; then
+    die "Docker is missing, and installing it would start its service on this machine: install docker.io yourself if you want that"
+  fi
+  export ORACLE_DIR=$work/docker ORACLE_NETNS=cbench-$$
+  clean_up_by docker_down
+  "$oracle" up >/dev/null
+  [ -e "$work/busybox.tar" ] || make_rootfs
+  "$oracle" image busybox "$rootfs" >/dev/null
+}
+docker_down() { "$oracle" down >/dev/null 2>&1; }
+# docker_on WORD...
+docker_on() { nsenter --net="/run/netns/$ORACLE_NETNS" docker -H "unix://$ORACLE_DIR/docker.sock" "$@"; }
 
 # Waits until the CPUs are idle for a moment, for $patience quarters of a second at most. What one command leaves to the kernel (a network
 # namespace goes in the background, under a lock that all need) is not the next one's to wait for; nor is other work on the machine, if

@@ -33,6 +33,15 @@ pub fn command<'a>(root: &'a Command, args: &[OsString]) -> &'a Command {
     walk(root, args).0
 }
 
+/// The names of the commands that `args` lead through, the innermost last.
+pub fn path(root: &Command, args: &[OsString]) -> Vec<String> {
+    let mut path = Vec::new();
+    walk_through(root, args, |command| {
+        path.push(command.get_name().to_owned())
+    });
+    path
+}
+
 fn first_word(root: &Command, args: &[OsString]) -> Option<usize> {
     let (command, at) = walk(root, args);
     let takes_all = command.get_positionals().any(Arg::is_trailing_var_arg_set);
@@ -41,6 +50,14 @@ fn first_word(root: &Command, args: &[OsString]) -> Option<usize> {
 
 /// The command, and where its first word is: `None` where there is no such word, or where an option is unknown: clap says then what is wrong.
 fn walk<'a>(root: &'a Command, args: &[OsString]) -> (&'a Command, Option<usize>) {
+    walk_through(root, args, |_| {})
+}
+
+fn walk_through<'a>(
+    root: &'a Command,
+    args: &[OsString],
+    mut enter: impl FnMut(&Command),
+) -> (&'a Command, Option<usize>) {
     let mut command = root;
     let mut at = 1;
     while at < args.len() {
@@ -53,6 +70,7 @@ fn walk<'a>(root: &'a Command, args: &[OsString]) -> (&'a Command, Option<usize>
             words_of_cluster(root, command, &text[1..])
         } else if let Some(subcommand) = command.find_subcommand(&*text) {
             command = subcommand;
+            enter(command);
             Some(1)
         } else {
             return (command, Some(at));

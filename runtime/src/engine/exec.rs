@@ -47,10 +47,12 @@ pub(super) fn exec(engine: &mut Engine, request: &ExecRequest) -> Result<Option<
         (Some(ours), Some(theirs))
     };
     let line = request.command.join(" ");
+    let tx = engine.conn.transaction()?;
     for action in ["exec_create", "exec_start"] {
         let action = format!("{action}: {line}");
-        limits::record_if_possible(&engine.conn, &action, &container, &[("execID", &id)])?;
+        limits::record_if_possible(&tx, &action, &container, &[("execID", &id)])?;
     }
+    tx.commit()?;
     let kind = LaunchKind::Exec {
         id,
         request: request.clone(),

@@ -15,6 +15,7 @@ use super::creation::{self, foreign};
 use super::health::Timer;
 use super::launch::{self, Descriptors, Launch};
 use super::limits::MemoryWatch;
+use super::memory;
 use super::networks::{self, Served, Services};
 use super::relay::Relay;
 use super::streams;
@@ -222,6 +223,7 @@ fn watch(
     }
     let code = match open(init, waiter) {
         Some(ended) => {
+            memory::give_back();
             if let Err(e) = relay.run(&ended) {
                 eprintln!("the relay broke off: {e}");
             }

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Process, Spec, UserBuilder};
 use super::container::fail;
 use super::creation::{confinement, foreign, invalid, own_bounding_set};
 use super::launch::{self, Descriptors, Launch};
+use super::memory;
 use super::relay::Relay;
 use super::streams::{self, Console, Streams};
 use crate::bundle;
@@ -207,6 +208,7 @@ pub(super) fn follow(process: Identity, relay: &mut Relay) -> i32 {
     let ended = pid.and_then(|pid| {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
     });
+    memory::give_back();
     if let Some(ended) = ended
         && let Err(e) = relay.run(&ended)
     {

@@ -347,7 +347,7 @@ pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(Launch, Descripto
         }
     }
     let missing = || io::Error::other("a descriptor of the launch is missing");
-    let launch: Launch = serde_json::from_reader(File::from(fds.pop_front().ok_or_else(missing)?))?;
+    let launch: Launch = wire::from_memory(fds.pop_front().ok_or_else(missing)?)?;
     let mut take = |wanted: bool| {
         if wanted {
             fds.pop_front().ok_or_else(missing).map(Some)

@@ -13,6 +13,7 @@ mod health;
 mod joined;
 mod launch;
 mod limits;
+mod memory;
 mod networks;
 mod probe;
 mod relay;
@@ -62,6 +63,7 @@ pub fn reexec() -> Option<i32> {
 
 /// Any monitor's life: what it is to do comes with the launch.
 fn run(control: OwnedFd) -> i32 {
+    memory::one_heap();
     settle(&control);
     if let Err(e) = crate::keyring::join_new() {
         let failure = Failure::internal("leave the caller's session keyring", &e);

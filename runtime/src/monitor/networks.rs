@@ -2,7 +2,6 @@
 //! when they change, by the command that changes them.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -166,7 +165,7 @@ impl Services {
     pub(super) fn follow(&mut self, handed: Vec<OwnedFd>) -> io::Result<()> {
         let mut fds = VecDeque::from(handed);
         let missing = || io::Error::other("a descriptor of the message is missing");
-        let news: News = serde_json::from_reader(File::from(fds.pop_front().ok_or_else(missing)?))?;
+        let news: News = wire::from_memory(fds.pop_front().ok_or_else(missing)?)?;
         let responder = match news.has_responder {
             true => Some(listening(&mut fds).ok_or_else(missing)?),
             false => None,

@@ -357,6 +357,9 @@ impl Relay {
     }
 
     /// Reads once from an output stream; false when there is nothing now.
+    // Inlined, its buffer would be touched page by page at the beginning of the loop, by the probe of the stack, in a monitor
+    // that never reads anything.
+    #[inline(never)]
     fn take(&mut self, kind: Kind) -> bool {
         let fd = match kind {
             Kind::Stderr => &self.streams.stderr,
@@ -374,6 +377,7 @@ impl Relay {
     }
 
     /// Likewise for the terminal; false when it is closed for good.
+    #[inline(never)]
     fn take_terminal(&mut self) -> bool {
         let Some(fd) = &self.streams.terminal else {
             return false;

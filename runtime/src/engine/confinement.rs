@@ -41,6 +41,9 @@ pub(super) fn name_by_id(conn: &Database, request: &mut ContainerRequest) -> Res
             *name = store::find(conn, name)?.container.id;
         }
     }
+    if let NetworkMode::Container(name) = &mut request.network {
+        *name = store::find(conn, name)?.container.id;
+    }
     Ok(())
 }
 

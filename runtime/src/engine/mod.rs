@@ -233,6 +233,8 @@ impl Engine {
             hosts: storage.join("hosts"),
             hostname: storage.join("hostname"),
             resolv_conf: storage.join("resolv.conf"),
+            upper: storage.join("diff"),
+            work: storage.join("work"),
         }
     }
 
@@ -521,6 +523,9 @@ pub struct ContainerPaths {
     pub hosts: PathBuf,
     pub hostname: PathBuf,
     pub resolv_conf: PathBuf,
+    /// The container's own layer, and overlayfs's working directory.
+    pub upper: PathBuf,
+    pub work: PathBuf,
 }
 
 /// One rule and its reason.

@@ -215,15 +215,15 @@ fn inspect_looks_among_kinds_and_adds_sizes() {
     for (line, text) in [
         (
             "inspect --type bogus c1",
-            "\"bogus\" is not a valid value for --type",
+            "unknown type: \"bogus\": must be one of \"container\"",
         ),
         ("inspect --type image c1", "Error: No such image: c1"),
         ("container inspect nope", "Error: No such container: nope"),
         ("image inspect nope", "Error: No such image: nope"),
-        ("inspect --type volume nope", "Error: No such volume: nope"),
+        ("inspect --type volume nope", "get nope: no such volume"),
         (
             "inspect --type network nope",
-            "Error: No such network: nope",
+            "network nope not found",
         ),
     ] {
         let refused = host.try_run(line).exits(1);

@@ -190,6 +190,16 @@ pub struct ResolvedMount {
     pub options: MountOptions,
 }
 
+impl Resolved {
+    /// The program's working directory: the root, where neither the user nor the image names one.
+    pub fn cwd(&self) -> &str {
+        match self.workdir.as_str() {
+            "" => "/",
+            path => path,
+        }
+    }
+}
+
 impl ResolvedMount {
     /// `bind`, `volume` or `tmpfs`.
     pub fn kind(&self) -> &'static str {

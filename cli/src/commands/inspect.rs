@@ -130,7 +130,7 @@ pub fn show(
         }
         Format::Template(template) => {
             for value in &found {
-                let text = template.render(value, Missing::Key);
+                let text = template.render(&inspect::with_absent(value.clone()), Missing::Key);
                 output::print(&text.map_err(|error| template_failure(&error, 1))?)?;
             }
         }

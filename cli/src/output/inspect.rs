@@ -62,6 +62,33 @@ fn graph_driver(paths: &ContainerPaths) -> Value {
     })
 }
 
+/// A container as templates see it: Docker leaves these keys out where nothing was asked for, and its templates find them empty
+/// none the less: `{{if .State.Health}}`.
+pub fn with_absent(mut object: Value) -> Value {
+    if object.pointer("/State/Status").is_none() {
+        return object;
+    }
+    for (parent, name, empty) in [
+        ("State", "Health", Value::Null),
+        ("HostConfig", "Init", Value::Null),
+        ("HostConfig", "Tmpfs", json!({})),
+        ("HostConfig", "Sysctls", json!({})),
+        ("HostConfig", "Annotations", json!({})),
+        ("Config", "Healthcheck", Value::Null),
+        ("Config", "StopTimeout", Value::Null),
+    ] {
+        if object[parent].get(name).is_none() {
+            object[parent][name] = empty;
+        }
+    }
+    for name in ["SizeRw", "SizeRootFs"] {
+        if object.get(name).is_none() {
+            object[name] = Value::Null;
+        }
+    }
+    object
+}
+
 fn state(container: &Container) -> Value {
     let state = &container.state;
     let (running, pid, code, oom, error) = match state {

@@ -178,7 +178,11 @@ fn cp_reads_paths_as_docker_does() {
             "/dev/null",
             Err("must be a directory or a regular file: got a device"),
         ),
-        ("/nope", "new", Err("Could not find the file /nope in container c1")),
+        (
+            "/nope",
+            "new",
+            Err("Could not find the file /nope in container c1"),
+        ),
     ] {
         let here = place(&host, "here");
         let _ = fs::remove_dir_all(&here);
@@ -213,7 +217,11 @@ fn cp_reads_paths_as_docker_does() {
         ("one", "/f/", Err("no such directory")),
         ("one", "/d/sub", Ok("/d/sub/one")),
         ("one", "/ld", Ok("/d/one")),
-        ("one", "/nope/x", Err("Could not find the file /nope in container c1")),
+        (
+            "one",
+            "/nope/x",
+            Err("Could not find the file /nope in container c1"),
+        ),
         ("from", "/e", Ok("/e/from/x/y")),
         ("from/.", "/e", Ok("/e/x/y")),
         ("from", "/e/new", Ok("/e/new/x/y")),

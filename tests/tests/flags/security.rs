@@ -664,7 +664,9 @@ fn sysctls_are_set_in_the_containers_namespaces() {
     ] {
         host.coracle(["run", "--rm", "--sysctl", bad, "busybox", "true"])
             .exits(125)
-            .complains(&format!("invalid argument \"{bad}\" for \"--sysctl\" flag: sysctl '{bad}' is not allowed"));
+            .complains(&format!(
+                "invalid argument \"{bad}\" for \"--sysctl\" flag: sysctl '{bad}' is not allowed"
+            ));
     }
     for (line, why) in [
         (

@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod network_filter;
 pub mod networks;
 pub mod ports;
+mod positionals;
 pub mod prune;
 pub mod resources;
 pub mod security;
@@ -252,9 +253,10 @@ impl Command {
 /// The whole command line as it is shown: in help, completions and the manual.
 pub fn definition() -> clap::Command {
     let groups = ["container", "image"];
-    groups.into_iter().fold(Cli::command(), |command, group| {
+    let command = groups.into_iter().fold(Cli::command(), |command, group| {
         command.mut_subcommand(group, commands::management::name_in_full)
-    })
+    });
+    positionals::describe(command)
 }
 
 /// Parses the process's own arguments.

@@ -276,7 +276,7 @@ pub enum Error {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
-    #[error("No such container:path: {container}:{path}")]
+    #[error("Could not find the file {path} in container {container}")]
     NoSuchPath { container: String, path: String },
     #[error("extraction point is not a directory")]
     NotExtractable,

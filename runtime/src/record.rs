@@ -190,6 +190,16 @@ pub struct ResolvedMount {
     pub options: MountOptions,
 }
 
+impl Resolved {
+    /// The program's working directory: the root, where neither the user nor the image names one.
+    pub fn cwd(&self) -> &str {
+        match self.workdir.as_str() {
+            "" => "/",
+            path => path,
+        }
+    }
+}
+
 impl ResolvedMount {
     /// How it is tied to the host's mounts, if it is put in place last of all (`bundle::Late`): a bind that receives what is
     /// mounted later, and any bind on /dev itself. What libcontainer makes in the /dev that it finds (it removes `ptmx`) is

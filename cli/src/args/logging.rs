@@ -2,7 +2,7 @@
 
 use clap::Args;
 use runtime::ContainerRequest;
-use runtime::request::{LogDriver, LogRequest};
+use runtime::request::{Attach, LogDriver, LogRequest};
 
 use crate::failure::Failure;
 
@@ -48,9 +48,15 @@ impl LogArgs {
             "none" => LogDriver::None,
             other => {
                 return Err(Failure::Refused(anyhow::anyhow!(
-                    "logger: no log driver named '{other}' is registered"
+                    "error looking up logging plugin {other}: plugin \"{other}\" not found"
                 )));
             }
+        };
+        let attached = self.attached(request.open_stdin);
+        request.attach = Attach {
+            stdin: attached.stdin,
+            stdout: attached.stdout,
+            stderr: attached.stderr,
         };
         request.log = LogRequest {
             driver,

@@ -193,7 +193,7 @@ fn parse_sysctl(text: &str) -> Result<(String, String), String> {
         {
             Ok((name.to_owned(), value.to_owned()))
         }
-        _ => Err(format!("sysctl '{text}' is not whitelisted")),
+        _ => Err(format!("sysctl '{text}' is not allowed")),
     }
 }
 
@@ -258,7 +258,7 @@ mod tests {
         assert!(parse_sysctl("net.core.somaxconn=1").is_ok());
         assert_eq!(parse_sysctl("kernel.sem=1 2=3").unwrap().1, "1 2=3");
         for bad in ["net.core.somaxconn", "kernel.panic=1", "=", "net/core=1"] {
-            let expect = format!("sysctl '{bad}' is not whitelisted");
+            let expect = format!("sysctl '{bad}' is not allowed");
             assert_eq!(parse_sysctl(bad).unwrap_err(), expect);
         }
     }

@@ -55,7 +55,9 @@ impl Kind {
         let all = [Kind::Container, Kind::Image, Kind::Network, Kind::Volume];
         match all.into_iter().find(|kind| kind.as_str() == text) {
             None if !text.is_empty() => Err(Failure::Plain {
-                text: format!("{text:?} is not a valid value for --type"),
+                text: format!(
+                    "unknown type: {text:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+                ),
                 code: 1,
             }),
             kind => Ok(kind),
@@ -128,7 +130,7 @@ pub fn show(
         }
         Format::Template(template) => {
             for value in &found {
-                let text = template.render(value, Missing::Key);
+                let text = template.render(&inspect::with_absent(value.clone()), Missing::Key);
                 output::print(&text.map_err(|error| template_failure(&error, 1))?)?;
             }
         }
@@ -164,6 +166,10 @@ fn object(
         match engine.find(name).map_err(Failure::from) {
             Ok(container) => {
                 let mut value = inspect::container(&container, &engine.paths(&container.id));
+                // Gone with its image, the layers of a container cannot be told.
+                let image = engine.find_image(&container.image_id)?;
+                value["GraphDriver"]["Data"]["LowerDir"] =
+                    image.map(|image| inspect_image::layers(&image)).into();
                 if size {
                     let (own, whole) = engine.sizes(&container)?;
                     value["SizeRw"] = own.into();
@@ -199,11 +205,15 @@ fn object(
             Err(failure) => return Err(failure),
         }
     }
-    let what = kind.map_or("object", Kind::as_str);
-    Err(Failure::Plain {
-        text: format!("Error: No such {what}: {name}"),
-        code: 1,
-    })
+    let text = match kind {
+        Some(Kind::Volume) => format!("Error: get {name}: no such volume"),
+        Some(Kind::Network) => format!("Error: network {name} not found"),
+        kind => {
+            let what = kind.map_or("object", Kind::as_str);
+            format!("Error: No such {what}: {name}")
+        }
+    };
+    Err(Failure::Plain { text, code: 1 })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
 use runtime::engine::StartMode;
+use runtime::request::Attach;
 use runtime::{ContainerRequest, Engine, NetworkMode};
 
 use super::cid_file::CidFile;
@@ -52,6 +53,7 @@ pub fn run(context: &Context, options: Run) -> Answer {
             });
         }
         request.stdin_once = false;
+        request.attach = Attach::NOTHING;
     } else {
         streams::check_terminal(request.open_stdin, request.tty)?;
     }

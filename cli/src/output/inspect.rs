@@ -45,11 +45,48 @@ pub fn container(container: &Container, paths: &ContainerPaths) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": container.request.security.apparmor.as_deref().unwrap_or_default(),
         "ExecIDs": null,
+        "GraphDriver": graph_driver(paths),
         "HostConfig": host_config::host_config(container),
         "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
     })
+}
+
+/// The layer above them all, whose lower ones are the image's. It is merged in the container's own mount namespace alone:
+/// no path of the host leads there, but for the first process's root while it runs.
+fn graph_driver(paths: &ContainerPaths) -> Value {
+    json!({
+        "Name": "overlay2",
+        "Data": {"LowerDir": "", "UpperDir": paths.upper, "WorkDir": paths.work},
+    })
+}
+
+/// A container as templates see it: Docker leaves these keys out where nothing was asked for, and its templates find them empty
+/// none the less: `{{if .State.Health}}`.
+pub fn with_absent(mut object: Value) -> Value {
+    if object.pointer("/State/Status").is_none() {
+        return object;
+    }
+    for (parent, name, empty) in [
+        ("State", "Health", Value::Null),
+        ("HostConfig", "Init", Value::Null),
+        ("HostConfig", "Tmpfs", json!({})),
+        ("HostConfig", "Sysctls", json!({})),
+        ("HostConfig", "Annotations", json!({})),
+        ("Config", "Healthcheck", Value::Null),
+        ("Config", "StopTimeout", Value::Null),
+    ] {
+        if object[parent].get(name).is_none() {
+            object[parent][name] = empty;
+        }
+    }
+    for name in ["SizeRw", "SizeRootFs"] {
+        if object.get(name).is_none() {
+            object[name] = Value::Null;
+        }
+    }
+    object
 }
 
 fn state(container: &Container) -> Value {
@@ -182,7 +219,6 @@ fn mount_mode(mount: &ResolvedMount) -> &str {
 
 fn config(container: &Container) -> Value {
     let (request, resolved) = (&container.request, &container.resolved);
-    let attached = request.open_stdin;
     let exposed: Map<String, Value> = resolved
         .exposed_ports
         .iter()
@@ -192,9 +228,9 @@ fn config(container: &Container) -> Value {
         "Hostname": resolved.hostname,
         "Domainname": request.domainname.as_deref().unwrap_or_default(),
         "User": resolved.user,
-        "AttachStdin": attached,
-        "AttachStdout": true,
-        "AttachStderr": true,
+        "AttachStdin": request.open_stdin && request.attach.stdin,
+        "AttachStdout": request.attach.stdout,
+        "AttachStderr": request.attach.stderr,
         "ExposedPorts": exposed,
         "Tty": request.tty,
         "OpenStdin": request.open_stdin,
@@ -392,6 +428,8 @@ mod tests {
             hosts: file("hosts"),
             hostname: file("hostname"),
             resolv_conf: file("resolv.conf"),
+            upper: file("diff"),
+            work: file("work"),
         };
         container(of, &paths)
     }

@@ -1,6 +1,8 @@
 //! Images in the shape of `docker image inspect` and as rows of `images`. Pure.
 
-use image::{Image, ImageSummary};
+use std::time::Duration;
+
+use image::{Healthcheck, Image, ImageSummary};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
@@ -60,15 +62,21 @@ pub fn image(image: &Image, size: Option<u64>) -> anyhow::Result<Value> {
     let comment = history
         .and_then(|steps| steps.last()?.get("comment").cloned())
         .unwrap_or_else(|| "".into());
+    let mut run_config = run_config(config.get("config").unwrap_or(&Value::Null));
+    if let Some(check) = &image.healthcheck {
+        run_config["Healthcheck"] = healthcheck(check);
+    }
     Ok(json!({
         "Id": image.id,
         "RepoTags": image.names,
         "RepoDigests": [],
         "Parent": "",
+        "Container": "",
+        "DockerVersion": "",
         "Comment": comment,
         "Created": field("created"),
         "Author": text("author"),
-        "Config": run_config(config.get("config").unwrap_or(&Value::Null)),
+        "Config": run_config,
         "Architecture": text("architecture"),
         "Os": text("os"),
         "Size": size,
@@ -84,13 +92,32 @@ pub fn image(image: &Image, size: Option<u64>) -> anyhow::Result<Value> {
     }))
 }
 
-fn layers(image: &Image) -> String {
+/// The unpacked layers, as overlayfs lists them.
+pub fn layers(image: &Image) -> String {
     let paths: Vec<String> = image
         .layers
         .iter()
         .map(|path| path.display().to_string())
         .collect();
     paths.join(":")
+}
+
+/// Times are nanoseconds; what is left to the engine is left out.
+fn healthcheck(check: &Healthcheck) -> Value {
+    let mut value = json!({"Test": check.test});
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    for (name, number) in [
+        ("Interval", nanos(check.interval)),
+        ("Timeout", nanos(check.timeout)),
+        ("StartPeriod", nanos(check.start_period)),
+        ("StartInterval", nanos(check.start_interval)),
+        ("Retries", check.retries.into()),
+    ] {
+        if number != 0 {
+            value[name] = number.into();
+        }
+    }
+    value
 }
 
 /// Docker has all of these keys, null where the image says nothing.
@@ -100,6 +127,12 @@ fn run_config(config: &Value) -> Value {
         "Hostname": "",
         "Domainname": "",
         "User": or("User", "".into()),
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
         "Env": or("Env", Value::Null),
         "Cmd": or("Cmd", Value::Null),
         "Image": "",

@@ -1,5 +1,8 @@
 //! Networks in the shape of `docker network inspect` and as rows of `network ls`. Pure.
 
+use netmgr::model::{
+    OPTION_BRIDGE, OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU,
+};
 use netmgr::{Endpoint, Family, Network};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +34,8 @@ pub struct Bridgeless {
     /// The SHA-256 of `coracle network NAME`.
     pub id: &'static str,
 }
+
+const OPTION_DEFAULT: &str = "com.docker.network.bridge.default_bridge";
 
 pub const BRIDGELESS: [Bridgeless; 2] = [
     Bridgeless {
@@ -169,9 +174,28 @@ pub fn network(network: &Network, endpoints: &[Endpoint]) -> Value {
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": false,
         "Containers": attached,
-        "Options": pairs(&network.options),
+        "Options": options(network),
         "Labels": pairs(&network.labels),
     })
+}
+
+/// As they were given. The default network, which nobody has created, shows what holds for it, as scripts look for its bridge.
+fn options(network: &Network) -> Map<String, Value> {
+    let mut options = Map::new();
+    if network.name == Network::DEFAULT {
+        for (name, value) in [
+            (OPTION_DEFAULT, "true".to_owned()),
+            (OPTION_ICC, network.icc.to_string()),
+            (OPTION_MASQUERADE, network.masquerade().to_string()),
+            (OPTION_HOST_BINDING, "0.0.0.0".to_owned()),
+            (OPTION_BRIDGE, network.bridge.clone()),
+            (OPTION_MTU, network.mtu().unwrap_or(1500).to_string()),
+        ] {
+            options.insert(name.to_owned(), value.into());
+        }
+    }
+    options.extend(pairs(&network.options));
+    options
 }
 
 /// One entry for each family.

@@ -161,7 +161,7 @@ fn exposed(port: &str) -> Result<String, String> {
     let protocol = protocol.to_ascii_lowercase();
     let valid = number.parse::<u16>().is_ok_and(|number| number != 0);
     if !valid || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("{port} is not a port"));
+        return Err(format!("Invalid containerPort: {port}"));
     }
     Ok(format!("{number}/{protocol}"))
 }

@@ -41,6 +41,12 @@ pub(super) fn name_by_id(conn: &Database, request: &mut ContainerRequest) -> Res
             *name = store::find(conn, name)?.container.id;
         }
     }
+    // One whose network is joined may be made later, as with Docker: the start looks for it.
+    if let NetworkMode::Container(name) = &mut request.network
+        && let Ok(found) = store::find(conn, name)
+    {
+        *name = found.container.id;
+    }
     Ok(())
 }
 

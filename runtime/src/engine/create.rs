@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Engine, confinement, mounts, network_options};
+use super::{Engine, confinement, files, mounts, network_options};
 use crate::error::Error;
 use crate::events;
 use crate::health;
@@ -109,14 +109,11 @@ fn resolve(request: &ContainerRequest, image: &image::Image, id: &str) -> Result
         .clone()
         .or_else(|| config.working_dir().clone())
         .unwrap_or_default();
-    let workdir = if workdir.is_empty() {
-        "/".to_owned()
-    } else {
-        workdir
+    let workdir = match workdir.as_str() {
+        "" => workdir,
+        path if path.starts_with('/') => files::clean(path),
+        _ => return Err(Error::RelativeWorkdir(workdir)),
     };
-    if !workdir.starts_with('/') {
-        return Err(Error::RelativeWorkdir(workdir));
-    }
     if let Some(signal) = &request.stop_signal {
         super::end::signal_number(signal)?;
     }

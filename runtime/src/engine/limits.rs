@@ -80,8 +80,10 @@ impl Engine {
     pub fn pause(&mut self, name: &str) -> Result<(), Error> {
         let stored = end::settled(self, name)?;
         let container = stored.container;
-        if !matches!(container.state, State::Running { .. }) {
-            return Err(Error::NotRunning(container.id));
+        match container.state {
+            State::Running { .. } => {}
+            State::Restarting { .. } => return Err(Error::IsRestarting(container.id)),
+            _ => return Err(Error::NotRunning(container.id)),
         }
         let group = Group::of(&container);
         if cgroup::is_frozen(&group) {

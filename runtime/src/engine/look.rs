@@ -39,6 +39,8 @@ impl Engine {
             hosts: storage.join("hosts"),
             hostname: storage.join("hostname"),
             resolv_conf: storage.join("resolv.conf"),
+            upper: storage.join("diff"),
+            work: storage.join("work"),
         }
     }
 
@@ -97,6 +99,9 @@ pub struct ContainerPaths {
     pub hosts: PathBuf,
     pub hostname: PathBuf,
     pub resolv_conf: PathBuf,
+    /// The container's own layer, and overlayfs's working directory.
+    pub upper: PathBuf,
+    pub work: PathBuf,
 }
 
 fn attachments(model: &netmgr::Model, id: &str) -> Vec<(netmgr::Network, netmgr::Endpoint)> {

@@ -1,7 +1,7 @@
 //! `stats` and `top`: what containers use, and what runs in them.
 
 use std::collections::HashSet;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use super::Engine;
@@ -80,8 +80,10 @@ impl Engine {
     /// `top`: the processes of a running container, with these options for `ps`; without any, `-ef`, read from /proc itself.
     pub fn top(&mut self, name: &str, options: &[String]) -> Result<Processes, Error> {
         let container = store::find(&self.conn, name)?.container;
-        if !matches!(container.state, State::Running { .. }) {
-            return Err(Error::NotRunning(container.id));
+        match container.state {
+            State::Running { .. } => {}
+            State::Restarting { .. } => return Err(Error::IsRestarting(container.id)),
+            _ => return Err(Error::NotRunning(container.id)),
         }
         let pids = cgroup::processes(&Group::of(&container));
         if options.is_empty() {
@@ -96,9 +98,18 @@ impl Engine {
             source,
         })?;
         if !output.status.success() {
-            return Err(Error::Ps(output.status.to_string()));
+            return Err(Error::Ps(complaint(&output)));
         }
         select(&String::from_utf8_lossy(&output.stdout), &pids)
+    }
+}
+
+/// What a program said that failed: the first line, as below it `ps` explains its use.
+fn complaint(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    match said.lines().find(|line| !line.trim().is_empty()) {
+        Some(line) => line.trim().to_owned(),
+        None => output.status.to_string(),
     }
 }
 

@@ -170,7 +170,7 @@ fn make_mountpoints(
         ensure(spec::INIT, false)?;
     }
     // libcontainer wants the working directory to exist; Docker makes it too.
-    ensure(&container.resolved.workdir, true)?;
+    ensure(container.resolved.cwd(), true)?;
     Ok(modes)
 }
 

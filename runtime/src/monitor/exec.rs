@@ -168,7 +168,7 @@ fn describe(
     let cwd = request
         .workdir
         .clone()
-        .unwrap_or_else(|| container.resolved.workdir.clone());
+        .unwrap_or_else(|| container.resolved.cwd().to_owned());
     process
         .set_args(Some(request.command.clone()))
         .set_env(Some(env))

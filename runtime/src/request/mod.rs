@@ -18,6 +18,33 @@ pub use namespaces::{NamespaceMode, Namespaces};
 pub use resources::{Resources, Throttle, ThrottleKind, Ulimit, UpdateRequest};
 pub use security::{DeviceRequest, DeviceRule, SeccompChoice, Security};
 
+/// The streams of a program that somebody is attached to from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Attach {
+    pub const NOTHING: Attach = Attach {
+        stdin: false,
+        stdout: false,
+        stderr: false,
+    };
+}
+
+/// Everything that there is.
+impl Default for Attach {
+    fn default() -> Attach {
+        Attach {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+        }
+    }
+}
+
 /// `run` and `create`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRequest {
@@ -44,6 +71,9 @@ pub struct ContainerRequest {
     /// Of `run -i` without `-d`: the end of an attached client's input is the end of the program's.
     #[serde(default)]
     pub stdin_once: bool,
+    /// Which streams the caller of `run` or `create` is for; none with `-d`.
+    #[serde(default)]
+    pub attach: Attach,
     /// `--rm`
     pub auto_remove: bool,
     pub network: NetworkMode,

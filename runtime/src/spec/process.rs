@@ -57,11 +57,7 @@ pub fn process(container: &Container, place: &Place) -> Process {
     };
     args.extend(resolved.entrypoint.iter().cloned());
     args.extend(resolved.command.iter().cloned());
-    let cwd = if resolved.workdir.is_empty() {
-        "/"
-    } else {
-        &resolved.workdir
-    };
+    let cwd = resolved.cwd();
     let mut process = ProcessBuilder::default()
         .terminal(container.request.tty)
         .user(user(place))

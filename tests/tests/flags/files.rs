@@ -178,7 +178,11 @@ fn cp_reads_paths_as_docker_does() {
             "/dev/null",
             Err("must be a directory or a regular file: got a device"),
         ),
-        ("/nope", "new", Err("No such container:path: c1:/nope")),
+        (
+            "/nope",
+            "new",
+            Err("Could not find the file /nope in container c1"),
+        ),
     ] {
         let here = place(&host, "here");
         let _ = fs::remove_dir_all(&here);
@@ -213,7 +217,11 @@ fn cp_reads_paths_as_docker_does() {
         ("one", "/f/", Err("no such directory")),
         ("one", "/d/sub", Ok("/d/sub/one")),
         ("one", "/ld", Ok("/d/one")),
-        ("one", "/nope/x", Err("No such container:path: c1:/nope")),
+        (
+            "one",
+            "/nope/x",
+            Err("Could not find the file /nope in container c1"),
+        ),
         ("from", "/e", Ok("/e/from/x/y")),
         ("from/.", "/e", Ok("/e/x/y")),
         ("from", "/e/new", Ok("/e/new/x/y")),
@@ -258,7 +266,7 @@ fn cp_follows_links_when_asked() {
         "f\nxL\n"
     );
     let broken = host.coracle(["cp", "-L", "c1:/nope", "."]).exits(1);
-    broken.complains("No such container:path: c1:/nope");
+    broken.complains("Could not find the file /nope in container c1");
 }
 
 fn cp_streams_tars() {
@@ -705,7 +713,7 @@ fn commit_refuses_bad_changes_and_names() {
         .complains("run is not a valid change command");
     host.coracle(["commit", "--change", "EXPOSE x", "c1"])
         .exits(1)
-        .complains("x is not a port");
+        .complains("Invalid containerPort: x");
     host.run("create --name c2 busybox true");
     host.try_run("commit c1 UP:x")
         .exits(1)

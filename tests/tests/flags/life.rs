@@ -293,9 +293,12 @@ fn a_container_that_waits_for_its_restart_is_told_apart() {
         "You cannot remove a restarting container {id}. Stop the container before attempting removal or force remove"
     ));
     becomes(&host, "c1", "restarting");
-    host.try_run("exec c1 true").exits(1).complains(&format!(
-        "Container {id} is restarting, wait until the container is running"
-    ));
+    for line in ["exec c1 true", "pause c1", "top c1"] {
+        becomes(&host, "c1", "restarting");
+        host.try_run(line).exits(1).complains(&format!(
+            "Container {id} is restarting, wait until the container is running"
+        ));
+    }
     host.run("start c1").says("c1");
     host.run("rm -f c1").says("c1");
     assert!(host.ids().is_empty());

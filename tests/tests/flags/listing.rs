@@ -28,6 +28,14 @@ pub const CELLS: &[Cell] = &[
     ),
     cell!(ps_refuses_bad_filters_in_dockers_words, "ps --filter"),
     cell!(
+        inspect_has_the_keys_that_scripts_look_for,
+        "inspect",
+        "inspect --format",
+        "network inspect",
+        "run --workdir",
+        "run -w"
+    ),
+    cell!(
         inspect_looks_among_kinds_and_adds_sizes,
         "inspect",
         "inspect --format",
@@ -219,16 +227,13 @@ fn inspect_looks_among_kinds_and_adds_sizes() {
     for (line, text) in [
         (
             "inspect --type bogus c1",
-            "\"bogus\" is not a valid value for --type",
+            "unknown type: \"bogus\": must be one of \"container\"",
         ),
         ("inspect --type image c1", "Error: No such image: c1"),
         ("container inspect nope", "Error: No such container: nope"),
         ("image inspect nope", "Error: No such image: nope"),
-        ("inspect --type volume nope", "Error: No such volume: nope"),
-        (
-            "inspect --type network nope",
-            "Error: No such network: nope",
-        ),
+        ("inspect --type volume nope", "get nope: no such volume"),
+        ("inspect --type network nope", "network nope not found"),
     ] {
         let refused = host.try_run(line).exits(1);
         refused.complains(text);
@@ -391,5 +396,74 @@ fn templates_give_what_docker_gives() {
         host.coracle(["inspect", "--format", template, "f1"])
             .exits(code)
             .complains(text);
+    }
+}
+
+/// Of `HostConfig`, with what Docker has there if nothing was asked for.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("BlkioWeightDevice", "[]"),
+    ("CapAdd", "null"),
+    ("ConsoleSize", "[0,0]"),
+    ("CpuCount", "0"),
+    ("CpuPercent", "0"),
+    ("CpuRealtimePeriod", "0"),
+    ("CpuRealtimeRuntime", "0"),
+    ("DeviceRequests", "null"),
+    ("IOMaximumBandwidth", "0"),
+    ("IOMaximumIOps", "0"),
+    ("Isolation", "\"\""),
+    ("KernelMemory", "0"),
+    ("KernelMemoryTCP", "0"),
+];
+
+fn inspect_has_the_keys_that_scripts_look_for() {
+    let host = Host::new();
+    host.run("run -d --name c1 busybox sleep 1000");
+    let inspect = host.inspect("c1");
+    for (name, value) in DEFAULTS {
+        let found = inspect["HostConfig"].get(name).map(ToString::to_string);
+        assert_eq!(found.as_deref(), Some(*value), "{name}");
+    }
+    // Nobody is attached to it; and the layer is a folder of the host.
+    for stream in ["AttachStdin", "AttachStdout", "AttachStderr"] {
+        assert_eq!(inspect["Config"][stream], false, "{stream}");
+    }
+    host.run("exec c1 touch /new");
+    let upper = inspect["GraphDriver"]["Data"]["UpperDir"].as_str().unwrap();
+    assert!(fs::exists(format!("{upper}/new")).unwrap());
+    host.run("create --name c2 -i -a stdout -w /a/../b/ --network container:c1 busybox pwd");
+    let joined = host.inspect("c2");
+    assert_eq!(joined["Config"]["AttachStdin"], true);
+    assert_eq!(joined["Config"]["AttachStdout"], true);
+    assert_eq!(joined["Config"]["AttachStderr"], false);
+    assert_eq!(joined["Config"]["WorkingDir"], "/b");
+    // By ID: the other one may be renamed.
+    let id = inspect["Id"].as_str().unwrap();
+    assert_eq!(
+        joined["HostConfig"]["NetworkMode"],
+        format!("container:{id}")
+    );
+    host.run("rename c1 c3");
+    host.run("start -a c2").says("/b");
+    // Templates find what is left out of the list empty.
+    for (template, expected) in [
+        (
+            "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+            "none",
+        ),
+        ("[{{index .Config.Labels \"nope\"}}]", "[]"),
+        ("{{if .HostConfig.Tmpfs}}some{{else}}none{{end}}", "none"),
+        ("{{if .HostConfig.Init}}yes{{else}}no{{end}}", "no"),
+    ] {
+        let found = host.coracle(["inspect", "-f", template, "c3"]).ok();
+        assert_eq!(found.text(), expected, "{template}");
+    }
+    let bridge = host.run("network inspect bridge").json()[0]["Options"].take();
+    for (name, value) in [("bridge.enable_icc", "true"), ("driver.mtu", "1500")] {
+        assert_eq!(
+            bridge[format!("com.docker.network.{name}")],
+            value,
+            "{name}"
+        );
     }
 }

@@ -323,7 +323,7 @@ fn log_options_are_checked_in_dockers_words() {
         // Docker looks for a plugin of this name, for a long while.
         host.try_run("run --rm --log-driver bogus busybox true")
             .exits(125)
-            .complains("logger: no log driver named 'bogus' is registered");
+            .complains("error looking up logging plugin bogus: plugin \"bogus\" not found");
     }
     host.run("run --rm --log-opt mode=non-blocking --log-opt max-buffer-size=1m busybox echo hi")
         .says("hi");

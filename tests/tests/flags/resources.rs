@@ -1106,9 +1106,9 @@ fn top_shows_the_containers_processes() {
     host.try_run("top web -o cmd")
         .exits(1)
         .complains("Couldn't find PID field in ps output");
-    host.try_run("top web -Z9")
+    host.try_run("top web -o bogus")
         .exits(1)
-        .complains("ps: exit status");
+        .complains("ps: error: unknown user-defined format specifier \"bogus\"");
     host.try_run("top nope")
         .exits(1)
         .complains("No such container: nope");

@@ -314,7 +314,9 @@ fn sysctls_are_set_in_the_containers_namespaces() {
     ] {
         host.coracle(["run", "--rm", "--sysctl", bad, "busybox", "true"])
             .exits(125)
-            .complains(&format!("invalid argument \"{bad}\" for \"--sysctl\" flag: sysctl '{bad}' is not whitelisted"));
+            .complains(&format!(
+                "invalid argument \"{bad}\" for \"--sysctl\" flag: sysctl '{bad}' is not allowed"
+            ));
     }
     for (line, why) in [
         (
@@ -362,8 +364,8 @@ fn inspect_shows_what_was_asked_for() {
     let inspect = host.inspect("c1");
     let config = &inspect["HostConfig"];
     for (field, expect) in [
-        ("CapAdd", r#"["net_admin"]"#),
-        ("CapDrop", r#"["CAP_Chown"]"#),
+        ("CapAdd", r#"["CAP_NET_ADMIN"]"#),
+        ("CapDrop", r#"["CAP_CHOWN"]"#),
         (
             "SecurityOpt",
             r#"["no-new-privileges","label=disable","apparmor=foo","seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]"#,

@@ -31,8 +31,8 @@ pub(super) fn host_config(container: &Container) -> Value {
         "VolumeDriver": request.volume_driver.as_deref().unwrap_or_default(),
         "VolumesFrom": null_if_empty(request.volumes_from.clone()),
         "Mounts": mounts(request),
-        "CapAdd": null_if_empty(request.security.cap_add.clone()),
-        "CapDrop": null_if_empty(request.security.cap_drop.clone()),
+        "CapAdd": null_if_empty(capabilities(&request.security.cap_add)),
+        "CapDrop": null_if_empty(capabilities(&request.security.cap_drop)),
         "CgroupnsMode": namespace(&request.namespaces.cgroup, "host"),
         "Dns": request.dns,
         "DnsOptions": request.dns_options,
@@ -53,6 +53,8 @@ pub(super) fn host_config(container: &Container) -> Value {
         "ShmSize": request.shm_size.unwrap_or(64 << 20),
         "Runtime": request.runtime.as_ref().map_or_else(|| "libcontainer".into(), |path| path.display().to_string()),
         "CgroupParent": request.cgroup_parent.as_deref().unwrap_or_default(),
+        "ConsoleSize": request.tty_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
+        "Isolation": "",
     });
     if let Value::Object(resources) = resources(request) {
         for (name, value) in resources {
@@ -102,6 +104,17 @@ fn resources(request: &ContainerRequest) -> Value {
         "BlkioDeviceWriteBps": throttles(resources, ThrottleKind::WriteBytes),
         "BlkioDeviceReadIOps": throttles(resources, ThrottleKind::ReadOperations),
         "BlkioDeviceWriteIOps": throttles(resources, ThrottleKind::WriteOperations),
+        "BlkioWeightDevice": [],
+        // Of Windows, of real-time groups and of accelerators; they have their defaults, as scripts look for the keys.
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "DeviceRequests": null,
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
         "CpuPeriod": resources.cpu_period.unwrap_or(0),
         "CpuQuota": resources.cpu_quota.unwrap_or(0),
         "CpusetCpus": resources.cpuset_cpus.as_deref().unwrap_or_default(),
@@ -122,6 +135,15 @@ fn throttles(resources: &Resources, kind: ThrottleKind) -> Vec<Value> {
     of_kind
         .map(|t| json!({"Path": t.device, "Rate": t.rate}))
         .collect()
+}
+
+/// As the kernel's names are; `ALL` has no prefix.
+fn capabilities(written: &[String]) -> Vec<String> {
+    let name = |word: &String| match word.to_uppercase() {
+        upper if upper == "ALL" || upper.starts_with("CAP_") => upper,
+        upper => format!("CAP_{upper}"),
+    };
+    written.iter().map(name).collect()
 }
 
 fn ulimit(limit: &Ulimit) -> Value {

@@ -208,9 +208,18 @@ fn length(value: &Value) -> Result<usize, String> {
     }
 }
 
+/// What a key gives that is not there: in a map of texts, as labels are, the empty text.
+fn zero(map: &serde_json::Map<String, Value>) -> &'static Value {
+    static EMPTY: Value = Value::String(String::new());
+    match map.values().all(Value::is_string) {
+        true => &EMPTY,
+        false => &Value::Null,
+    }
+}
+
 fn element<'a>(value: &'a Value, key: &Value) -> Result<&'a Value, String> {
     match (value, key) {
-        (Value::Object(map), Value::String(name)) => Ok(map.get(name).unwrap_or(&Value::Null)),
+        (Value::Object(map), Value::String(name)) => Ok(map.get(name).unwrap_or_else(|| zero(map))),
         (Value::Array(list), Value::Number(number)) => number
             .as_u64()
             .and_then(|index| usize::try_from(index).ok())

@@ -261,7 +261,9 @@ fn an_adopted_container_tells_of_its_memory() {
         }
     });
     host.run("exec eater touch /go");
-    host.run("wait eater").says("137");
+    // How somebody else's child has ended is told by Linux 6.15 and later; before, the code is that of what is not known.
+    let code = host.run("wait eater");
+    assert!(["137", "255"].contains(&code.text()), "{code}");
     assert!(oom_killed(&host, "eater"));
 }
 

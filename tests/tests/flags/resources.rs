@@ -220,6 +220,8 @@ fn a_memory_limit_kills_and_is_told() {
     let host = Host::new();
     sh(&host, "run --name eater --network none -m 16m", EATER).exits(137);
     assert!(oom_killed(&host, "eater"));
+    let events = host.run("events --since 1h --until 0s --filter event=oom --format {{.Action}}");
+    assert_eq!(events.text(), "oom", "told once");
     // 137 alone says nothing.
     sleeper(&host, "killed", "--memory 16m");
     assert_eq!(memory(&host, "killed"), "16777216");

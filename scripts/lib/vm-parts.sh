@@ -92,3 +92,12 @@ make_initramfs() {
   fi
   initramfs=$part
 }
+
+# Whether KVM runs our kernel here. That it opens is not enough: in a machine that is virtual itself, and whose processor has none of the
+# extensions for it, a guest hangs.
+kvm_works() {
+  [ -w /dev/kvm ] && grep -qw -e vmx -e svm /proc/cpuinfo || return 1
+  timeout --kill-after=5 30 qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none -serial "file:$vm/kvm.log" -nic none \
+    -machine q35 -accel kvm -cpu max -m 512M -kernel "$kernel/vmlinuz" -initrd "$initramfs" \
+    -append "console=ttyS0 panic=-1 quiet coracle.probe" >/dev/null 2>&1 && grep -q "^coracle: booted" "$vm/kvm.log"
+}

@@ -1,7 +1,7 @@
 //! Each flag and command that people know from Docker, tried from the command line, errors included.
 //!
 //! A cell is one behaviour on a host of its own, and says which of Docker's commands and flags it covers; the table in docs/docker.md is made
-//! from them. Cells run side by side: `cargo test --test flags -- resources/` runs one subject.
+//! from them. Cells run side by side: `cargo test --test flags -- resources/` runs one subject, and `-- resources/,life/` two.
 
 #[path = "flags/basics.rs"]
 mod basics;
@@ -97,6 +97,15 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A cell waits for processes more than it computes.
     arguments.test_threads.get_or_insert(8);
+    // libtest-mimic takes one filter.
+    let filters = arguments.filter.take();
+    let wanted = |name: &str| match &filters {
+        Some(filters) => filters.split(',').any(|filter| match arguments.exact {
+            true => name == filter,
+            false => name.contains(filter),
+        }),
+        None => true,
+    };
     let cells = SUBJECTS.iter().flat_map(|(subject, cells)| {
         cells.iter().map(move |cell| {
             let run = cell.run;
@@ -110,5 +119,6 @@ fn main() -> ExitCode {
         table::check(&covered);
         Ok(())
     });
-    libtest_mimic::run(&arguments, cells.chain([table]).collect()).exit_code()
+    let trials = cells.chain([table]).filter(|trial| wanted(trial.name()));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

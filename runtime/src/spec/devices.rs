@@ -94,6 +94,31 @@ pub fn rules(container: &Container, place: &Place) -> Vec<LinuxDeviceCgroup> {
             &asked.permissions,
         ));
     }
+    merged(all)
+}
+
+/// What is allowed of one device becomes one rule. An access is allowed by a rule that holds all of it: `r` and `w` in two rules
+/// would not allow O_RDWR on cgroup v2, while on v1 the kernel itself merges what is said of the same device.
+fn merged(rules: Vec<LinuxDeviceCgroup>) -> Vec<LinuxDeviceCgroup> {
+    let mut all: Vec<LinuxDeviceCgroup> = Vec::new();
+    for rule in rules {
+        let device = |rule: &LinuxDeviceCgroup| (rule.typ(), rule.major(), rule.minor());
+        let same = all
+            .iter_mut()
+            .filter(|_| rule.allow() && rule.typ() != Some(LinuxDeviceType::A))
+            .find(|earlier| earlier.allow() && device(earlier) == device(&rule));
+        let Some(same) = same else {
+            all.push(rule);
+            continue;
+        };
+        let mut access = same.access().clone().unwrap_or_default();
+        for one in rule.access().iter().flat_map(|more| more.chars()) {
+            if !access.contains(one) {
+                access.push(one);
+            }
+        }
+        same.set_access(Some(access));
+    }
     all
 }
 
@@ -153,4 +178,28 @@ fn node(device: &HostDevice) -> LinuxDevice {
         .gid(device.gid)
         .build()
         .expect(ALL_OPTIONAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allowed_of_one_device_is_one_rule() {
+        use LinuxDeviceType::{A, B, C};
+        let rules = merged(vec![
+            rule(false, A, None, None, "rwm"),
+            rule(true, C, None, None, "m"),
+            rule(true, C, Some(42), None, "r"),
+            rule(true, B, Some(42), None, "r"),
+            rule(true, C, Some(42), Some(0), "w"),
+            rule(true, C, Some(42), None, "rw"),
+            rule(true, A, None, None, "rwm"),
+        ]);
+        let told: Vec<_> = rules
+            .iter()
+            .map(|r| format!("{:?} {}", r.typ().unwrap(), r.access().as_deref().unwrap()))
+            .collect();
+        assert_eq!(told, ["A rwm", "C m", "C rw", "B r", "C w", "A rwm"]);
+    }
 }

@@ -156,16 +156,17 @@ fn a_device_rule_opens_what_is_made_by_hand() {
     let host = Host::new();
     let number = fs::metadata(some_device()).unwrap().rdev();
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let script = format!("mknod /m c {major} {minor} && exec 3</m && echo opened");
-    let run = |rules: &[&str]| {
+    let opens = |mode: &str| format!("mknod /m c {major} {minor} && exec 3{mode}/m && echo opened");
+    let run_script = |script: &str, rules: &[&str]| {
         let options = rules.iter().flat_map(|rule| ["--device-cgroup-rule", rule]);
         let line: Vec<_> = ["run", "--rm"]
             .into_iter()
             .chain(options)
-            .chain(["busybox", "sh", "-c", &script])
+            .chain(["busybox", "sh", "-c", script])
             .collect();
         host.coracle(line)
     };
+    let run = |rules: &[&str]| run_script(&opens("<"), rules);
     let one = |text: &str| {
         text.replace("MAJOR", &major.to_string())
             .replace("MINOR", &minor.to_string())
@@ -182,6 +183,10 @@ fn a_device_rule_opens_what_is_made_by_hand() {
     run(&["b 8:* r", &one("c MAJOR:MINOR r")])
         .ok()
         .says("opened");
+    // Not every device can be both, but who is refused is told so first.
+    let both = [one("c MAJOR:* r"), one("c MAJOR:* w")];
+    let both = run_script(&opens("<>"), &[&both[0], &both[1]]);
+    assert!(!both.stderr.contains("not permitted"), "{both}");
     for rule in ["c MAJOR:MINOR w", "c 2:* rwm", "b MAJOR:MINOR rwm"] {
         run(&[&one(rule)])
             .exits(1)

@@ -1,6 +1,7 @@
 //! Whose namespaces a container lives in: processes, shared memory, host name, cgroups, users.
 
 use std::fs;
+use std::path::Path;
 
 use harness::{Host, eventually};
 
@@ -248,6 +249,12 @@ fn cgroups_are_seen_as_asked_for() {
     ])
     .exits(1)
     .says("");
+    host.run("create --name usual busybox true");
+    let usual = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        true => "private",
+        false => "host",
+    };
+    assert_eq!(host.inspect("usual")["HostConfig"]["CgroupnsMode"], usual);
     host.coracle(["run", "--rm", "--cgroupns", "bogus", "busybox", "true"])
         .exits(125)
         .complains("--cgroupns: invalid CGROUP mode");

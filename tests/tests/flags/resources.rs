@@ -219,6 +219,8 @@ fn a_memory_limit_kills_and_is_told() {
     let host = Host::new();
     sh(&host, "run --name eater --network none -m 16m", EATER).exits(137);
     assert!(oom_killed(&host, "eater"));
+    let events = host.run("events --since 1h --until 0s --filter event=oom --format {{.Action}}");
+    assert_eq!(events.text(), "oom", "told once");
     // 137 alone says nothing.
     sleeper(&host, "killed", "--memory 16m");
     assert_eq!(memory(&host, "killed"), "16777216");
@@ -260,7 +262,9 @@ fn an_adopted_container_tells_of_its_memory() {
         }
     });
     host.run("exec eater touch /go");
-    host.run("wait eater").says("137");
+    // How somebody else's child has ended is told by Linux 6.15 and later; before, the code is that of what is not known.
+    let code = host.run("wait eater");
+    assert!(["137", "255"].contains(&code.text()), "{code}");
     assert!(oom_killed(&host, "eater"));
 }
 

@@ -1,4 +1,4 @@
-//! `HostConfig` of `docker inspect`: what was asked for. Pure.
+//! `HostConfig` of `docker inspect`: what was asked for.
 
 use netmgr::PortRequest;
 use runtime::request::{
@@ -17,6 +17,11 @@ pub(super) fn host_config(container: &Container) -> Value {
         .iter()
         .map(|(name, address)| format!("{name}:{address}"))
         .collect();
+    // As `spec::namespaces` decides it.
+    let cgroupns = match runtime::cgroup::is_v2() {
+        true => "private",
+        false => "host",
+    };
     let mut config = json!({
         "Binds": null_if_empty(request.mounts.iter().filter_map(bind).collect()),
         "ContainerIDFile": request.cid_file.as_deref().unwrap_or(std::path::Path::new("")),
@@ -33,7 +38,7 @@ pub(super) fn host_config(container: &Container) -> Value {
         "Mounts": mounts(request),
         "CapAdd": null_if_empty(capabilities(&request.security.cap_add)),
         "CapDrop": null_if_empty(capabilities(&request.security.cap_drop)),
-        "CgroupnsMode": namespace(&request.namespaces.cgroup, "host"),
+        "CgroupnsMode": namespace(&request.namespaces.cgroup, cgroupns),
         "Dns": request.dns,
         "DnsOptions": request.dns_options,
         "DnsSearch": request.dns_search,

@@ -130,7 +130,7 @@ struct Create {
     preserve_fds: u32,
     #[arg(long)]
     no_pivot: bool,
-    /// There is never a new session keyring
+    /// Keep the session keyring of the caller
     #[arg(long)]
     no_new_keyring: bool,
     id: String,
@@ -286,6 +286,7 @@ fn create(options: &Create) -> standalone::Create {
         pid_file: options.pid_file.clone(),
         preserve_fds: options.preserve_fds,
         no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
     }
 }
 

@@ -23,4 +23,5 @@ mod staging;
 
 pub use error::{Error, ErrorKind};
 pub use reference::Reference;
+pub use staging::remove_at;
 pub use store::{Healthcheck, Image, ImageSummary, Removal, sweep};

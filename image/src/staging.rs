@@ -144,6 +144,13 @@ fn is_at(dir: &File, path: &Path) -> bool {
     }
 }
 
+/// Deletes what is at a path, as `remove_tree` does. The path's own directory must be nobody else's to change; what is below may
+/// be a container's, which can nest deeper than `std::fs::remove_dir_all` has descriptors for.
+pub fn remove_at(path: &Path) -> io::Result<()> {
+    let parent = File::open(path.parent().unwrap_or(Path::new(".")))?;
+    remove_tree(parent.as_fd(), name_of(path))
+}
+
 /// Deletes `name` in `parent`, whatever it is, following no symlink and at any depth.
 pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let name = CString::new(name)?;

@@ -27,6 +27,7 @@ pub mod volume;
 
 mod descriptors;
 mod error;
+mod keyring;
 mod pidfd;
 mod reserve;
 mod wire;

@@ -6,7 +6,7 @@ use netmgr::{Endpoint, Network, PortRequest, Protocol};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::request::{Connection, ContainerRequest, MountOptions};
+use crate::request::{Connection, ContainerRequest, MountOptions, Propagation};
 
 /// A container, as the database knows it and the kernel confirms it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -191,6 +191,15 @@ pub struct ResolvedMount {
 }
 
 impl ResolvedMount {
+    /// How it is tied to the host's mounts, if it is put in place last of all (`bundle::Late`): a bind that receives what is
+    /// mounted later, and any bind on /dev itself. What libcontainer makes in the /dev that it finds (it removes `ptmx`) is
+    /// then made in one of the container's own, and not in a directory of the host.
+    pub fn late(&self) -> Option<Propagation> {
+        let asked = self.options.propagation.filter(|p| p.receives());
+        let is_dev = self.target == "/dev" && self.tmpfs.is_none();
+        asked.or(is_dev.then_some(Propagation::Rslave))
+    }
+
     /// `bind`, `volume` or `tmpfs`.
     pub fn kind(&self) -> &'static str {
         match (&self.volume, &self.tmpfs) {

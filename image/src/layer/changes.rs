@@ -8,7 +8,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, openat};
 use super::LayerError;
 use super::below::{Below, Found, is_opaque};
 use super::numbers::octets;
-use super::pack::{PackError, Packer, look, sorted};
+use super::pack::{MAX_DEPTH, PackError, Packer, look, sorted};
 use super::tree::{is_directory, is_whiteout, join, split};
 
 /// What has become of a path.
@@ -25,9 +25,6 @@ pub struct Change {
     pub path: Vec<u8>,
     pub kind: ChangeKind,
 }
-
-/// Deeper trees are refused: each level holds a descriptor.
-const MAX_DEPTH: usize = 500;
 
 /// The changes of `upper` against the layers below (the uppermost first), parents before what is in them. `skip` names paths
 /// that are not the container's own doing.

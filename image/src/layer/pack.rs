@@ -24,6 +24,8 @@ use super::tree::join;
 pub enum PackError {
     #[error("cannot read /{path}")]
     Read { path: String, source: io::Error },
+    #[error("/{path} is nested too deeply")]
+    TooDeep { path: String },
     /// Whoever was to take it does not.
     #[error("cannot write the archive")]
     Write(#[source] io::Error),
@@ -32,6 +34,10 @@ pub enum PackError {
 /// Largest numbers that the fields of an ustar header hold.
 const MAX_ID: u32 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
+
+/// Deeper trees are refused: each level holds a descriptor, and has its path's length again in the tar. Programs cannot name paths
+/// of so many directories, but a container can make them, one inside the other.
+pub(super) const MAX_DEPTH: usize = 500;
 
 /// A tar that is being written.
 pub struct Packer<W> {
@@ -67,6 +73,9 @@ impl<W: Write> Packer<W> {
 
     /// Everything in an open directory, by name.
     pub fn inside(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<(), PackError> {
+        if path.iter().filter(|&&byte| byte == b'/').count() > MAX_DEPTH {
+            return Err(PackError::TooDeep { path: octets(path) });
+        }
         for name in sorted(dir).map_err(reading(path))? {
             let below = match path {
                 b"/" => [b"/", &*name].concat(),

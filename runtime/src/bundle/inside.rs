@@ -62,6 +62,14 @@ impl Inside {
                 "not a regular file",
             ));
         }
+        // Of a running container, /proc is in reach too. Its files may block a reader for ever, as kmsg does, which only we have
+        // the right to open, and what they tell is nobody's text.
+        if rustix::fs::fstatfs(&found)?.f_type == rustix::fs::PROC_SUPER_MAGIC {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a file of procfs",
+            ));
+        }
         // The descriptor is of the file itself: nobody can put another in its place.
         std::fs::File::open(by_descriptor(found.as_fd()))
     }

@@ -37,12 +37,11 @@ pub enum Moment {
 
 /// Clones those of the mounts for which this is the moment.
 pub fn clone_late(mounts: &[ResolvedMount], moment: Moment) -> io::Result<Vec<Late>> {
-    let is_now = |propagation: Propagation| {
-        propagation.receives() && propagation.is_shared() == (moment == Moment::WhilePeers)
-    };
+    let is_now =
+        |propagation: Propagation| propagation.is_shared() == (moment == Moment::WhilePeers);
     mounts
         .iter()
-        .filter(|mount| mount.options.propagation.is_some_and(is_now))
+        .filter(|mount| mount.late().is_some_and(is_now))
         .map(clone)
         .collect()
 }

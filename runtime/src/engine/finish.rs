@@ -235,7 +235,7 @@ pub fn delete(
 
 /// Removes what a container without a row has left in ROOT.
 pub fn remove_storage(settings: &Settings, id: &str) -> Result<(), Error> {
-    match fs::remove_dir_all(storage(&settings.root, id)) {
+    match image::remove_at(&storage(&settings.root, id)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
             step: "remove the storage",
             container: id.to_owned(),

@@ -196,7 +196,7 @@ fn inherited(conn: &Connection, volumes_from: &[String]) -> Result<Vec<ResolvedM
 /// A mount that receives is put in place last of all (`bundle::Late`), and so it hides what was mounted below before.
 fn check_nesting(mounts: &[ResolvedMount]) -> Result<(), MountError> {
     for above in mounts {
-        let Some(propagation) = above.options.propagation.filter(|p| p.receives()) else {
+        let Some(propagation) = above.late() else {
             continue;
         };
         let is_below = |m: &&ResolvedMount| {

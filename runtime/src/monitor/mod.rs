@@ -24,6 +24,7 @@ pub use networks::{Served, targets, tell_of_networks};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::descriptors::close_all_but;
+use crate::oci::Failure;
 use crate::process::{self, Identity};
 
 /// The first word of a monitor's command line. The container's ID is the second: repair looks for it.
@@ -60,6 +61,11 @@ pub fn reexec() -> Option<i32> {
 /// Any monitor's life: what it is to do comes with the launch.
 fn run(control: OwnedFd) -> i32 {
     settle(&control);
+    if let Err(e) = crate::keyring::join_new() {
+        let failure = Failure::internal("leave the caller's session keyring", &e);
+        container::fail(&control, &failure);
+        return 1;
+    }
     let (launch, descriptors) = match launch::receive(&control) {
         Ok(Some(received)) => received,
         // The command has gone already; it had made nothing that the next command would not find.

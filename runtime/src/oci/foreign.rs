@@ -16,6 +16,7 @@ use oci_spec::runtime::{
 };
 use serde_json::Value;
 
+use super::program::reset_signals;
 use super::{Confinement, Failure, Stdio};
 use crate::error::ErrorKind;
 use crate::spec::exact_capability_sets;
@@ -156,7 +157,12 @@ impl Foreign {
                 .stdout(ProcessStdio::null())
                 .stderr(ProcessStdio::null()),
         };
-        // SAFETY: between fork and exec, it makes system calls alone (signal(2)), which allocate nothing and take no lock.
+        // The monitor ignores signals that a container must not, and runtimes hand them on.
+        let default_signals = || {
+            reset_signals();
+            Ok(())
+        };
+        // SAFETY: between fork and exec, it makes system calls alone, which allocate nothing and take no lock.
         unsafe { command.pre_exec(default_signals) };
         let status = command.status().map_err(|e| Failure {
             kind: ErrorKind::Internal,
@@ -188,15 +194,6 @@ fn hide_second_hierarchy() -> io::Result<()> {
         UNIFIED,
         rustix::mount::UnmountFlags::DETACH,
     )?)
-}
-
-/// The monitor ignores signals that a container must not: an ignored signal stays ignored across execve(2).
-fn default_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler of ours; this process has one thread and is about to exec.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    Ok(())
 }
 
 /// The process as the program is to have it: our own last step, which takes two capabilities away, does not come.

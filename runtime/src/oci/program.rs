@@ -195,8 +195,9 @@ pub(super) fn execute(path: &Path, args: &[String], env: &[String]) -> Failure {
     program_failure(&name, errno)
 }
 
-/// A program must not inherit what this process ignores or blocks: SIGPIPE above all (signal(7), execve(2)).
-fn reset_signals() {
+/// A program must not inherit what this process ignores or blocks: SIGPIPE above all (signal(7), execve(2)). Makes system calls
+/// alone.
+pub(super) fn reset_signals() {
     // Past the C library, which keeps two signals (32 and 33) to itself and hands on that they are ignored. All fields of
     // the kernel's structure are zero in SIG_DFL, and it has no more than four words on any architecture.
     let default = [0_u64; 4];

@@ -6,7 +6,7 @@ use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::{ALL_OPTIONAL, INIT, Place};
 use crate::record::{Container, ResolvedMount};
-use crate::request::{NamespaceMode, Propagation};
+use crate::request::NamespaceMode;
 
 /// The cgroup v1 controllers that libcontainer makes a directory in; a bind of any other would have no source.
 const V1_CONTROLLERS: &[&str] = &[
@@ -151,13 +151,16 @@ pub(crate) fn cgroups(access: &str, place: &Place) -> Vec<Mount> {
 /// The user's mounts and our files in /etc, unless the user has mounted something there.
 fn binds(container: &Container, place: &Place) -> Vec<Mount> {
     let mounts = &container.resolved.mounts;
+    // Another runtime has no last step of ours.
+    let is_late =
+        |mount: &ResolvedMount| container.request.runtime.is_none() && mount.late().is_some();
     let mut all: Vec<Mount> = mounts
         .iter()
         // Those that propagate are put in place by other means (`bundle::Late`).
         .filter(|wanted| !is_late(wanted))
         .map(|wanted| user_mount(wanted, place))
         .collect();
-    let late: Vec<&ResolvedMount> = mounts.iter().filter(|m| is_late(m)).collect();
+    let late: Vec<&ResolvedMount> = mounts.iter().filter(|mount| is_late(mount)).collect();
     let etc: &[&str] = match container.request.read_only {
         true => &["rbind", "rprivate", "ro"],
         false => &["rbind", "rprivate"],
@@ -180,11 +183,6 @@ fn binds(container: &Container, place: &Place) -> Vec<Mount> {
     }
     all.sort_by_key(|mount| depth(mount.destination()));
     all
-}
-
-fn is_late(mount: &ResolvedMount) -> bool {
-    let propagation = mount.options.propagation;
-    propagation.is_some_and(Propagation::receives)
 }
 
 fn user_mount(wanted: &ResolvedMount, place: &Place) -> Mount {

@@ -18,6 +18,9 @@ use crate::{cgroup, seccomp, user};
 /// Below this cgroup, containers whose spec names none, or a relative one.
 const CGROUP_PARENT: &str = "/coracle-oci";
 
+/// Of a program whose spec names none.
+const UMASK: u32 = 0o022;
+
 /// The bundle's spec with an absolute root, and without what depends on the bundle's place.
 pub(super) fn load(bundle: &Path) -> Result<Spec, Error> {
     let refused = |why: String| Error::Bundle {
@@ -191,6 +194,10 @@ pub(super) fn process_for_libcontainer(process: &Process, rootfs: &Path) -> Proc
         env.push(format!("HOME={home}"));
     }
     given.set_env(Some(env));
+    // As runc has it: what a program makes is not for everybody to write to because its engine's caller had no umask.
+    let mut user = process.user().clone();
+    user.set_umask(Some(user.umask().unwrap_or(UMASK)));
+    given.set_user(user);
     given
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
@@ -12,7 +13,7 @@ use super::record::{self, Record, Status, write_atomically};
 use super::{Error, adapt, hooks, life};
 use crate::oci::bundle::{self, Wiring};
 use crate::process::Identity;
-use crate::{cgroup, volume};
+use crate::{cgroup, keyring, volume};
 
 /// `create`.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Create {
     pub pid_file: Option<PathBuf>,
     pub preserve_fds: u32,
     pub no_pivot: bool,
+    /// The program shares the caller's session keyring.
+    pub no_new_keyring: bool,
 }
 
 /// `exec`.
@@ -44,6 +47,9 @@ pub struct Exec {
 /// Creates the container; its first process waits for [`start`]. Returns that process.
 pub fn create(root: &Path, asked: &Create) -> Result<Identity, Error> {
     record::check_id(&asked.id)?;
+    if !asked.no_new_keyring {
+        leave_keyring()?;
+    }
     let given = &asked.bundle;
     let bundle = given
         .canonicalize()
@@ -60,9 +66,12 @@ pub fn create(root: &Path, asked: &Create) -> Result<Identity, Error> {
         source,
     })?;
     check_terminal(spec.process().as_ref(), console_socket.as_deref())?;
-    fs::create_dir_all(root).map_err(Error::file("make", root))?;
+    // The spec has the program's environment, with what may be secret in it.
+    let mut private = fs::DirBuilder::new();
+    private.mode(0o700);
+    (private.recursive(true).create(root)).map_err(Error::file("make", root))?;
     let folder = root.join(&asked.id);
-    match fs::create_dir(&folder) {
+    match private.recursive(false).create(&folder) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             return Err(Error::Exists(asked.id.clone()));
         }
@@ -153,6 +162,13 @@ fn build(
     Ok(init)
 }
 
+fn leave_keyring() -> Result<(), Error> {
+    keyring::join_new().map_err(|source| Error::Host {
+        step: "leave the caller's session keyring",
+        source,
+    })
+}
+
 fn check_terminal(process: Option<&Process>, socket: Option<&Path>) -> Result<(), Error> {
     let terminal = process.and_then(Process::terminal) == Some(true);
     match (terminal, socket) {
@@ -234,6 +250,7 @@ pub fn exec(root: &Path, asked: &Exec) -> Result<i32, Error> {
             });
         }
     };
+    leave_keyring()?;
     let spec = record.spec()?;
     let process = described(asked, &spec)?;
     let console_socket = asked

@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
-use crate::bundle::inside::Inside;
+use crate::bundle::inside::{Inside, by_descriptor};
 use crate::error::Error;
 
 /// Stands beside the data while it is being filled: a copy that was cut off is made again, and nothing that a container
@@ -113,13 +114,7 @@ impl Copy {
         }
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                return Ok(rustix::fs::linkat(
-                    &self.root,
-                    first,
-                    to,
-                    name,
-                    AtFlags::empty(),
-                )?);
+                return link(&self.root, first, to, name);
             }
             self.links
                 .insert((stat.st_dev, stat.st_ino), path.to_owned());
@@ -130,6 +125,26 @@ impl Copy {
             _ => special(to, name, kind, &stat),
         }
     }
+}
+
+/// Another container may have put a symlink in place of a directory on the way to the first name: a link to a file of the host
+/// would be in its hands.
+fn link(root: &OwnedFd, first: &Path, to: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = match first.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let above = rustix::fs::openat2(root, above, flags, Mode::empty(), resolve)?;
+    let last = first.file_name().unwrap_or_default();
+    Ok(rustix::fs::linkat(
+        &above,
+        last,
+        to,
+        name,
+        AtFlags::empty(),
+    )?)
 }
 
 fn regular(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> io::Result<()> {
@@ -155,11 +170,25 @@ fn symlink(from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Result
 /// FIFOs, sockets and device nodes. The volume is mounted in containers, whose cgroup decides what they may open.
 fn special(to: &OwnedFd, name: &CStr, kind: FileType, stat: &Stat) -> io::Result<()> {
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
     rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
-    rustix::fs::chownat(to, name, Some(owner(stat)), Some(group(stat)), nofollow)?;
-    rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
-    Ok(rustix::fs::utimensat(to, name, &times(stat), nofollow)?)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
+    // fchmodat(2) follows symlinks. Another container may have put one here meanwhile, which would give a file of the host this
+    // mode, or a program of its own, which would get this owner.
+    let found = rustix::fs::fstat(&made)?;
+    if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != stat.st_rdev {
+        return Err(io::Error::other("somebody has replaced what was made"));
+    }
+    let path = by_descriptor(made.as_fd());
+    rustix::fs::chown(&path, Some(owner(stat)), Some(group(stat)))?;
+    rustix::fs::chmod(&path, mode)?;
+    let follow = AtFlags::empty();
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        &path,
+        &times(stat),
+        follow,
+    )?)
 }
 
 /// In this order: chown(2) clears set-user-ID bits and file capabilities, and everything sets the times.

@@ -160,7 +160,7 @@ pub fn remove(conn: &Connection, root: &Path, name: &str) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(file("remove", &from))?,
     }
-    std::fs::remove_dir_all(&to).map_err(file("remove", &to))
+    image::remove_at(&to).map_err(file("remove", &to))
 }
 
 /// Removes what a killed `remove` or `create` has left. Directories without a row that hold anything are not touched: they
@@ -176,7 +176,7 @@ pub fn sweep(conn: &Connection, root: &Path) -> Result<(), Error> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(GONE) {
             let path = entry.path();
-            std::fs::remove_dir_all(&path).map_err(file("remove", &path))?;
+            image::remove_at(&path).map_err(file("remove", &path))?;
         } else if find(conn, root, &name)?.is_none() {
             nameless.push(name);
         }

@@ -177,3 +177,57 @@ fn a_target_that_links_out_of_the_image_copies_nothing_of_the_host() {
         assert_eq!(std::fs::read_dir(s.data()).unwrap().count(), 0, "{name}");
     }
 }
+
+/// Another container has the volume too, and puts symlinks in place of what has just been made.
+#[test]
+fn names_swapped_meanwhile_change_nothing_outside() {
+    let s = Setting::new();
+    let names: Vec<String> = (0..200).map(|n| format!("fifo{n}")).collect();
+    for name in &names {
+        let mode = Mode::from_raw_mode(0o666);
+        let path = s.image().join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    let victim = s.dir.path().join("victim");
+    std::fs::write(&victim, "of the host").unwrap();
+    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = s.dir.path().join("volumes/v/link");
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in &names {
+                    let place = s.data().join(name);
+                    if place.symlink_metadata().is_ok() {
+                        let _ = symlink(&victim, &link);
+                        let _ = std::fs::rename(&link, place);
+                    }
+                }
+            }
+        });
+        for _ in 0..30 {
+            // Whether it ends well is up to who swaps.
+            let _ = fill(&s.dir.path().join("rootfs"), "/var/lib/db", &s.data());
+            for name in &names {
+                let _ = std::fs::remove_file(s.data().join(name));
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(std::fs::metadata(&victim).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_link_is_never_made_to_a_file_behind_a_symlink() {
+    let s = Setting::new();
+    std::fs::write(s.dir.path().join("shadow"), "of the host").unwrap();
+    symlink(s.dir.path(), s.data().join("sub")).unwrap();
+    let root = open_directory(rustix::fs::CWD, &s.data()).unwrap();
+    let made = link(&root, Path::new("sub/shadow"), &root, c"mine");
+    assert_eq!(made.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    assert!(!s.data().join("mine").exists());
+    std::fs::write(s.data().join("own"), "").unwrap();
+    link(&root, Path::new("own"), &root, c"mine").unwrap();
+    assert!(s.data().join("mine").exists());
+}

@@ -223,7 +223,7 @@ fn a_link_is_never_made_to_a_file_behind_a_symlink() {
     let s = Setting::new();
     std::fs::write(s.dir.path().join("shadow"), "of the host").unwrap();
     symlink(s.dir.path(), s.data().join("sub")).unwrap();
-    let root = open_directory(rustix::fs::CWD, &s.data()).unwrap();
+    let root = open_directory(rustix::fs::CWD, s.data()).unwrap();
     let made = link(&root, Path::new("sub/shadow"), &root, c"mine");
     assert_eq!(made.unwrap_err().raw_os_error(), Some(libc::ELOOP));
     assert!(!s.data().join("mine").exists());

@@ -146,9 +146,12 @@ fn init_passes_signals_to_the_program() {
 fn a_stop_that_had_to_kill_says_why() {
     let host = Host::new();
     host.run("run -d --name deaf busybox sleep 1000");
-    host.run("stop -t 0 deaf")
+    host.run("stop -t 1 deaf")
         .complains("its first process does nothing about SIGTERM")
         .complains("--init");
+    // Who gives it no time means to kill it.
+    host.run("start deaf");
+    assert_eq!(host.run("stop -t 0 deaf").stderr, "");
     assert_eq!(host.inspect("deaf")["State"]["ExitCode"], 137);
     // One that has a handler and takes too long has no need of an init.
     host.coracle([

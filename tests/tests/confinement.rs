@@ -76,13 +76,6 @@ const KNOWN: &[Known] = &[
     ),
     known(
         "--privileged -u 1000",
-        "path /proc/keys",
-        "text",
-        "blank",
-        "runc makes a session keyring for each container, which is the one key that is seen",
-    ),
-    known(
-        "--privileged -u 1000",
         "status CapBnd",
         "0000003f*",
         "*",
@@ -121,6 +114,7 @@ const VARIANTS: &[&str] = &[
     "--pid host",
     "--uts host",
     "--cgroupns private",
+    "--read-only",
     "--privileged -u 1000",
 ];
 

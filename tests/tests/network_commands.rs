@@ -344,7 +344,10 @@ fn another_containers_network_is_shared() {
         run(&host, "exec web hostname").stdout
     );
     let inspect = host.inspect("side");
-    assert_eq!(inspect["HostConfig"]["NetworkMode"], "container:web");
+    assert_eq!(
+        inspect["HostConfig"]["NetworkMode"],
+        format!("container:{}", host.inspect("web")["Id"].as_str().unwrap())
+    );
     assert_eq!(
         inspect["NetworkSettings"]["Networks"],
         serde_json::json!({})

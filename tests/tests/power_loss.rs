@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 
 const COPIES: usize = 3;
 
-/// Copies that may be thrown away, each because the log was emptied into the database meanwhile: see [`copy`].
+/// Copies that may be thrown away, each because the log was emptied into the database just then: see [`copy`].
 const SPOILT: usize = 20;
 
 /// The names of containers that a command has reported as created, and of which no removal has begun.
@@ -107,19 +107,31 @@ fn disturb(host: &Host, number: usize, promised: &Promised, over: &AtomicBool) {
     }
 }
 
-/// A copy as the power's loss leaves it, and the names that must be in it. `None`: the log was emptied into the database while both were copied
-/// one after the other; on one disk they are of one moment.
+/// A copy as the power's loss leaves it, and the names that must be in it: first the database with its log, of one moment as on one disk, then what
+/// has come and gone since. `None`: the log was emptied into the database between the two.
 fn copy(host: &Host, promised: &Promised, attempt: usize) -> Option<(PathBuf, BTreeSet<String>)> {
     let to = host.folder().join(format!("copy-{attempt}"));
+    fs::create_dir(&to).unwrap();
     let before = promised.lock().unwrap().clone();
     let database = host.root().join("coracle.db");
     let was = contents(&database);
-    // Files come and go meanwhile: of these it complains.
-    Cmd::new("cp").arg("-a").arg(host.root()).arg(&to).run();
-    let is_spoilt = contents(&database) != was;
-    if is_spoilt {
+    for name in ["coracle.db", "coracle.db-wal"] {
+        fs::copy(host.root().join(name), to.join(name)).unwrap();
+    }
+    if contents(&database) != was {
         fs::remove_dir_all(&to).unwrap();
         return None;
+    }
+    let rest = fs::read_dir(host.root()).unwrap().flatten();
+    let rest = rest.filter(|entry| {
+        !entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("coracle.db")
+    });
+    for entry in rest {
+        // Files come and go meanwhile: of these it complains.
+        Cmd::new("cp").arg("-a").arg(entry.path()).arg(&to).run();
     }
     let after = promised.lock().unwrap().clone();
     Some((to, before.intersection(&after).cloned().collect()))

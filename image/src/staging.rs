@@ -151,7 +151,8 @@ pub fn remove_at(path: &Path) -> io::Result<()> {
     remove_tree(parent.as_fd(), name_of(path))
 }
 
-/// Deletes `name` in `parent`, whatever it is, following no symlink and at any depth.
+/// Deletes `name` in `parent`, whatever it is, following no symlink and at any depth. What another process deletes meanwhile, which
+/// sweeps as well, is no error.
 pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let name = CString::new(name)?;
     let name = name.as_c_str();
@@ -164,7 +165,7 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         clear(&dir, &dir, 0, &mut moved)?;
         drop(dir);
         if moved == before {
-            unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+            unlink(parent, name, AtFlags::REMOVEDIR)?;
             return Ok(());
         }
         // What was too deep now lies just below `name`: once more.
@@ -173,13 +174,16 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 
 fn clear(top: &OwnedFd, dir: &OwnedFd, depth: usize, moved: &mut u64) -> io::Result<()> {
     for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
+        let entry = match entry {
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            entry => entry?,
+        };
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
         if entry.file_type() != FileType::Directory && entry.file_type() != FileType::Unknown {
-            unlinkat(dir, name, AtFlags::empty())?;
+            unlink(dir, name, AtFlags::empty())?;
             continue;
         }
         if depth >= MAX_DEPTH {
@@ -192,10 +196,10 @@ fn clear(top: &OwnedFd, dir: &OwnedFd, depth: usize, moved: &mut u64) -> io::Res
         let before = *moved;
         clear(top, &child, depth + 1, moved)?;
         drop(child);
-        if let Err(e) = unlinkat(dir, name, AtFlags::REMOVEDIR)
+        if let Err(e) = unlink(dir, name, AtFlags::REMOVEDIR)
             && before == *moved
         {
-            return Err(e.into());
+            return Err(e);
         }
     }
     Ok(())
@@ -208,6 +212,7 @@ fn move_up(top: &OwnedFd, dir: &OwnedFd, name: &CStr, moved: &mut u64) -> io::Re
         let to = format!(".deep-{moved}");
         match renameat_with(dir, name, top, to, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) => {}
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
             result => return Ok(result?),
         }
     }
@@ -220,10 +225,17 @@ fn open_or_unlink(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Owne
         Ok(dir) => Ok(Some(dir)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-            unlinkat(parent, name, AtFlags::empty())?;
+            unlink(parent, name, AtFlags::empty())?;
             Ok(None)
         }
         Err(e) => Err(e.into()),
+    }
+}
+
+fn unlink(parent: impl AsFd, name: &CStr, flags: AtFlags) -> io::Result<()> {
+    match unlinkat(parent, name, flags) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        result => Ok(result?),
     }
 }
 

@@ -229,16 +229,27 @@ fn a_stuck_follower_does_not_stop_a_container_that_writes_much() {
             "busybox",
             "sh",
             "-c",
-            "sleep 0.5; yes 0123456789012345678901234567890123456789 | head -c 60000000; sleep 1000",
+            "while [ ! -e /go ]; do sleep 0.1; done; yes 0123456789012345678901234567890123456789 | head -c 60000000; sleep 1000",
         ])
         .ok()
         .text()
         .to_owned();
     let stuck = host.command(["logs", "-f", "loud"]).spawn_in(&host.netns);
     let attached = host.command(["attach", "loud"]).spawn_in(&host.netns);
+    // A command that stands still while it writes to the database would hold up all others.
+    harness::eventually("the attachment is in the database", || {
+        let line = "events --since 1h --until 0s --filter event=attach";
+        let told = soon(&host, line).ok();
+        if told.text().is_empty() {
+            Err(told)
+        } else {
+            Ok(())
+        }
+    });
     for client in [&stuck, &attached] {
         client.signal(nix::sys::signal::Signal::SIGSTOP);
     }
+    soon(&host, "exec loud touch /go").ok();
     let log = host.root().join(format!("containers/{id}/json.log"));
     harness::until(Duration::from_secs(50), || {
         match fs::metadata(&log).map_or(0, |m| m.len()) {

@@ -258,10 +258,10 @@ impl Worker<'_> {
         (output.code() == 0).then(|| output.text().to_owned())
     }
 
-    /// Its program has set its trap: before, a first process takes no SIGTERM.
+    /// Its program has set its trap: before, a first process takes no SIGTERM. One that was killed often pauses for up to a minute
+    /// before its policy starts it again.
     fn wait_until_ready(&self) {
-        let what = format!("{}, after {}: the program is ready", self.name, self.round);
-        eventually(&what, || {
+        let ready = until(harness::wait::PATIENCE * 9, || {
             let asked = self
                 .host
                 .try_run(&format!("exec {} test -e /dev/shm/ready", self.name));
@@ -271,6 +271,12 @@ impl Worker<'_> {
                 Err(asked)
             }
         });
+        if let Err(asked) = ready {
+            panic!(
+                "{}, after {}: the program is not ready: {asked}",
+                self.name, self.round
+            );
+        }
     }
 
     /// As the next command has it, once the first process that it names lives.
@@ -366,14 +372,9 @@ impl Worker<'_> {
                 self.name
             ))
         );
-        // Whose start was cut short is started by another command, perhaps.
-        if self.wish == Wish::Either && action != Action::Restart {
-            self.wish = match self.found {
-                Found::Absent => Wish::Absent,
-                // One that has ended and is not started again does not run from now on.
-                Found::Created | Found::Exited(_) => Wish::Stopped,
-                _ => Wish::Either,
-            };
+        // Whose start was cut short is started by another command, perhaps, which another worker may just have begun.
+        if self.wish == Wish::Either && self.found == Found::Absent {
+            self.wish = Wish::Absent;
         }
         if self.wish == Wish::Run && !self.is_up() {
             self.wish = Wish::Stopped;

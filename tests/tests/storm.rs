@@ -140,6 +140,10 @@ impl Worker<'_> {
         let victim = victims[self.random.random_range(0..victims.len())];
         if matches!(action, Action::Stop | Action::Restart) && self.found == Found::Running {
             self.wait_until_ready();
+            // A removal that was killed may have ended it since, after its signal.
+            if !self.is_up() {
+                return;
+            }
         }
         let before = self.found;
         let moment = Duration::from_millis(self.random.random_range(0..150));
@@ -260,8 +264,12 @@ impl Worker<'_> {
 
     /// Its program has set its trap: before, a first process takes no SIGTERM. One that was killed often pauses for up to a minute
     /// before its policy starts it again.
-    fn wait_until_ready(&self) {
+    fn wait_until_ready(&mut self) {
         let ready = until(harness::wait::PATIENCE * 9, || {
+            self.look();
+            if !self.is_up() && self.wish == Wish::Either {
+                return Ok(());
+            }
             let asked = self
                 .host
                 .try_run(&format!("exec {} test -e /dev/shm/ready", self.name));

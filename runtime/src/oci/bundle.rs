@@ -1,7 +1,6 @@
 //! A bundle that somebody else has written: its first process, and commands beside it. What libcontainer is given of its spec
 //! is prepared by `standalone`; here it is run.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Process;
 
 use super::bundle_program::{BundleConfinement, BundleProgram};
-use super::{Failure, read_report, reported};
+use super::{Failure, reported, run_beside};
 
 /// Where the process's streams come from: the caller's own, or a terminal.
 pub struct Wiring {
@@ -62,27 +61,9 @@ pub fn exec(
     wiring: Wiring,
     confinement: BundleConfinement,
 ) -> Result<i32, Failure> {
-    let text =
-        serde_json::to_vec(process).map_err(|e| Failure::internal("describe the command", &e))?;
-    fs::write(process_file, text)
-        .map_err(|e| Failure::internal("write the command's description", &e))?;
-    let (mut report, writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
-    let built = builder(id, state, wiring, BundleProgram::new(confinement, writer))?
-        .as_tenant()
-        .with_process(Some(process_file))
-        .with_sub_cgroup(sub_cgroup)
-        .with_detach(true)
-        .build();
-    // The description may hold secrets (the environment).
-    let _ = fs::remove_file(process_file);
-    match built {
-        Ok(pid) => match read_report(&mut report) {
-            Some(failure) => Err(failure),
-            None => Ok(pid.as_raw()),
-        },
-        Err(e) => Err(reported(&report)
-            .unwrap_or_else(|| Failure::internal("run the command in the container", &e))),
-    }
+    let (report, writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
+    let builder = builder(id, state, wiring, BundleProgram::new(confinement, writer))?;
+    run_beside(builder, process_file, process, sub_cgroup, report)
 }
 
 fn builder(

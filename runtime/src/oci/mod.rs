@@ -192,14 +192,25 @@ pub fn exec(
 ) -> Result<i32, Failure> {
     let mut process = process.clone();
     let rlimits = Rlimits::take(&mut process);
-    let text =
-        serde_json::to_vec(&process).map_err(|e| Failure::internal("describe the command", &e))?;
-    fs::write(process_file, text)
-        .map_err(|e| Failure::internal("write the command's description", &e))?;
-    let (mut report, report_writer) =
-        io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
+    let (report, report_writer) = io::pipe().map_err(|e| Failure::internal("make a pipe", &e))?;
     let program = Program::new(confinement, rlimits, report_writer);
     let builder = builder(id, state, stdio, program)?;
+    run_beside(builder, process_file, &process, sub_cgroup, report)
+}
+
+/// Runs a described command in the container of `builder`; returns its pid once it has been executed. `report` is the other end of its
+/// program's.
+fn run_beside(
+    builder: ContainerBuilder,
+    process_file: &Path,
+    process: &Process,
+    sub_cgroup: Option<String>,
+    mut report: io::PipeReader,
+) -> Result<i32, Failure> {
+    let text =
+        serde_json::to_vec(process).map_err(|e| Failure::internal("describe the command", &e))?;
+    fs::write(process_file, text)
+        .map_err(|e| Failure::internal("write the command's description", &e))?;
     let built = builder
         .as_tenant()
         .with_process(Some(process_file))

@@ -52,6 +52,7 @@ pub fn import(
         diff_id: diff_id.clone(),
         staged: "0".to_owned(),
         size,
+        blob: None,
     };
     // Whoever has this very layer in hand finishes first; then ours is not needed.
     let _lock = LayerLock::take(root, &diff_id, Mode::Exclusive)?;

@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::layer::Applied;
 use crate::lock::{LayerLock, Mode};
 use crate::registry::manifest::Layer;
-use crate::registry::{Client, Watcher};
+use crate::registry::{Access, Client, Registries, Watcher};
 use crate::staging::Staging;
-use crate::store::{self, ImageToCommit, LayerToCommit};
+use crate::store::{self, ImageToCommit, KnownBlob, LayerToCommit};
 use crate::{Image, Reference};
 
 mod resolve;
@@ -35,10 +35,7 @@ const THREADS: usize = 3;
 pub struct PullOptions {
     /// `os/arch[/variant]`; `None`: this host's.
     pub platform: Option<String>,
-    /// Registries (`host[:port]`) to which plain HTTP is allowed. Loopback addresses always are.
-    pub insecure_registries: Vec<String>,
-    /// User and password; `None`: `~/.docker/config.json` is asked.
-    pub credentials: Option<(String, String)>,
+    pub registries: Registries,
 }
 
 /// Progress, in the order in which things happen; layers interleave.
@@ -144,7 +141,7 @@ pub fn pull(
         events,
         cancelled: AtomicBool::new(false),
     };
-    let client = Client::new(reference, options, &shared)?;
+    let client = Client::new(reference, &options.registries, Access::Pull, &shared)?;
     let resolved = pump(&receiver, progress, || {
         resolve::resolve(&client, reference, options)
     })?;
@@ -153,7 +150,7 @@ pub fn pull(
     let result = pump(&receiver, progress, || {
         download(&client, &shared, &staging, &parts)
     });
-    let layers = settle(root, &staging, &parts, result?)?;
+    let layers = settle(root, &staging, reference, &parts, result?)?;
     let chain: Vec<Digest> = parts.iter().map(|part| part.chain_id.clone()).collect();
     let digest_name = Reference {
         tag: None,
@@ -379,6 +376,7 @@ fn download_layer(
 fn settle(
     root: &Path,
     staging: &Staging,
+    reference: &Reference,
     parts: &[Part],
     downloaded: Downloaded,
 ) -> Result<Vec<LayerToCommit>, Error> {
@@ -409,6 +407,13 @@ fn settle(
             diff_id: part.diff_id.clone(),
             staged: staged.clone(),
             size,
+            blob: Some(KnownBlob {
+                registry: reference.registry.clone(),
+                repository: reference.repository.clone(),
+                digest: part.layer.blob.digest.clone(),
+                size: part.layer.blob.size,
+                media_type: part.layer.media_type.clone(),
+            }),
         });
         below.insert(0, dir);
     }

@@ -4,16 +4,16 @@
 //! token server that it names, encrypted unless the registry itself is one that may be spoken to in the clear.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ureq::http::{HeaderMap, Response, StatusCode, header};
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::pull::PullOptions;
 
 mod auth;
 mod credentials;
@@ -31,6 +31,49 @@ use url::Url;
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 const MAX_REDIRECTS: usize = 10;
+
+/// How registries are reached, as the configuration and the command line say it.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    /// Registries (`host[:port]`) to which plain HTTP, or TLS without a known certificate, is allowed. Loopback addresses always are.
+    pub insecure: Vec<String>,
+    /// Asked in this order before docker.io itself: `https://host[:port]`.
+    pub mirrors: Vec<String>,
+    /// Folders of folders named as registries, which hold `*.crt` (CAs), `*.cert` and `*.key` (the client's own): `/etc/coracle/certs.d`.
+    pub certificates: Vec<PathBuf>,
+    /// User and password; `None`: `~/.docker/config.json` is asked.
+    pub credentials: Option<(String, String)>,
+}
+
+/// What a client is going to do in its repository: the scope of the token that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Pull,
+    Push,
+}
+
+impl Access {
+    /// The actions of a token's scope.
+    fn actions(self) -> &'static str {
+        match self {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        }
+    }
+}
+
+/// A request to the registry, sent as often as it takes.
+struct Call<'a> {
+    method: Method,
+    /// From `/v2/` on.
+    path: &'a str,
+    headers: &'a [(header::HeaderName, &'a str)],
+    body: Option<&'a [u8]>,
+    /// For messages: `manifest latest`, `blob sha256:...`.
+    what: &'a str,
+    /// The answers that are a success.
+    expected: &'a [StatusCode],
+}
 
 /// Where the client tells of waiting, and learns that it should give up.
 pub trait Watcher: Send + Sync {
@@ -51,6 +94,7 @@ pub struct Client<'a> {
     scheme: OnceLock<&'static str>,
     agent: Agent,
     auth: Mutex<Auth>,
+    access: Access,
     /// Set with the first answer: from then on a refused connection is worth another try.
     reached: AtomicBool,
     watcher: &'a dyn Watcher,
@@ -67,7 +111,8 @@ pub struct Document {
 impl<'a> Client<'a> {
     pub fn new(
         reference: &Reference,
-        options: &PullOptions,
+        registries: &Registries,
+        access: Access,
         watcher: &'a dyn Watcher,
     ) -> Result<Client<'a>, Error> {
         let authority = match reference.registry.as_str() {
@@ -77,12 +122,12 @@ impl<'a> Client<'a> {
         let loopback = url::is_loopback(&authority);
         let schemes: &[&str] = if loopback {
             &["http", "https"]
-        } else if options.insecure_registries.contains(&reference.registry) {
+        } else if registries.insecure.contains(&reference.registry) {
             &["https", "http"]
         } else {
             &["https"]
         };
-        let credentials = match &options.credentials {
+        let credentials = match &registries.credentials {
             Some(credentials) => Some(credentials.clone()),
             None => credentials::for_registry(&reference.registry)?,
         };
@@ -92,6 +137,7 @@ impl<'a> Client<'a> {
             repository: reference.repository.clone(),
             agent: agent(loopback),
             auth: Mutex::new(Auth::new(credentials, loopback)),
+            access,
             scheme: OnceLock::new(),
             reached: AtomicBool::new(false),
             authority,
@@ -197,14 +243,26 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// A request that succeeds with 200, after as many tries as are due.
+    /// A request for a document or blob.
     fn get(&self, path: &str, accept: &str, what: &str) -> Result<Response<Body>, Error> {
+        self.send(&Call {
+            method: Method::GET,
+            path,
+            headers: &[(header::ACCEPT, accept)],
+            body: None,
+            what,
+            expected: &[StatusCode::OK],
+        })
+    }
+
+    /// A request that succeeds, after as many tries as are due.
+    fn send(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
         let mut backoff = Backoff::new();
         let mut authenticated = false;
         loop {
-            let url = Url::new(self.scheme()?, &self.authority, path);
+            let url = Url::new(self.scheme()?, &self.authority, call.path);
             let used = self.auth().header();
-            let (response, own) = match self.follow(url, accept, used.as_deref()) {
+            let (response, own) = match self.follow(url, call, used.as_deref()) {
                 Ok(response) => response,
                 Err(e) if self.is_passing(&e) => {
                     backoff.wait(self.unreachable(&e), None, self.watcher)?;
@@ -214,7 +272,7 @@ impl<'a> Client<'a> {
                 Err(e) => return Err(self.unreachable(&e)),
             };
             let status = response.status();
-            if status == StatusCode::OK {
+            if call.expected.contains(&status) {
                 return Ok(response);
             }
             if status == StatusCode::UNAUTHORIZED && own && !authenticated {
@@ -223,7 +281,7 @@ impl<'a> Client<'a> {
                 continue;
             }
             let after = retry::retry_after(response.headers());
-            let error = self.status_error(response, what);
+            let error = self.status_error(response, call.what);
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
                 backoff.wait(error, after, self.watcher)?;
                 continue;
@@ -236,21 +294,23 @@ impl<'a> Client<'a> {
     fn follow(
         &self,
         start: Url,
-        accept: &str,
+        call: &Call<'_>,
         auth: Option<&str>,
     ) -> Result<(Response<Body>, bool), Failure> {
         let mut url = start.clone();
         for _ in 0..=MAX_REDIRECTS {
             let own = url.same_origin(&start);
-            let mut request = self
-                .agent
-                .get(url.to_string())
-                .header(header::ACCEPT, accept);
+            let mut request = Request::builder()
+                .method(call.method.clone())
+                .uri(url.to_string());
+            for (name, value) in call.headers {
+                request = request.header(name, *value);
+            }
             // Another host must not see the token: it may be a storage server of anyone's.
             if let (true, Some(auth)) = (own, auth) {
                 request = request.header(header::AUTHORIZATION, auth);
             }
-            let response = request.call().map_err(Failure::Transport)?;
+            let response = self.run(request, call.body).map_err(Failure::Transport)?;
             self.reached.store(true, Ordering::Relaxed);
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, own));
@@ -274,6 +334,17 @@ impl<'a> Client<'a> {
         )))
     }
 
+    fn run(
+        &self,
+        request: ureq::http::request::Builder,
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        match body {
+            Some(body) => self.agent.run(request.body(body)?),
+            None => self.agent.run(request.body(())?),
+        }
+    }
+
     fn authenticate(&self, headers: &HeaderMap, used: Option<&str>) -> Result<(), Error> {
         let mut auth = self.auth();
         if auth.header().as_deref() != used {
@@ -281,7 +352,7 @@ impl<'a> Client<'a> {
             return Ok(());
         }
         let own = Url::new(self.scheme()?, &self.authority, "/");
-        auth.answer(headers, &self.agent, &own, &self.repository)
+        auth.answer(headers, &self.agent, &own, &self.repository, self.access)
             .map_err(|failure| match failure {
                 auth::Failure::NoCredentials(detail) => self.denied(&detail),
                 auth::Failure::Refused(detail) => Error::Unauthorized {

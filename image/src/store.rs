@@ -111,6 +111,15 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
              PRIMARY KEY (image_id, position)
          ) WITHOUT ROWID;
          CREATE INDEX IF NOT EXISTS image_layers_by_layer ON image_layers (chain_id);
+         CREATE TABLE IF NOT EXISTS layer_blobs ( -- where a layer has been seen in its packed form
+             chain_id TEXT NOT NULL,
+             registry TEXT NOT NULL,        -- as references name it
+             repository TEXT NOT NULL,
+             digest TEXT NOT NULL,          -- of the blob
+             size INTEGER NOT NULL,         -- of the blob, bytes
+             media_type TEXT NOT NULL,
+             PRIMARY KEY (chain_id, registry, repository, digest)
+         ) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS image_names (
              name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest
              repository TEXT NOT NULL,      -- the familiar form, without either
@@ -295,6 +304,96 @@ pub fn raw_config(root: &Path, id: &str) -> Result<serde_json::Value, Error> {
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::untrusted(path.display().to_string(), e.to_string()))
+}
+
+/// A layer as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLayer {
+    pub chain_id: Digest,
+    pub diff_id: Digest,
+}
+
+/// The layers of an image, the lowest first.
+pub fn layers_of(conn: &Connection, id: &str) -> Result<Vec<StoredLayer>, Error> {
+    const LAYERS: &str = "look up the layers of an image";
+    let rows: Vec<(String, String)> = conn
+        .prepare_cached(
+            "SELECT chain_id, diff_id FROM image_layers JOIN layers USING (chain_id)
+             WHERE image_id = ?1 ORDER BY position",
+        )
+        .and_then(|mut statement| {
+            let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+        .map_err(Error::db(LAYERS))?;
+    rows.into_iter()
+        .map(|(chain_id, diff_id)| {
+            Ok(StoredLayer {
+                chain_id: Digest::expect(&chain_id, "a layer's row")?,
+                diff_id: Digest::expect(&diff_id, "a layer's row")?,
+            })
+        })
+        .collect()
+}
+
+/// A layer's packed form in a repository: what another pull or push need not make or send again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownBlob {
+    pub registry: String,
+    pub repository: String,
+    pub digest: Digest,
+    pub size: u64,
+    pub media_type: String,
+}
+
+/// Where a layer has been seen; in no order.
+pub fn known_blobs(conn: &Connection, chain_id: &Digest) -> Result<Vec<KnownBlob>, Error> {
+    const BLOBS: &str = "look up where a layer has been seen";
+    type Row = (String, String, String, u64, String);
+    let rows: Vec<Row> = conn
+        .prepare_cached(
+            "SELECT registry, repository, digest, size, media_type FROM layer_blobs WHERE chain_id = ?1",
+        )
+        .and_then(|mut statement| {
+            let rows = statement.query_map([chain_id.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })?;
+            rows.collect()
+        })
+        .map_err(Error::db(BLOBS))?;
+    rows.into_iter()
+        .map(|(registry, repository, digest, size, media_type)| {
+            Ok(KnownBlob {
+                registry,
+                repository,
+                digest: Digest::expect(&digest, "a blob's row")?,
+                size,
+                media_type,
+            })
+        })
+        .collect()
+}
+
+/// Notes that a layer is in a repository.
+pub(crate) fn note_blob(
+    conn: &Connection,
+    chain_id: &Digest,
+    blob: &KnownBlob,
+) -> Result<(), Error> {
+    conn.execute(
+        "INSERT OR REPLACE INTO layer_blobs (chain_id, registry, repository, digest, size, media_type)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            chain_id.as_str(),
+            blob.registry,
+            blob.repository,
+            blob.digest.as_str(),
+            blob.size,
+            blob.media_type
+        ],
+    )
+    .map_err(Error::db("note where a layer has been seen"))?;
+    Ok(())
 }
 
 pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use image::pull::{PullEvent, PullOptions, pull};
+use image::registry::Registries;
 use image::{Error, ErrorKind, Image, Reference};
 use serde_json::{Value, json};
 
@@ -217,7 +218,10 @@ fn pull_with(server: &Server, credentials: Option<(&str, &str)>) -> Pulled {
     let mut store = Store::new();
     let root = store.path().to_owned();
     let options = PullOptions {
-        credentials: credentials.map(|(user, password)| (user.to_owned(), password.to_owned())),
+        registries: Registries {
+            credentials: credentials.map(|(user, password)| (user.to_owned(), password.to_owned())),
+            ..Registries::default()
+        },
         ..PullOptions::default()
     };
     let mut notices = Vec::new();

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::*;
 use image::pull::{PullEvent, PullOptions, pull};
+use image::registry::Registries;
 use image::{Error, ErrorKind, Image, Reference, Removal, store};
 use tar::EntryType;
 
@@ -454,7 +455,10 @@ fn basic_credentials_are_asked_for_and_used() {
     let mut with = |password: &str| {
         let credentials = Some(("user".to_owned(), password.to_owned()));
         let options = PullOptions {
-            credentials,
+            registries: Registries {
+                credentials,
+                ..Registries::default()
+            },
             ..PullOptions::default()
         };
         pull(&mut store.conn, &root, &reference, &options, &mut |_| {})

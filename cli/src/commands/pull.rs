@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use clap::Args;
 use image::pull::PullOptions;
+use image::registry::Registries;
 
 use super::{Answer, Context};
 use crate::args::values;
@@ -55,8 +56,10 @@ pub fn run(context: &Context, options: Pull) -> Answer {
 pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
     PullOptions {
         platform,
-        insecure_registries: context.global.insecure_registry.clone(),
-        credentials: None,
+        registries: Registries {
+            insecure: context.global.insecure_registry.clone(),
+            ..Registries::default()
+        },
     }
 }
 

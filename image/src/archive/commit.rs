@@ -93,6 +93,7 @@ pub fn commit(conn: &mut Connection, root: &Path, request: &Commit<'_>) -> Resul
             diff_id,
             staged: "0".to_owned(),
             size,
+            blob: None,
         }],
     };
     let to_commit = ImageToCommit {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use ureq::Agent;
 use ureq::http::{HeaderMap, header};
 
+use super::Access;
 use super::url::{Url, is_loopback, percent_encode};
 
 const MAX_TOKEN: u64 = 1 << 20;
@@ -63,6 +64,7 @@ impl Auth {
         agent: &Agent,
         own: &Url,
         repository: &str,
+        access: Access,
     ) -> Result<(), Failure> {
         let values = headers.get_all(header::WWW_AUTHENTICATE);
         let challenges: Vec<_> = values
@@ -73,7 +75,7 @@ impl Auth {
         if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
             self.header = Some(format!(
                 "Bearer {}",
-                self.token(bearer, agent, own, repository)?
+                self.token(bearer, agent, own, repository, access)?
             ));
             return Ok(());
         }
@@ -110,13 +112,14 @@ impl Auth {
         agent: &Agent,
         own: &Url,
         repository: &str,
+        access: Access,
     ) -> Result<String, Failure> {
         let realm = challenge.get("realm").unwrap_or("");
         let realm_url = Url::parse(realm)
             .ok_or_else(|| Failure::Refused(format!("its token server {realm:?} is not a URL")))?;
         let scope = match challenge.get("scope") {
             Some(scope) => scope.to_owned(),
-            None => format!("repository:{repository}:pull"),
+            None => format!("repository:{repository}:{}", access.actions()),
         };
         let mut url = realm_url.to_string();
         let mut add = |name: &str, value: &str| {

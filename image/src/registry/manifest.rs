@@ -41,6 +41,8 @@ pub struct Blob {
 #[derive(Clone, Debug)]
 pub struct Layer {
     pub blob: Blob,
+    /// As the manifest says it.
+    pub media_type: String,
     pub compression: Compression,
 }
 
@@ -198,6 +200,7 @@ fn image(config: Descriptor, layers: Vec<Descriptor>, what: &str) -> Result<Mani
             }
             Ok(Layer {
                 blob: blob(descriptor, what)?,
+                media_type: descriptor.media_type.clone(),
                 compression: compression(&descriptor.media_type).ok_or_else(|| {
                     refuse(format!(
                         "layer type {:?} is not supported",

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{image_path, layer_path, tag};
+use super::{KnownBlob, image_path, layer_path, note_blob, tag};
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -23,6 +23,8 @@ pub(crate) struct LayerToCommit {
     /// Its directory's name in staging.
     pub staged: String,
     pub size: u64,
+    /// Where it was pulled from.
+    pub blob: Option<KnownBlob>,
 }
 
 pub(crate) struct ImageToCommit<'a> {
@@ -105,6 +107,9 @@ fn write_rows(
                 params![layer.chain_id.as_str(), layer.diff_id.as_str(), layer.size],
             )
             .map_err(Error::db(COMMIT))?;
+        if let Some(blob) = &layer.blob {
+            note_blob(&transaction, &layer.chain_id, blob)?;
+        }
     }
     let id = image.id.as_str();
     transaction

@@ -221,6 +221,13 @@ fn delete_layer_row(
             params![chain_id.as_str()],
         )
         .map_err(Error::db(REMOVE))?;
+    if deleted > 0 {
+        conn.execute(
+            "DELETE FROM layer_blobs WHERE chain_id = ?1",
+            [chain_id.as_str()],
+        )
+        .map_err(Error::db(REMOVE))?;
+    }
     Ok((deleted > 0).then(|| (chain_id.clone(), lock)))
 }
 

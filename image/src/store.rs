@@ -19,6 +19,8 @@ use crate::error::Error;
 
 mod commit;
 mod remove;
+#[allow(dead_code)] // Push, save and the check are its users.
+pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
 pub use remove::{remove, sweep};

@@ -41,18 +41,29 @@ pub struct Applied {
     pub(super) links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     links_seen: usize,
     pub(super) root_is_opaque: bool,
+    /// Files that come from the layers below.
+    pub(super) copied: Vec<Vec<u8>>,
+}
+
+/// What becomes of the files' data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Written,
+    /// The files are holes of the right size.
+    LeftOut,
 }
 
 struct Applier<R> {
     tree: Tree,
     entries: Entries<R>,
+    content: Content,
     done: Applied,
     buffer: Vec<u8>,
 }
 
 /// Applies a tar to an empty directory. Stops at the end of the archive; the stream may hold more.
 pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied, LayerError> {
-    let (applied, _) = run(root, Entries::new(tar, limits))?;
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::Written)?;
     Ok(applied)
 }
 
@@ -65,16 +76,28 @@ pub(crate) fn apply_recorded<R: Read>(
 ) -> Result<(Applied, Option<Recorder>), LayerError> {
     let mut entries = Entries::new(tar, limits);
     entries.recorder = Some(recorder);
-    run(root, entries)
+    run(root, entries, Content::Written)
+}
+
+/// As `apply`, for a look at everything but the content of files, which are holes.
+pub(crate) fn apply_hollow<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    limits: Limits,
+) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::LeftOut)?;
+    Ok(applied)
 }
 
 fn run<R: Read>(
     root: &OwnedFd,
     entries: Entries<R>,
+    content: Content,
 ) -> Result<(Applied, Option<Recorder>), LayerError> {
     let mut applier = Applier {
         tree: Tree::new(root)?,
         entries,
+        content,
         done: Applied::default(),
         buffer: vec![0; 256 << 10],
     };
@@ -242,12 +265,14 @@ impl<R: Read> Applier<R> {
                 if n == 0 {
                     return Err(LayerError::malformed("it ends in the middle of a file"));
                 }
-                file.write_all(&self.buffer[..n])
-                    .map_err(LayerError::place("write", path))?;
+                if self.content == Content::Written {
+                    file.write_all(&self.buffer[..n])
+                        .map_err(LayerError::place("write", path))?;
+                }
                 left -= n as u64;
             }
         }
-        if entry.pieces.is_some() {
+        if entry.pieces.is_some() || self.content == Content::LeftOut {
             file.set_len(entry.size)
                 .map_err(LayerError::place("write", path))?;
         }

@@ -68,20 +68,20 @@ fn write_packed(tree: &OwnedFd, layer: &StoredLayer, out: &mut dyn Write) -> Res
 }
 
 /// Hashes what is written through it.
-pub(super) struct HashWriter<'a> {
+pub(crate) struct HashWriter<'a> {
     out: &'a mut dyn Write,
     hash: Sha256,
 }
 
 impl<'a> HashWriter<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
         HashWriter {
             out,
             hash: Sha256::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         Digest::finish(self.hash)
     }
 }

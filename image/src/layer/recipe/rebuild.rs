@@ -142,7 +142,12 @@ pub fn look(tree: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     beneath(tree, path, OFlags::PATH)
 }
 
-fn beneath(tree: BorrowedFd<'_>, mut path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub fn open_directory(tree: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    beneath(tree, path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+pub fn beneath(tree: BorrowedFd<'_>, mut path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let open = |dir: BorrowedFd<'_>, path: &[u8], flags| {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;

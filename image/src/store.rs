@@ -22,7 +22,7 @@ mod remove;
 #[allow(dead_code, reason = "push and save are its users")]
 pub(crate) mod tar;
 
-pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
 pub(crate) use remove::names_in;
 pub use remove::{remove, sweep};
 
@@ -122,6 +122,10 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
              size INTEGER NOT NULL,         -- of the blob, bytes
              media_type TEXT NOT NULL,
              PRIMARY KEY (chain_id, registry, repository, digest)
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS kept_layers ( -- of no image yet, for the pull that was cut short
+             chain_id TEXT PRIMARY KEY,
+             since INTEGER NOT NULL         -- seconds since 1970
          ) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS image_names (
              name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::layer::changes;
 use crate::layer::recipe::{self, Recorder};
 use crate::lock::{LayerLock, Mode};
+use crate::pull::ahead::Budget;
 use crate::pull::{PullOptions, resolve, stream};
 use crate::registry::manifest::{Blob, Layer, compression};
 use crate::registry::{Access, Client, Registries, Watcher};
@@ -199,7 +200,16 @@ impl Repair<'_> {
             source,
         };
         let recorder = Recorder::create(&staging.path().join(STAGED)).map_err(failed)?;
-        let applied = stream::fetch(&client, &layer, &facts.diff_id, &dir, recorder, &|_| {})?;
+        let budget = Budget::default();
+        let applied = stream::fetch(
+            &client,
+            &budget,
+            &layer,
+            &facts.diff_id,
+            &dir,
+            recorder,
+            &|_| {},
+        )?;
         let below = facts.below.iter().rev().map(|id| {
             let path = layer_path(self.root, id);
             Ok(File::open(&path).map_err(Error::io("open", path))?.into())

@@ -18,7 +18,7 @@ const SHELL: Config = Config {
     user: "",
 };
 
-/// The upper layer: everything that a tar can have. `usr/copied` is a hard link into the layer below.
+/// The upper layer: of everything that a tar can have, something.
 const UPPER: &str = r#"
 mkdir -p etc/deep opq var
 echo 'some content' >etc/file
@@ -427,10 +427,9 @@ fn what_no_registry_has_is_told_with_what_to_do() {
 fn a_commit_can_be_checked_as_well() {
     let host = Host::builder().without_image().build();
     let store = Store::new(&host);
-    host.run(&format!(
-        "run --name changes {} sh -c 'echo x >/etc/new; rm /etc/file; ln /bin/busybox /bin/again; rm -r /www'",
-        store.name
-    ));
+    let script = "echo x >/etc/new; rm /etc/file; ln /bin/busybox /bin/again; rm -r /www";
+    let words = ["run", "--name", "changes", &store.name, "sh", "-c", script];
+    host.coracle(words).ok();
     host.run("commit changes changed:1");
     host.run("rm changes");
     host.run("image check")

@@ -18,7 +18,7 @@ const SHELL: Config = Config {
     user: "",
 };
 
-/// The upper layer: everything that a tar can have. `usr/copied` is a hard link into the layer below.
+/// The upper layer: of everything that a tar can have, something.
 const UPPER: &str = r#"
 mkdir -p etc/deep opq var
 echo 'some content' >etc/file
@@ -30,6 +30,20 @@ truncate -s 1M etc/sparse; echo end >>etc/sparse
 setfattr -n user.mark -v here etc/file
 : >etc/.wh.group
 : >opq/.wh..wh..opq
+"#;
+
+/// At its end: a hard link to a file of the layer below, which is copied up, in directories that the tar leaves out; and a file
+/// twice.
+const LAST: &str = r#"
+import sys, tarfile, io
+with tarfile.open(sys.argv[1], "a") as tar:
+    for word in "first", "last":
+        entry = tarfile.TarInfo("twice")
+        entry.size = len(word)
+        tar.addfile(entry, io.BytesIO(word.encode()))
+    entry = tarfile.TarInfo("usr/share/copied")
+    entry.type, entry.linkname = tarfile.LNKTYPE, "usr/bin/notes.txt"
+    tar.addfile(entry)
 "#;
 
 /// A host whose store has one image of two layers, pulled from a registry.
@@ -59,6 +73,7 @@ impl<'a> Store<'a> {
             .arg(".")
             .run()
             .ok();
+        Cmd::new("python3").args(["-c", LAST]).arg(&tar).run().ok();
         let layout = host.folder().join("layout");
         let layers = [images::busybox_tar(), tar];
         oci::write_layout(&layout, "1", &[Image::of(&layers, SHELL)]);
@@ -247,6 +262,23 @@ fn what_has_changed_in_a_layer_is_named_and_pulled_again() {
         "/etc/sparse: it is not a regular file any more",
     );
     heals(
+        "a file that was copied from below",
+        &|| {
+            let (copied, upper) = ("usr/share/copied", store.upper());
+            assert_eq!(fs::read(upper.join(copied)).unwrap(), b"not a program\n");
+            flip(&upper.join(copied), 2);
+        },
+        ": its content has changed",
+    );
+    heals(
+        "a directory that the tar leaves out",
+        &|| {
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(store.upper().join("usr/bin"), mode).unwrap();
+        },
+        "/usr/bin: mode 0700 instead of 0755",
+    );
+    heals(
         "no link any more",
         &|| {
             tool(
@@ -427,10 +459,9 @@ fn what_no_registry_has_is_told_with_what_to_do() {
 fn a_commit_can_be_checked_as_well() {
     let host = Host::builder().without_image().build();
     let store = Store::new(&host);
-    host.run(&format!(
-        "run --name changes {} sh -c 'echo x >/etc/new; rm /etc/file; ln /bin/busybox /bin/again; rm -r /www'",
-        store.name
-    ));
+    let script = "echo x >/etc/new; rm /etc/file; ln /bin/busybox /bin/again; rm -r /www";
+    let words = ["run", "--name", "changes", &store.name, "sh", "-c", script];
+    host.coracle(words).ok();
     host.run("commit changes changed:1");
     host.run("rm changes");
     host.run("image check")

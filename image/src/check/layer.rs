@@ -116,7 +116,7 @@ fn look(
         // The tar was once applied: it has changed, or this host cannot do it now.
         Err(e) if e.is_content() => return Ok(Some(format!("its tar cannot be applied: {e}"))),
         Err(source) => {
-            let layer = "as it should be".to_owned();
+            let layer = diff_id.short().to_owned();
             return Err(Error::Layer { layer, source });
         }
     };

@@ -97,3 +97,75 @@ impl Write for HashWriter<'_> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rusqlite::Connection;
+
+    use super::super::{create_tables, layers_of};
+    use super::*;
+    use crate::archive::import;
+
+    /// An import of a tar that `changes::write` has made, and its layer.
+    struct Stored {
+        root: tempfile::TempDir,
+        tar: Vec<u8>,
+        layer: StoredLayer,
+    }
+
+    impl Stored {
+        fn new() -> Stored {
+            let root = tempfile::tempdir().unwrap();
+            let source = root.path().join("source");
+            fs::create_dir_all(source.join("d")).unwrap();
+            fs::write(source.join("d/file"), vec![b'x'; 100_000]).unwrap();
+            let source: OwnedFd = File::open(source).unwrap().into();
+            let all = changes::changes(&source, &[], &|_| false).unwrap();
+            let tar = changes::write(&source, &all, Vec::new()).unwrap();
+            let mut conn = Connection::open_in_memory().unwrap();
+            create_tables(&conn).unwrap();
+            let image = import(&mut conn, root.path(), &mut &*tar, None, &[], None).unwrap();
+            let layer = layers_of(&conn, &image.id).unwrap().remove(0);
+            Stored { root, tar, layer }
+        }
+
+        fn tree(&self) -> std::path::PathBuf {
+            layer_path(self.root.path(), &self.layer.chain_id)
+        }
+
+        fn write(&self) -> Result<Vec<u8>, Error> {
+            let mut out = Vec::new();
+            write(self.root.path(), &self.layer, &mut out).map(|()| out)
+        }
+    }
+
+    #[test]
+    fn a_stored_layers_tar_is_what_came_in() {
+        let stored = Stored::new();
+        assert!(stored.write().unwrap() == stored.tar);
+    }
+
+    #[test]
+    fn a_changed_layer_is_an_error_that_names_the_file() {
+        let stored = Stored::new();
+        fs::write(stored.tree().join("d/file"), vec![b'y'; 100_000]).unwrap();
+        let error = stored.write().unwrap_err().to_string();
+        assert!(
+            error.contains("/d/file: its content has changed"),
+            "{error}"
+        );
+        assert!(error.contains("coracle image check --repair"), "{error}");
+    }
+
+    #[test]
+    fn without_a_recipe_there_is_only_what_packing_gives() {
+        let stored = Stored::new();
+        fs::remove_file(recipe::path(&stored.tree())).unwrap();
+        assert!(stored.write().unwrap() == stored.tar);
+        fs::write(stored.tree().join("d/other"), "").unwrap();
+        let error = stored.write().unwrap_err();
+        assert!(matches!(error, Error::NoRecipe { .. }), "{error}");
+    }
+}

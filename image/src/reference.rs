@@ -191,7 +191,7 @@ fn is_component(component: &str) -> bool {
 }
 
 /// A host name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
-fn is_registry(registry: &str) -> bool {
+pub(crate) fn is_registry(registry: &str) -> bool {
     let (host_ok, port) = match registry.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             None => return false,

@@ -267,6 +267,15 @@ mod tests {
             "docker.io/library/redis:latest",
             "redis:latest",
         );
+        // Other names of its servers are names of other registries, as with Docker.
+        for other in [
+            "registry-1.docker.io",
+            "registry.hub.docker.com",
+            "docker.io:443",
+        ] {
+            let full = format!("{other}/redis:latest");
+            check(&format!("{other}/redis"), &full, &full);
+        }
         check(
             "library/a/b",
             "docker.io/library/a/b:latest",

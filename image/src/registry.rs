@@ -275,15 +275,11 @@ impl<'a> Client<'a> {
             let used = endpoint.auth().header();
             let (response, own) = match self.follow(endpoint, url, call, used.as_deref()) {
                 Ok(response) => response,
-                Err(Failure::Refused(e)) => return Err(e),
-                Err(Failure::Transport { error, to, via }) => {
-                    let told = endpoint.unreachable(&error, &to.authority, via.as_deref());
-                    match endpoint.is_passing(&error) {
-                        true => wait(told, None)?,
-                        false => return Err(told),
-                    }
+                Err(Failure::Passing(e)) => {
+                    wait(e, None)?;
                     continue;
                 }
+                Err(Failure::Final(e)) => return Err(e),
             };
             let status = response.status();
             if call.expected.contains(&status) {
@@ -332,7 +328,7 @@ impl<'a> Client<'a> {
             }
             let location = header_text(response.headers(), header::LOCATION);
             let refused = |why: &str| {
-                Failure::Refused(Error::untrusted(
+                Failure::Final(Error::untrusted(
                     format!("registry {}", endpoint.name),
                     format!("its redirect to {location:?} {why}"),
                 ))
@@ -343,7 +339,7 @@ impl<'a> Client<'a> {
             }
         }
         let why = format!("more than {MAX_REDIRECTS} redirects");
-        Err(Failure::Refused(Error::untrusted(
+        Err(Failure::Final(Error::untrusted(
             format!("registry {}", endpoint.name),
             why,
         )))
@@ -410,31 +406,24 @@ fn run(
     request: ureq::http::request::Builder,
     body: Option<&[u8]>,
 ) -> Result<Response<Body>, Failure> {
-    let route = endpoint.route(url).map_err(Failure::Refused)?;
+    let route = endpoint.route(url).map_err(Failure::Final)?;
     let sent = match body {
-        Some(body) => request
-            .body(body)
-            .map_err(ureq::Error::from)
-            .and_then(|request| route.agent.run(request)),
-        None => request
-            .body(())
-            .map_err(ureq::Error::from)
-            .and_then(|request| route.agent.run(request)),
+        Some(body) => request.body(body).map(|request| route.agent.run(request)),
+        None => request.body(()).map(|request| route.agent.run(request)),
     };
-    sent.map_err(|error| Failure::Transport {
-        error,
-        to: url.clone(),
-        via: route.via,
+    let sent = sent.map_err(ureq::Error::from).flatten();
+    sent.map_err(|error| {
+        let told = endpoint.unreachable(&error, &url.authority, route.via.as_deref());
+        match endpoint.is_passing(&error) {
+            true => Failure::Passing(told),
+            false => Failure::Final(told),
+        }
     })
 }
 
 /// Why no answer came.
 enum Failure {
-    Transport {
-        error: ureq::Error,
-        to: Url,
-        via: Option<String>,
-    },
-    /// Something that must not be followed, or cannot be.
-    Refused(Error),
+    /// Another try may help.
+    Passing(Error),
+    Final(Error),
 }

@@ -16,7 +16,7 @@ use certificates::Authority;
 use harness::host::HOST;
 use harness::registry::{PASSWORD, USER};
 use mock::Answer;
-use tokens::with_tokens;
+use tokens::{StoreFront, with_tokens};
 use world::{Serve, World, base64};
 
 /// Not on loopback: nothing is forgiven there.
@@ -335,6 +335,51 @@ fn mirrors_of_docker_io_are_asked_in_their_order_and_passed_over_when_they_fail(
     command.run_in(&world.host.netns).ok();
     let output = world.host.coracle(["--registry-mirror", "m.io", "images"]);
     output.exits(125).complains("unsupported scheme");
+}
+
+#[test]
+fn a_mirror_that_lacks_a_layer_is_helped_out_and_one_that_lies_is_refused() {
+    let world = World::new();
+    let _other = world.serve("127.0.0.1:5000", &Serve::default());
+    let manifest = "/v2/library/bb/manifests/1";
+    let front = StoreFront::new(&world);
+    let lacking = mock::serve(&world.host, "127.0.0.1:5001", move |request| {
+        match request.path == manifest {
+            true => front.answer(manifest),
+            false => Answer(404, vec![], vec![]),
+        }
+    });
+    let front = StoreFront::new(&world);
+    let lying = mock::serve(&world.host, "127.0.0.1:5002", move |request| {
+        let mut answer = front.answer(&request.path);
+        if request.path != manifest
+            && let Some(last) = answer.2.last_mut()
+        {
+            *last ^= 1;
+        }
+        answer
+    });
+    let mirrors = |port: u16| format!("--registry-mirror=http://127.0.0.1:{port}");
+    let (first, second) = (mirrors(5001), mirrors(5000));
+    let output = world.pulls(&[&first, &second], "bb:1");
+    assert!(
+        output
+            .stdout
+            .contains("http://127.0.0.1:5001 is passed over: blob sha256:"),
+        "{output}"
+    );
+    assert_eq!(
+        lacking
+            .all()
+            .iter()
+            .filter(|it| it.path == manifest)
+            .count(),
+        1
+    );
+    let first = mirrors(5002);
+    let output = world.refuses(&[&first, &second], "bb:1");
+    assert!(output.stderr.contains("digest"), "{output}");
+    assert!(lying.all().len() >= 2);
 }
 
 #[test]

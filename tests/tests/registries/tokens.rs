@@ -26,12 +26,12 @@ pub fn with_tokens(world: &World, realm: &str) -> mock::Seen {
 }
 
 /// What a registry answers, from the layout.
-struct StoreFront {
+pub struct StoreFront {
     answers: HashMap<String, (String, Vec<u8>)>,
 }
 
 impl StoreFront {
-    fn new(world: &World) -> StoreFront {
+    pub fn new(world: &World) -> StoreFront {
         let layout = world.folder("layout");
         let read = |digest: &str| {
             let hex = digest.strip_prefix("sha256:").unwrap();
@@ -55,7 +55,7 @@ impl StoreFront {
         StoreFront { answers }
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    pub fn answer(&self, path: &str) -> Answer {
         match self.answers.get(path) {
             Some((kind, bytes)) => Answer(200, vec![("Content-Type", kind.clone())], bytes.clone()),
             None => Answer(404, vec![], vec![]),

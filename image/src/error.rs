@@ -75,12 +75,28 @@ pub enum Error {
     },
 
     #[error(
-        "pull access denied for {repository}, repository does not exist or may require 'docker login': {detail}"
+        "pull access denied for {repository}, repository does not exist or may require 'coracle login': {detail}"
     )]
     AccessDenied { repository: String, detail: String },
 
     #[error("registry {registry} refused the credentials: {detail}")]
     Unauthorized { registry: String, detail: String },
+
+    #[error("login attempt to {url} {why}")]
+    LoginRefused { url: String, why: String },
+
+    #[error("{program}: {detail}")]
+    CredentialHelper { program: String, detail: String },
+
+    #[error("neither HOME nor DOCKER_CONFIG says where credentials are kept: set one of them")]
+    NoHome,
+
+    /// A variable of the environment and what is wrong with it.
+    #[error("{0}")]
+    Proxy(String),
+
+    #[error("certificate {path}: {why}")]
+    Certificate { path: PathBuf, why: String },
 
     #[error("cannot reach registry {registry}: {detail}: {hint}")]
     Unreachable {
@@ -218,10 +234,14 @@ impl Error {
             | Error::UppercaseRepository
             | Error::HexName(_)
             | Error::AmbiguousId(_)
+            | Error::Certificate { .. }
+            | Error::Proxy(_)
             | Error::NotAChange(_)
             | Error::InvalidArgument { .. } => ErrorKind::Invalid,
             Error::Conflict(_) => ErrorKind::Conflict,
-            Error::AccessDenied { .. } | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
+            Error::AccessDenied { .. }
+            | Error::LoginRefused { .. }
+            | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
             Error::Unreachable { .. }
             | Error::RegistryStatus { .. }
             | Error::BrokenOff { .. }
@@ -237,6 +257,8 @@ impl Error {
             | Error::NoRecipe { .. }
             | Error::Io { .. }
             | Error::Database { .. }
+            | Error::CredentialHelper { .. }
+            | Error::NoHome
             | Error::Pack(_)
             | Error::Cancelled
             | Error::Interrupted => ErrorKind::Internal,

@@ -3,7 +3,7 @@
 use clap::Args;
 use image::check::{CheckOptions, Report, Summary};
 
-use super::{Answer, Context, pull};
+use super::{Answer, Context};
 use crate::output;
 
 /// Check that the stored images are whole and unharmed
@@ -25,7 +25,7 @@ pub fn run(context: &Context, options: Check) -> Answer {
     let check = CheckOptions {
         quick: options.quick,
         repair: options.repair,
-        registries: pull::options(context, None).registries,
+        registries: context.registries(),
     };
     let mut printed = Ok(());
     let summary = engine.check_images(&check, &mut |report| {

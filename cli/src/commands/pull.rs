@@ -5,7 +5,6 @@ use std::io::IsTerminal;
 use clap::Args;
 use image::Interrupt;
 use image::pull::PullOptions;
-use image::registry::Registries;
 
 use super::interrupt::Interruptible;
 use super::{Answer, Context};
@@ -62,10 +61,7 @@ pub fn run(context: &Context, options: Pull) -> Answer {
 pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
     PullOptions {
         platform,
-        registries: Registries {
-            insecure: context.global.insecure_registry.clone(),
-            ..Registries::default()
-        },
+        registries: context.registries(),
         interrupt: Interrupt::default(),
     }
 }

@@ -1,16 +1,11 @@
-//! The HTTP library as this crate uses it: limits, certificates, and what error bodies say. No policy of registries.
+//! The HTTP library as this crate uses it: headers, and what error bodies say. No policy of registries.
 
 use std::io::Read;
-use std::time::Duration;
 
+use ureq::Body;
 use ureq::http::{HeaderMap, Response, header};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, DefaultConnector};
-use ureq::{Agent, Body};
 
-use super::cut::Cutter;
 use crate::error::Error;
-use crate::interrupt::Interrupt;
 
 /// The first code, and what the registry says in words, cut to a line.
 pub fn registry_errors(response: Response<Body>) -> (String, String) {
@@ -54,40 +49,4 @@ pub fn refuse_encoding(headers: &HeaderMap, what: &str) -> Result<(), Error> {
             Err(Error::untrusted(what, why))
         }
     }
-}
-
-/// Requests without redirects of its own, with a limit on every wait, and cut off by `stop`.
-pub fn agent(loopback: bool, stop: Interrupt) -> Agent {
-    use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(Duration::from_secs(10)))
-        .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
-        .input_buffer_size(256 << 10);
-    if loopback {
-        config = config.proxy(None);
-    }
-    // The host's own list, so that a company's CA counts; Mozilla's, built in, where there is none.
-    let bundle = std::env::var_os("SSL_CERT_FILE").map_or_else(
-        || "/etc/ssl/certs/ca-certificates.crt".into(),
-        std::path::PathBuf::from,
-    );
-    if let Ok(pem) = std::fs::read(bundle) {
-        let certificates = parse_pem(&pem).filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        });
-        let certificates: Vec<_> = certificates.collect();
-        if !certificates.is_empty() {
-            let roots = RootCerts::new_with_certs(&certificates);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
-    }
-    let connector = DefaultConnector::default().chain(Cutter(stop));
-    Agent::with_parts(config.build(), connector, DefaultResolver::default())
 }

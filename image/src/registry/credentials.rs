@@ -102,6 +102,10 @@ pub fn store(registry: &str, credentials: &Credentials) -> Result<Kept, Error> {
 /// Forgets what is stored for a registry, if anything is.
 pub fn erase(registry: &str) -> Result<(), Error> {
     let path = file::path().ok_or(Error::NoHome)?;
+    if ConfigFile::read(&path)?.is_empty() {
+        // No folder is made to forget in.
+        return Ok(());
+    }
     file::edit(&path, |config| {
         if let Some(name) = config.helper_of(registry) {
             Helper::named(name)?.erase(key(registry))?;

@@ -202,6 +202,7 @@ fn login_refuses_what_cannot_be_meant() {
         "cannot reach registry 127.0.0.1:5999: connection refused",
     );
     host.run(&format!("logout {ADDRESS}"));
+    assert!(!host.folder().join(".docker").exists());
 }
 
 fn login_asks_on_a_terminal_and_shows_no_password() {

@@ -102,6 +102,10 @@ impl ConfigFile {
         Ok(ConfigFile { json })
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.json.as_object().is_none_or(Map::is_empty)
+    }
+
     /// The name of the program that keeps a registry's credentials.
     pub fn helper_of(&self, registry: &str) -> Option<&str> {
         let own = self.json["credHelpers"].as_object().and_then(|helpers| {

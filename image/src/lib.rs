@@ -13,6 +13,7 @@ pub mod layer;
 pub mod pull;
 
 pub mod archive;
+pub mod check;
 pub mod pipe;
 pub mod store;
 

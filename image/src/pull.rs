@@ -22,7 +22,7 @@ use crate::{Image, Reference};
 mod ahead;
 mod body;
 mod obtain;
-mod resolve;
+pub(crate) mod resolve;
 mod space;
 pub(crate) mod stream;
 

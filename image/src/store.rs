@@ -19,10 +19,11 @@ use crate::error::Error;
 
 mod commit;
 mod remove;
-#[allow(dead_code)] // Push, save and the check are its users.
+#[allow(dead_code, reason = "push and save are its users")]
 pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
+pub(crate) use remove::names_in;
 pub use remove::{remove, sweep};
 
 /// An image that can be run.
@@ -380,6 +381,20 @@ pub fn known_blobs(conn: &Connection, chain_id: &Digest) -> Result<Vec<KnownBlob
         .collect()
 }
 
+/// The names of an image, those with a digest first: they mean it for ever.
+pub(crate) fn references_of(conn: &Connection, id: &Digest) -> Result<Vec<Reference>, Error> {
+    let names: Vec<String> = conn
+        .prepare_cached(
+            "SELECT name FROM image_names WHERE image_id = ?1 ORDER BY digest IS NULL, name",
+        )
+        .and_then(|mut statement| {
+            let rows = statement.query_map([id.as_str()], |row| row.get(0))?;
+            rows.collect()
+        })
+        .map_err(Error::db("look up the names of an image"))?;
+    names.iter().map(|name| Reference::parse(name)).collect()
+}
+
 /// Notes that a layer is in a repository.
 pub(crate) fn note_blob(
     conn: &Connection,
@@ -406,7 +421,7 @@ pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {
     root.join("layers").join(&chain_id.hex()[..32])
 }
 
-fn image_path(root: &Path, id: &Digest) -> PathBuf {
+pub(crate) fn image_path(root: &Path, id: &Digest) -> PathBuf {
     root.join("images").join(id.hex())
 }
 

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
+use rustix::io::Errno;
 
 use super::entry::{Entries, Entry, Kind, Time};
 use super::metadata::Metadata;
 use super::numbers::octets;
+use super::recipe::Recorder;
 use super::tree::{
     Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque,
 };
@@ -40,20 +42,63 @@ pub struct Applied {
     pub(super) links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     links_seen: usize,
     pub(super) root_is_opaque: bool,
+    /// Files that come from the layers below.
+    pub(super) copied: Vec<Vec<u8>>,
+}
+
+/// What becomes of the files' data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Written,
+    /// The files are holes of the right size.
+    LeftOut,
 }
 
 struct Applier<R> {
     tree: Tree,
     entries: Entries<R>,
+    content: Content,
     done: Applied,
     buffer: Vec<u8>,
 }
 
 /// Applies a tar to an empty directory. Stops at the end of the archive; the stream may hold more.
 pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::Written)?;
+    Ok(applied)
+}
+
+/// As `apply`. The recorder comes back for what the stream has after the archive.
+pub(crate) fn apply_recorded<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    recorder: Recorder,
+    limits: Limits,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
+    let mut entries = Entries::new(tar, limits);
+    entries.recorder = Some(recorder);
+    run(root, entries, Content::Written)
+}
+
+/// As `apply`, for a look at everything but the content of files, which are holes.
+pub(crate) fn apply_hollow<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    limits: Limits,
+) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::LeftOut)?;
+    Ok(applied)
+}
+
+fn run<R: Read>(
+    root: &OwnedFd,
+    entries: Entries<R>,
+    content: Content,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
     let mut applier = Applier {
         tree: Tree::new(root)?,
-        entries: Entries::new(tar, limits),
+        entries,
+        content,
         done: Applied::default(),
         buffer: vec![0; 256 << 10],
     };
@@ -61,7 +106,7 @@ pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied,
     while let Some(entry) = applier.entries.next()? {
         applier.entry(&entry)?;
     }
-    Ok(applier.done)
+    Ok((applier.done, applier.entries.recorder))
 }
 
 impl<R: Read> Applier<R> {
@@ -141,15 +186,23 @@ impl<R: Read> Applier<R> {
         name: &[u8],
         entry: &Entry,
     ) -> Result<(), LayerError> {
-        let existing = parent.stat(name)?;
         let path = parent.join(name);
-        if existing.as_ref().is_some_and(is_directory) {
-            return self.set_directory(&enter(parent, name)?, entry);
+        let mut replaces = self.done.hidden.contains_key(&path);
+        let make = || mkdirat(&*parent.fd, name, Mode::from_raw_mode(0o700));
+        let mut made = make();
+        let mut existing = None;
+        if made == Err(Errno::EXIST) {
+            existing = parent.stat(name)?;
+            if existing.as_ref().is_some_and(is_directory) {
+                return self.set_directory(&enter(parent, name)?, entry);
+            }
+            replaces = true;
         }
-        let replaces = existing.is_some() || self.done.hidden.contains_key(&path);
         self.clear(parent, name, existing)?;
-        mkdirat(&*parent.fd, name, Mode::from_raw_mode(0o700))
-            .map_err(LayerError::place("create directory", &path))?;
+        if made == Err(Errno::EXIST) {
+            made = make();
+        }
+        made.map_err(LayerError::place("create directory", &path))?;
         let dir = enter(parent, name)?;
         if replaces {
             set_opaque(dir.fd.as_fd(), &path)?;
@@ -174,12 +227,14 @@ impl<R: Read> Applier<R> {
                 "a character device 0, 0",
             ));
         }
-        let existing = parent.stat(name)?;
-        self.clear(parent, name, existing)?;
         let metadata = Metadata::of_entry(entry);
+        if entry.kind != Kind::File {
+            let existing = parent.stat(name)?;
+            self.clear(parent, name, existing)?;
+        }
         let (kind, device) = match entry.kind {
             Kind::File => {
-                let file = create_file(parent, name)?;
+                let file = self.fresh_file(parent, name)?;
                 self.copy_data(&file, entry, &path)?;
                 self.done.size += entry.size;
                 return metadata.set_with_time(file.as_fd(), &path);
@@ -204,6 +259,23 @@ impl<R: Read> Applier<R> {
         metadata.set_by_name(parent, name, true)
     }
 
+    /// What has the name already is rare, and goes.
+    fn fresh_file(&mut self, parent: &Directory, name: &[u8]) -> Result<File, LayerError> {
+        match create_file(parent, name) {
+            Err(LayerError::Place { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                let existing = parent.stat(name)?;
+                self.clear(parent, name, existing)?;
+                create_file(parent, name)
+            }
+            file => {
+                self.clear(parent, name, None)?;
+                file
+            }
+        }
+    }
+
     fn copy_data(&mut self, mut file: &File, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
         let whole = [(0, entry.size)];
         let pieces = entry.pieces.as_deref().unwrap_or(&whole);
@@ -217,20 +289,25 @@ impl<R: Read> Applier<R> {
                     .buffer
                     .len()
                     .min(usize::try_from(left).unwrap_or(usize::MAX));
-                let n = self.entries.read_data(&mut self.buffer[..most])?;
+                let n = self.entries.read_file(&mut self.buffer[..most])?;
                 if n == 0 {
                     return Err(LayerError::malformed("it ends in the middle of a file"));
                 }
-                file.write_all(&self.buffer[..n])
-                    .map_err(LayerError::place("write", path))?;
+                if self.content == Content::Written {
+                    file.write_all(&self.buffer[..n])
+                        .map_err(LayerError::place("write", path))?;
+                }
                 left -= n as u64;
             }
         }
-        if entry.pieces.is_some() {
+        if entry.pieces.is_some() || self.content == Content::LeftOut {
             file.set_len(entry.size)
                 .map_err(LayerError::place("write", path))?;
         }
-        Ok(())
+        match &mut self.entries.recorder {
+            Some(recorder) => recorder.file(path, entry.size, entry.pieces.as_deref()),
+            None => Ok(()),
+        }
     }
 
     fn link(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
@@ -258,6 +335,14 @@ impl<R: Read> Applier<R> {
             )),
             Some((dir, stat)) if !is_whiteout(&stat) => {
                 let dir = dir.clone();
+                let real = dir.join(last);
+                if real
+                    .strip_prefix(&*path)
+                    .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+                {
+                    let why = "a hard link to what it replaces";
+                    return Err(LayerError::refused(octets(&path), why));
+                }
                 let existing = parent.stat(name)?;
                 self.clear(parent, name, existing)?;
                 make_link(&dir, last, parent, name)
@@ -289,7 +374,13 @@ impl<R: Read> Applier<R> {
         let Some(stat) = existing else {
             return Ok(());
         };
-        self.tree.remove(parent, name)?;
+        match &mut self.entries.recorder {
+            Some(recorder) if recorder.wants(&stat) => {
+                recorder.move_aside(parent, name)?;
+                self.tree.forget();
+            }
+            _ => self.tree.remove(parent, name)?,
+        }
         if is_directory(&stat) {
             self.done.forget(&path);
         }

@@ -271,8 +271,8 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
     };
     // Read before the rows: what is committed in between is then known.
     let on_disk = [
-        directories(&root.join("layers"))?,
-        directories(&root.join("images"))?,
+        names_in(&root.join("layers"))?,
+        names_in(&root.join("images"))?,
     ];
     let layers = known(conn, "SELECT substr(chain_id, 8, 32) FROM layers")?;
     let images = known(conn, "SELECT substr(id, 8) FROM images")?;
@@ -328,7 +328,7 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
 }
 
 /// The names in a directory, without the hidden ones; a recipe goes by the name of its layer.
-fn directories(path: &Path) -> Result<BTreeSet<String>, Error> {
+pub(crate) fn names_in(path: &Path) -> Result<BTreeSet<String>, Error> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),

@@ -4,8 +4,8 @@ mod containers;
 mod owners;
 
 pub use containers::{
-    Stored, delete, find, get, ids, images_in_use, insert, list, set_health, set_name, set_request,
-    set_resolved,
+    Stored, delete, find, get, ids, images_in_use, insert, list, runs_on, set_health, set_name,
+    set_request, set_resolved,
 };
 pub use owners::{
     End, Owner, Restarting, Stopped, claim, claim_restart, end_restart, hand_over, owned, owners,

@@ -1,9 +1,8 @@
-//! SHA-256 digests: parsed strictly, and computed over whatever passes by.
+//! SHA-256 digests: parsed strictly, and computed.
 //!
 //! Only sha256 is known: a digest of another algorithm is refused, never trusted unchecked.
 
 use std::fmt;
-use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
@@ -71,37 +70,6 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
         chain.push(id);
     }
     chain
-}
-
-/// Hashes and counts what is read through it.
-pub struct HashReader<R> {
-    inner: R,
-    hash: Sha256,
-    count: u64,
-}
-
-impl<R: Read> HashReader<R> {
-    pub fn new(inner: R) -> Self {
-        HashReader {
-            inner,
-            hash: Sha256::new(),
-            count: 0,
-        }
-    }
-
-    /// The inner reader, the digest and the number of bytes read so far.
-    pub fn finish(self) -> (R, Digest, u64) {
-        (self.inner, Digest::finish(self.hash), self.count)
-    }
-}
-
-impl<R: Read> Read for HashReader<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hash.update(&buf[..n]);
-        self.count += n as u64;
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::staging::Staging;
 use crate::store::{self, ImageToCommit};
 use crate::{Image, Reference};
 
-pub(crate) mod ahead;
+mod ahead;
 mod body;
 mod obtain;
 pub(crate) mod resolve;

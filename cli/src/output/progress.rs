@@ -249,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pull_took_is_one_line_beside_the_output() {
+        let mut out = Vec::new();
+        let mut progress = Progress::new(&mut out, Style::Lines);
+        progress.event(PullEvent::Summary(Summary {
+            downloaded: 364_000_000,
+            unpacked: 848_000_000,
+            elapsed: Duration::from_millis(2_140),
+            cpu: Duration::from_millis(3_900),
+            free: 66_000_000_000,
+        }));
+        assert_eq!(
+            progress.summary().unwrap(),
+            "364MB downloaded, 848MB unpacked in 2.1 s (3.9 s of CPU time), 66GB free"
+        );
+        assert!(out.is_empty());
+    }
+
+    #[test]
     fn quiet_says_nothing() {
         assert_eq!(print(Style::Quiet), "");
     }

@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::layer::changes;
 use crate::layer::recipe::{self, Recorder};
 use crate::lock::{LayerLock, Mode};
-use crate::pull::ahead::Budget;
 use crate::pull::{PullOptions, resolve, stream};
 use crate::registry::manifest::{Blob, Layer, compression};
 use crate::registry::{Access, Client, Registries, Watcher};
@@ -200,16 +199,8 @@ impl Repair<'_> {
             source,
         };
         let recorder = Recorder::create(&staging.path().join(STAGED)).map_err(failed)?;
-        let budget = Budget::default();
-        let applied = stream::fetch(
-            &client,
-            &budget,
-            &layer,
-            &facts.diff_id,
-            &dir,
-            recorder,
-            &|_| {},
-        )?;
+        let (budget, diff_id) = (stream::Budget::default(), &facts.diff_id);
+        let applied = stream::fetch(&client, &budget, &layer, diff_id, &dir, recorder, &|_| {})?;
         let below = facts.below.iter().rev().map(|id| {
             let path = layer_path(self.root, id);
             Ok(File::open(&path).map_err(Error::io("open", path))?.into())
@@ -353,7 +344,8 @@ impl Repair<'_> {
             .execute_batch(
                 "DELETE FROM image_layers WHERE image_id NOT IN (SELECT id FROM images);
                  DELETE FROM layer_blobs WHERE chain_id NOT IN (SELECT chain_id FROM layers)
-                     AND chain_id NOT IN (SELECT chain_id FROM image_layers);",
+                     AND chain_id NOT IN (SELECT chain_id FROM image_layers);
+                 DELETE FROM kept_layers WHERE chain_id NOT IN (SELECT chain_id FROM layers);",
             )
             .map_err(Error::db(REPAIR))
     }

@@ -260,7 +260,8 @@ fn rubbish(conn: &Connection, root: &Path) -> Result<Vec<Problem>, Error> {
         }
     }
     let unused = "SELECT chain_id, '' FROM layers
-                  WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)";
+                  WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)
+                  AND chain_id NOT IN (SELECT chain_id FROM kept_layers)";
     for id in known(unused)? {
         let id = Digest::expect(&id, "a layer's row")?;
         if LayerLock::try_take(root, &id, Mode::Exclusive)?.is_some() {

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
+use rustix::io::Errno;
 
 use super::entry::{Entries, Entry, Kind, Time};
 use super::metadata::Metadata;
@@ -185,15 +186,23 @@ impl<R: Read> Applier<R> {
         name: &[u8],
         entry: &Entry,
     ) -> Result<(), LayerError> {
-        let existing = parent.stat(name)?;
         let path = parent.join(name);
-        if existing.as_ref().is_some_and(is_directory) {
-            return self.set_directory(&enter(parent, name)?, entry);
+        let mut replaces = self.done.hidden.contains_key(&path);
+        let make = || mkdirat(&*parent.fd, name, Mode::from_raw_mode(0o700));
+        let mut made = make();
+        let mut existing = None;
+        if made == Err(Errno::EXIST) {
+            existing = parent.stat(name)?;
+            if existing.as_ref().is_some_and(is_directory) {
+                return self.set_directory(&enter(parent, name)?, entry);
+            }
+            replaces = true;
         }
-        let replaces = existing.is_some() || self.done.hidden.contains_key(&path);
         self.clear(parent, name, existing)?;
-        mkdirat(&*parent.fd, name, Mode::from_raw_mode(0o700))
-            .map_err(LayerError::place("create directory", &path))?;
+        if made == Err(Errno::EXIST) {
+            made = make();
+        }
+        made.map_err(LayerError::place("create directory", &path))?;
         let dir = enter(parent, name)?;
         if replaces {
             set_opaque(dir.fd.as_fd(), &path)?;
@@ -218,12 +227,14 @@ impl<R: Read> Applier<R> {
                 "a character device 0, 0",
             ));
         }
-        let existing = parent.stat(name)?;
-        self.clear(parent, name, existing)?;
         let metadata = Metadata::of_entry(entry);
+        if entry.kind != Kind::File {
+            let existing = parent.stat(name)?;
+            self.clear(parent, name, existing)?;
+        }
         let (kind, device) = match entry.kind {
             Kind::File => {
-                let file = create_file(parent, name)?;
+                let file = self.fresh_file(parent, name)?;
                 self.copy_data(&file, entry, &path)?;
                 self.done.size += entry.size;
                 return metadata.set_with_time(file.as_fd(), &path);
@@ -246,6 +257,23 @@ impl<R: Read> Applier<R> {
         mknodat(&*parent.fd, name, kind, Mode::from_raw_mode(0o600), device)
             .map_err(LayerError::place("create device or FIFO", &path))?;
         metadata.set_by_name(parent, name, true)
+    }
+
+    /// What has the name already is rare, and goes.
+    fn fresh_file(&mut self, parent: &Directory, name: &[u8]) -> Result<File, LayerError> {
+        match create_file(parent, name) {
+            Err(LayerError::Place { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                let existing = parent.stat(name)?;
+                self.clear(parent, name, existing)?;
+                create_file(parent, name)
+            }
+            file => {
+                self.clear(parent, name, None)?;
+                file
+            }
+        }
     }
 
     fn copy_data(&mut self, mut file: &File, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {

@@ -207,3 +207,21 @@ impl Window {
         starving
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_waits_for_the_network_nearly_always_starves() {
+        let after = |waited| Window {
+            begun: Instant::now().checked_sub(WINDOW * 2).unwrap(),
+            waited,
+        };
+        assert!(!Window::new().is_starving(), "not before the window's end");
+        assert!(!after(WINDOW).is_starving());
+        let mut window = after(WINDOW * 10);
+        assert!(window.is_starving());
+        assert!(!window.is_starving(), "each window is judged by itself");
+    }
+}

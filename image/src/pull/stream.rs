@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
-use super::ahead::Budget;
+pub use super::ahead::Budget;
 use super::body::Body;
-use crate::digest::{Digest, HashReader};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe::Recorder;
 use crate::layer::{Applied, LayerError, Limits, apply_recorded};
@@ -62,7 +62,7 @@ pub fn fetch(
             at: 0,
         };
         let limits = Limits::for_blob(layer.blob.size);
-        let applied = untar(&mut chunks, root, recorder, limits);
+        let applied = untar_buffered(&mut chunks, root, recorder, limits);
         let at_fault = matches!(&applied, Err(error) if !error.is_content());
         given_up.store(at_fault, Ordering::Relaxed);
         drop(chunks);
@@ -93,12 +93,23 @@ pub fn untar<R: Read>(
     recorder: Recorder,
     limits: Limits,
 ) -> Result<(Applied, Digest), LayerError> {
-    let capped = Capped {
-        inner: HashReader::new(tar),
+    untar_buffered(BufReader::with_capacity(CHUNK, tar), root, recorder, limits)
+}
+
+/// As `untar`, without another buffer.
+fn untar_buffered<R: BufRead>(
+    tar: R,
+    root: &OwnedFd,
+    recorder: Recorder,
+    limits: Limits,
+) -> Result<(Applied, Digest), LayerError> {
+    let mut stream = Hashed {
+        inner: tar,
+        hash: Sha256::new(),
+        seen: 0,
         left: limits.tar,
         limit: limits.tar,
     };
-    let mut stream = BufReader::with_capacity(CHUNK, capped);
     let (applied, mut recorder) = apply_recorded(root, &mut stream, recorder, limits)?;
     loop {
         let rest = match stream.fill_buf() {
@@ -116,8 +127,7 @@ pub fn untar<R: Read>(
     if let Some(recorder) = recorder {
         recorder.finish()?;
     }
-    let (_, digest, _) = stream.into_inner().inner.finish();
-    Ok((applied, digest))
+    Ok((applied, Digest::finish(stream.hash)))
 }
 
 /// Sends the plain tar down the channel, until its end or until nobody wants it.
@@ -256,8 +266,8 @@ struct Chunks {
     at: usize,
 }
 
-impl Read for Chunks {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.chunk.len() {
             match self.receiver.recv() {
                 Ok(chunk) => {
@@ -266,35 +276,66 @@ impl Read for Chunks {
                     // The other side may be done already.
                     let _ = self.give_back.send(old);
                 }
-                Err(_) => return Ok(0),
+                Err(_) => break,
             }
         }
-        let n = buf.len().min(self.chunk.len() - self.at);
-        buf[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, n: usize) {
         self.at += n;
-        Ok(n)
     }
 }
 
-/// Stops a decompression bomb.
-struct Capped<R> {
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        read_buffered(self, buf)
+    }
+}
+
+/// `Read::read` of what has a buffer.
+fn read_buffered(stream: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
+    let bytes = stream.fill_buf()?;
+    let n = buf.len().min(bytes.len());
+    buf[..n].copy_from_slice(&bytes[..n]);
+    stream.consume(n);
+    Ok(n)
+}
+
+/// Hashes a stream where it lies, a buffer at a time, and stops a decompression bomb.
+struct Hashed<R> {
     inner: R,
+    hash: Sha256,
+    /// Bytes of the inner buffer that are hashed already.
+    seen: usize,
     left: u64,
     limit: u64,
 }
 
-impl<R: Read> Read for Capped<R> {
+impl<R: BufRead> BufRead for Hashed<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf()?;
+        let new = &bytes[self.seen..];
+        let Some(left) = self.left.checked_sub(new.len() as u64) else {
+            let limit = self.limit;
+            return Err(io::Error::other(format!(
+                "it unpacks to more than {limit} bytes"
+            )));
+        };
+        self.left = left;
+        self.hash.update(new);
+        self.seen = bytes.len();
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.seen -= n;
+        self.inner.consume(n);
+    }
+}
+
+impl<R: BufRead> Read for Hashed<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        match self.left.checked_sub(n as u64) {
-            Some(left) => self.left = left,
-            None => {
-                let limit = self.limit;
-                return Err(io::Error::other(format!(
-                    "it unpacks to more than {limit} bytes"
-                )));
-            }
-        }
-        Ok(n)
+        read_buffered(self, buf)
     }
 }

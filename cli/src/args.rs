@@ -189,6 +189,8 @@ pub enum Command {
     Inspect(commands::inspect::Inspect),
     Port(commands::port::Port),
     Pull(commands::pull::Pull),
+    Push(commands::push::Push),
+    Tag(commands::tag::Tag),
     Import(commands::import::Import),
     Images(commands::images::Images),
     Rmi(commands::rmi::Rmi),

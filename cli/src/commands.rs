@@ -22,6 +22,7 @@ pub mod pause;
 pub mod port;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rename;
 pub mod restart;
 pub mod rm;
@@ -31,6 +32,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod tag;
 pub mod top;
 pub mod unpause;
 pub mod update;
@@ -96,6 +98,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Inspect(options) => inspect::run(&context, options),
         Command::Port(options) => port::run(&context, options),
         Command::Pull(options) => pull::run(&context, options),
+        Command::Push(options) => push::run(&context, options),
+        Command::Tag(options) => tag::run(&context, options),
         Command::Import(options) => import::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),

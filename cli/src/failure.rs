@@ -149,6 +149,9 @@ fn advice(error: &runtime::Error) -> Option<&'static str> {
         {
             Some("A registry without TLS needs --insecure-registry HOST[:PORT].")
         }
+        (runtime::Error::Image(image::Error::PushDenied { .. }), _) => Some(
+            "Log in with 'coracle login', as one who may push there, or name a repository of your own with 'coracle tag'.",
+        ),
         (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
             "Credentials are read from ~/.docker/config.json: check its entry for this registry.",
         ),

@@ -21,11 +21,13 @@ mod http;
 pub mod manifest;
 pub mod platform;
 mod retry;
+mod upload;
 mod url;
 
 use auth::Auth;
 use http::{agent, header_text, registry_errors};
 pub use retry::Backoff;
+pub use upload::{Interrupted, Upload};
 use url::Url;
 
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
@@ -97,6 +99,8 @@ pub struct Client<'a> {
     access: Access,
     /// Set with the first answer: from then on a refused connection is worth another try.
     reached: AtomicBool,
+    /// Set once the registry has refused an upload in pieces.
+    whole_only: AtomicBool,
     watcher: &'a dyn Watcher,
 }
 
@@ -140,6 +144,7 @@ impl<'a> Client<'a> {
             access,
             scheme: OnceLock::new(),
             reached: AtomicBool::new(false),
+            whole_only: AtomicBool::new(false),
             authority,
             schemes,
             watcher,
@@ -430,9 +435,10 @@ impl<'a> Client<'a> {
     }
 
     fn denied(&self, detail: &str) -> Error {
-        Error::AccessDenied {
-            repository: self.familiar.clone(),
-            detail: detail.to_owned(),
+        let (repository, detail) = (self.familiar.clone(), detail.to_owned());
+        match self.access {
+            Access::Pull => Error::AccessDenied { repository, detail },
+            Access::Push => Error::PushDenied { repository, detail },
         }
     }
 
@@ -442,9 +448,10 @@ impl<'a> Client<'a> {
         match (status, what.split_once(' ')) {
             (401 | 403, _) => self.denied(&detail),
             // Docker says the same of a repository that is missing and of one that is hidden.
-            (404, _) if code == "NAME_UNKNOWN" => Error::AccessDenied {
-                repository: self.familiar.clone(),
-                detail,
+            (404, _) if code == "NAME_UNKNOWN" => self.denied(&detail),
+            (413, _) => Error::TooLarge {
+                registry: self.registry.clone(),
+                what: what.to_owned(),
             },
             (404, Some(("manifest", tag))) => {
                 let separator = if Digest::parse(tag).is_some() {

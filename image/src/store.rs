@@ -18,11 +18,16 @@ use crate::digest::Digest;
 use crate::error::Error;
 
 mod commit;
+mod names;
 mod remove;
 #[allow(dead_code)] // Push, save and the check are its users.
 pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub use names::name_again;
+pub(crate) use names::{
+    config_bytes, layer_size, manifest_bytes, note_digest, repositories_of, tags_of,
+};
 pub use remove::{remove, sweep};
 
 /// An image that can be run.

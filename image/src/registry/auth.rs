@@ -19,6 +19,8 @@ pub struct Auth {
     /// The registry itself is on this machine.
     loopback: bool,
     header: Option<String>,
+    /// Repositories that blobs are to be mounted from: tokens must be good for them too.
+    also: Vec<String>,
 }
 
 pub enum Failure {
@@ -49,12 +51,20 @@ impl Auth {
             credentials,
             loopback,
             header: None,
+            also: Vec::new(),
         }
     }
 
     /// The value of the Authorization header.
     pub fn header(&self) -> Option<String> {
         self.header.clone()
+    }
+
+    /// From now on tokens are asked to let us read in another repository too.
+    pub fn also_pull(&mut self, repository: &str) {
+        if !self.also.iter().any(|known| known == repository) {
+            self.also.push(repository.to_owned());
+        }
     }
 
     /// Finds what satisfies the challenges in `headers`. `own` is the registry's URL.
@@ -130,6 +140,12 @@ impl Auth {
             add("service", service);
         }
         add("scope", &scope);
+        for repository in &self.also {
+            let more = format!("repository:{repository}:pull");
+            if !scope.contains(&more) {
+                add("scope", &more);
+            }
+        }
         let mut request = agent.get(&url);
         let basic = self.basic();
         if let Some(basic) = &basic {

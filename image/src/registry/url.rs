@@ -66,6 +66,11 @@ impl Url {
         self.scheme == other.scheme && self.host_and_port() == other.host_and_port()
     }
 
+    /// Without the port, in lower case.
+    pub fn host(&self) -> String {
+        self.host_and_port().0
+    }
+
     fn host_and_port(&self) -> (String, u16) {
         let default = if self.scheme == "https" { 443 } else { 80 };
         let authority = self.authority.to_ascii_lowercase();

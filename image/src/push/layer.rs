@@ -37,7 +37,7 @@ pub fn send(target: &Target<'_>, part: &Part) -> Result<(Blob, Compression), Err
             layer,
             from: known.repository.clone(),
         });
-        return Ok((blob_of(&known), compression));
+        return Ok((blob_of(known), compression));
     }
     let packing = target.options.packing.unwrap_or_default();
     let progress = |done| {

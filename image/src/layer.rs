@@ -23,6 +23,7 @@ pub mod pack;
 pub(crate) mod recipe;
 pub mod unpack;
 
+pub(crate) use apply::apply_recorded;
 pub use apply::{Applied, apply};
 
 /// Caps against bombs, far above what real images need.

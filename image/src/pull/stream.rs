@@ -125,8 +125,12 @@ fn unpack(
         chunk.resize(CHUNK, 0);
         let mut filled = 0;
         let end = loop {
+            if filled == CHUNK {
+                // Zstandard's decoder takes no room at all for an error.
+                break Ok(false);
+            }
             match plain.read(&mut chunk[filled..]) {
-                Ok(0) => break Ok(filled < CHUNK),
+                Ok(0) => break Ok(true),
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => break Err(e),

@@ -12,6 +12,7 @@ use super::{Part, PushEvent, Shared, Target, manifest};
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::pack::PackError;
 use crate::pipe::{PipeReader, pipe};
 use crate::registry::manifest::{Blob, Compression};
 use crate::registry::{Backoff, Client, Interrupted, Watcher};
@@ -251,6 +252,11 @@ impl Uploading<'_> {
     }
 }
 
+/// Nobody reads any more what is packed.
 fn is_broken_pipe(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    let source = match error {
+        Error::Io { source, .. } | Error::Pack(PackError::Write(source)) => source,
+        _ => return false,
+    };
+    source.kind() == io::ErrorKind::BrokenPipe
 }

@@ -35,6 +35,8 @@ mod namespaces;
 mod nest;
 #[path = "flags/networks.rs"]
 mod networks;
+#[path = "flags/push.rs"]
+mod push;
 #[path = "flags/resources.rs"]
 mod resources;
 #[path = "flags/seccomp.rs"]
@@ -79,6 +81,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("namespaces", namespaces::CELLS),
     ("nest", nest::CELLS),
     ("networks", networks::CELLS),
+    ("push", push::CELLS),
     ("resources", resources::CELLS),
     ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),

@@ -18,8 +18,8 @@ use crate::registry::manifest::{Blob, Compression};
 use crate::registry::{Backoff, Client, Interrupted, Watcher};
 use crate::store::KnownBlob;
 
-/// What is held in memory of each layer, to be sent again after a cut.
-const PIECE: usize = 4 << 20;
+/// What is held in memory of each layer, to be sent again after a cut. Registries upon S3 join shorter pieces at some cost.
+const PIECE: usize = 5 << 20;
 /// Registries that want longer pieces get the blob whole.
 const LONGEST_PIECE: usize = 16 << 20;
 /// Of the digests that a layer is known by elsewhere, so many are asked for.

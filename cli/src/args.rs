@@ -17,6 +17,7 @@ pub mod networks;
 pub mod ports;
 mod positionals;
 pub mod prune;
+pub mod registries;
 pub mod resources;
 pub mod security;
 pub mod sizes;
@@ -108,16 +109,8 @@ pub struct Global {
         hide_possible_values = true
     )]
     pub profile: ProfileName,
-    /// Registry (HOST[:PORT]) that may be reached by plain HTTP; loopback addresses always may
-    #[arg(
-        long,
-        global = true,
-        env = "CORACLE_INSECURE_REGISTRIES",
-        value_name = "HOST",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub registries: registries::RegistryArgs,
     /// Say what is done, on stderr (CORACLE_LOG filters it: info, netmgr=debug)
     #[arg(short = 'D', long, global = true, action = ArgAction::SetTrue)]
     pub debug: bool,
@@ -191,6 +184,8 @@ pub enum Command {
     Pull(commands::pull::Pull),
     Push(commands::push::Push),
     Tag(commands::tag::Tag),
+    Login(commands::login::Login),
+    Logout(commands::logout::Logout),
     Import(commands::import::Import),
     Images(commands::images::Images),
     Rmi(commands::rmi::Rmi),

@@ -15,6 +15,8 @@ pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod management;
 pub mod network;
@@ -71,6 +73,11 @@ impl Context {
         }
         Ok(Engine::open(self.global.settings(&self.config))?)
     }
+
+    /// How registries are reached, for every command that talks to one.
+    pub fn registries(&self) -> image::registry::Registries {
+        self.global.registries.registries(&self.config)
+    }
 }
 
 pub fn dispatch(command: Command, global: Global) -> Answer {
@@ -100,6 +107,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Pull(options) => pull::run(&context, options),
         Command::Push(options) => push::run(&context, options),
         Command::Tag(options) => tag::run(&context, options),
+        Command::Login(options) => login::run(&context, options),
+        Command::Logout(options) => logout::run(options),
         Command::Import(options) => import::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),

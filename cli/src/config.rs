@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, anyhow, bail};
+use image::registry::{Insecure, Mirror};
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 const FILE: &str = "/etc/coracle/config.toml";
 
@@ -17,12 +19,33 @@ pub struct Config {
     /// Where networks without `--subnet` get theirs: `[{base = "10.200.0.0/16", size = 24}]`.
     #[serde(default)]
     default_address_pools: Vec<Pool>,
+    /// As `--cert-dir`.
+    pub cert_dir: Option<PathBuf>,
     /// As `--detach-keys`, where that is not given.
     pub detach_keys: Option<String>,
     /// As `--firewall`.
     pub firewall: Option<netmgr::Firewall>,
+    /// As `--insecure-registry`.
+    #[serde(default, deserialize_with = "parsed")]
+    pub insecure_registries: Vec<Insecure>,
     /// The address of ports that are published without one; without it every address of the host.
     pub ip: Option<IpAddr>,
+    /// As `--registry-mirror`.
+    #[serde(default, deserialize_with = "parsed")]
+    pub registry_mirrors: Vec<Mirror>,
+}
+
+/// A list of texts, each of which is refused where it stands.
+fn parsed<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let values = texts.iter().map(|text| text.parse());
+    values
+        .collect::<Result<_, _>>()
+        .map_err(serde::de::Error::custom)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -92,12 +115,17 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "detach-keys = \"ctrl-x\"\nfirewall = \"nftables\"\nip = \"127.0.0.1\"\n\
-                    default-address-pools = [{base = \"10.200.0.0/16\", size = 24}]\n";
+                    default-address-pools = [{base = \"10.200.0.0/16\", size = 24}]\n\
+                    registry-mirrors = [\"https://m.io\"]\ncert-dir = \"/c\"\n\
+                    insecure-registries = [\"r.io:5000\", \"10.0.0.0/8\"]\n";
         let config = parse(text).unwrap();
         assert_eq!(config.detach_keys.as_deref(), Some("ctrl-x"));
         assert_eq!(config.firewall, Some(netmgr::Firewall::Nftables));
         assert_eq!(config.ip, Some("127.0.0.1".parse().unwrap()));
         assert_eq!(config.pools()[0].size, 24);
+        assert_eq!(config.registry_mirrors, ["https://m.io".parse().unwrap()]);
+        assert_eq!(config.insecure_registries.len(), 2);
+        assert_eq!(config.cert_dir.as_deref(), Some(Path::new("/c")));
         assert_eq!(parse("# nothing\n").unwrap(), Config::default());
     }
 
@@ -110,6 +138,14 @@ mod tests {
             ),
             ("\n\nfirewall = \"pf\"\n", "line 3: unknown variant `pf`"),
             ("ip = 5\n", "line 1: "),
+            (
+                "\nregistry-mirrors = [\"m.io\"]\n",
+                "line 2: invalid mirror \"m.io\": unsupported scheme",
+            ),
+            (
+                "insecure-registries = [\"r.io/x\"]\n",
+                "line 1: invalid insecure registry \"r.io/x\": ",
+            ),
             (
                 "default-address-pools = [{base = \"10.0.0.0/16\", size = 12}]\n",
                 "default-address-pools: 10.0.0.0/16 cannot be cut into subnets of /12",

@@ -98,7 +98,7 @@ impl Failure {
             && let Some(advice) = advice(error)
         {
             text.push_str("\n\n");
-            text.push_str(advice);
+            text.push_str(&advice);
         }
         let refused_create = verb == Verb::Create && matches!(self, Failure::Refused(_));
         match verb {
@@ -141,19 +141,24 @@ fn without_number(text: String) -> String {
 }
 
 /// What to do about it, where a kind of failure has one remedy.
-fn advice(error: &runtime::Error) -> Option<&'static str> {
+fn advice(error: &runtime::Error) -> Option<String> {
     match (error, error.kind()) {
         // Only where the image crate's own hint is about TLS; it does not know our options.
-        (runtime::Error::Image(image::Error::Unreachable { hint, .. }), _)
+        (runtime::Error::Image(image::Error::Unreachable { hint, registry, .. }), _)
             if hint.contains("insecure registry") =>
         {
-            Some("A registry without TLS needs --insecure-registry HOST[:PORT].")
+            Some(format!(
+                "It is listed by --insecure-registry {registry}, or by insecure-registries = [\"{registry}\"] in the configuration file."
+            ))
         }
         (runtime::Error::Image(image::Error::PushDenied { .. }), _) => Some(
-            "Log in with 'coracle login', as one who may push there, or name a repository of your own with 'coracle tag'.",
+            "Log in with 'coracle login', as one who may push there, or name a repository of your own with 'coracle tag'."
+                .to_owned(),
         ),
+        (runtime::Error::Image(image::Error::LoginRefused { .. }), _) => None,
         (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
-            "Credentials are read from ~/.docker/config.json: check its entry for this registry.",
+            "Credentials are those that 'coracle login' or 'docker login' has left in ~/.docker/config.json."
+                .to_owned(),
         ),
         _ => None,
     }

@@ -75,7 +75,7 @@ pub enum Error {
     },
 
     #[error(
-        "pull access denied for {repository}, repository does not exist or may require 'docker login': {detail}"
+        "pull access denied for {repository}, repository does not exist or may require 'coracle login': {detail}"
     )]
     AccessDenied { repository: String, detail: String },
 
@@ -102,6 +102,22 @@ pub enum Error {
 
     #[error("registry {registry} refused the credentials: {detail}")]
     Unauthorized { registry: String, detail: String },
+
+    #[error("login attempt to {url} {why}")]
+    LoginRefused { url: String, why: String },
+
+    #[error("{program}: {detail}")]
+    CredentialHelper { program: String, detail: String },
+
+    #[error("neither HOME nor DOCKER_CONFIG says where credentials are kept: set one of them")]
+    NoHome,
+
+    /// A variable of the environment and what is wrong with it.
+    #[error("{0}")]
+    Proxy(String),
+
+    #[error("certificate {path}: {why}")]
+    Certificate { path: PathBuf, why: String },
 
     #[error("cannot reach registry {registry}: {detail}: {hint}")]
     Unreachable {
@@ -222,12 +238,15 @@ impl Error {
             | Error::TagOfDigest
             | Error::NotAName { .. }
             | Error::AmbiguousId(_)
+            | Error::Certificate { .. }
+            | Error::Proxy(_)
             | Error::NotAChange(_)
             | Error::InvalidArgument { .. } => ErrorKind::Invalid,
             Error::Conflict(_) => ErrorKind::Conflict,
-            Error::AccessDenied { .. } | Error::PushDenied { .. } | Error::Unauthorized { .. } => {
-                ErrorKind::Unauthorized
-            }
+            Error::AccessDenied { .. }
+            | Error::PushDenied { .. }
+            | Error::LoginRefused { .. }
+            | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
             Error::Unreachable { .. }
             | Error::RegistryStatus { .. }
             | Error::TooLarge { .. }
@@ -242,6 +261,8 @@ impl Error {
             | Error::NoRecipe { .. }
             | Error::Io { .. }
             | Error::Database { .. }
+            | Error::CredentialHelper { .. }
+            | Error::NoHome
             | Error::Pack(_)
             | Error::Cancelled => ErrorKind::Internal,
         }

@@ -191,7 +191,7 @@ fn is_component(component: &str) -> bool {
 }
 
 /// A host name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
-fn is_registry(registry: &str) -> bool {
+pub(crate) fn is_registry(registry: &str) -> bool {
     let (host_ok, port) = match registry.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             None => return false,
@@ -267,6 +267,15 @@ mod tests {
             "docker.io/library/redis:latest",
             "redis:latest",
         );
+        // Other names of its servers are names of other registries, as with Docker.
+        for other in [
+            "registry-1.docker.io",
+            "registry.hub.docker.com",
+            "docker.io:443",
+        ] {
+            let full = format!("{other}/redis:latest");
+            check(&format!("{other}/redis"), &full, &full);
+        }
         check(
             "library/a/b",
             "docker.io/library/a/b:latest",

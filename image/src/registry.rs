@@ -4,48 +4,43 @@
 //! token server that it names, encrypted unless the registry itself is one that may be spoken to in the clear.
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use ureq::Body;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use ureq::{Agent, Body};
 
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
 
+mod agents;
 mod auth;
-mod credentials;
+mod certificates;
+mod challenge;
+pub mod credentials;
+mod endpoint;
+mod failure;
 mod http;
+pub mod login;
 pub mod manifest;
 pub mod platform;
+mod proxy;
 mod retry;
+mod settings;
 mod upload;
 mod url;
 
-use auth::Auth;
-use http::{agent, header_text, registry_errors};
+use endpoint::Endpoint;
+use http::{header_text, registry_errors};
 pub use retry::Backoff;
+pub use settings::{Insecure, Mirror, Registries};
 pub use upload::{Interrupted, Upload};
 use url::Url;
 
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 const MAX_REDIRECTS: usize = 10;
-
-/// How registries are reached, as the configuration and the command line say it.
-#[derive(Clone, Debug, Default)]
-pub struct Registries {
-    /// Registries (`host[:port]`) to which plain HTTP, or TLS without a known certificate, is allowed. Loopback addresses always are.
-    pub insecure: Vec<String>,
-    /// Asked in this order before docker.io itself: `https://host[:port]`.
-    pub mirrors: Vec<String>,
-    /// Folders of folders named as registries, which hold `*.crt` (CAs), `*.cert` and `*.key` (the client's own): `/etc/coracle/certs.d`.
-    pub certificates: Vec<PathBuf>,
-    /// User and password; `None`: `~/.docker/config.json` is asked.
-    pub credentials: Option<(String, String)>,
-}
 
 /// What a client is going to do in its repository: the scope of the token that it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,21 +79,18 @@ pub trait Watcher: Send + Sync {
 }
 
 pub struct Client<'a> {
-    /// As written in the reference; for messages.
-    registry: String,
-    /// Host and port as connected to.
-    authority: String,
     repository: String,
     /// As people write it; for Docker's texts.
     familiar: String,
-    /// The schemes that are allowed, in the order of trying.
-    schemes: &'static [&'static str],
-    scheme: OnceLock<&'static str>,
-    agent: Agent,
-    auth: Mutex<Auth>,
+    /// Mirrors in their order, and last the registry itself.
+    endpoints: Vec<Endpoint>,
+    /// The one that is asked; those before it have failed.
+    current: AtomicUsize,
+    /// `repository:library/x:pull`
+    /// And what tokens must be good for besides: `repository:library/y:pull`, where blobs are mounted from.
+    scope: String,
+    more_scopes: Mutex<Vec<String>>,
     access: Access,
-    /// Set with the first answer: from then on a refused connection is worth another try.
-    reached: AtomicBool,
     /// Set once the registry has refused an upload in pieces.
     whole_only: AtomicBool,
     watcher: &'a dyn Watcher,
@@ -119,34 +111,22 @@ impl<'a> Client<'a> {
         access: Access,
         watcher: &'a dyn Watcher,
     ) -> Result<Client<'a>, Error> {
-        let authority = match reference.registry.as_str() {
-            "docker.io" => "registry-1.docker.io".to_owned(),
-            other => other.to_owned(),
-        };
-        let loopback = url::is_loopback(&authority);
-        let schemes: &[&str] = if loopback {
-            &["http", "https"]
-        } else if registries.insecure.contains(&reference.registry) {
-            &["https", "http"]
-        } else {
-            &["https"]
-        };
-        let credentials = match &registries.credentials {
-            Some(credentials) => Some(credentials.clone()),
-            None => credentials::for_registry(&reference.registry)?,
-        };
+        let mut endpoints = Vec::new();
+        if reference.registry == "docker.io" && access == Access::Pull {
+            for mirror in &registries.mirrors {
+                endpoints.push(Endpoint::mirror(mirror, registries)?);
+            }
+        }
+        endpoints.push(Endpoint::of(&reference.registry, registries)?);
         Ok(Client {
-            registry: reference.registry.clone(),
             familiar: reference.familiar_name(),
             repository: reference.repository.clone(),
-            agent: agent(loopback),
-            auth: Mutex::new(Auth::new(credentials, loopback)),
+            scope: format!("repository:{}:{}", reference.repository, access.actions()),
+            more_scopes: Mutex::default(),
             access,
-            scheme: OnceLock::new(),
-            reached: AtomicBool::new(false),
             whole_only: AtomicBool::new(false),
-            authority,
-            schemes,
+            endpoints,
+            current: AtomicUsize::new(0),
             watcher,
         })
     }
@@ -197,11 +177,16 @@ impl<'a> Client<'a> {
 
     /// For a reader of `blob` that failed.
     pub fn broken_off(&self, what: &str, error: &std::io::Error) -> Error {
-        Error::BrokenOff {
-            registry: self.registry.clone(),
+        let at = self.current.load(Ordering::Relaxed);
+        let error = Error::BrokenOff {
+            registry: self.endpoints[at].name.clone(),
             what: what.to_owned(),
             detail: error.to_string(),
+        };
+        if self.endpoints[at].is_mirror {
+            self.pass_over(at, &error);
         }
+        error
     }
 
     pub fn watcher(&self) -> &dyn Watcher {
@@ -260,21 +245,52 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// A request that succeeds, after as many tries as are due.
+    /// A request that succeeds, after as many tries as are due; of the registry itself, once its mirrors have failed.
     fn send(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
+        loop {
+            let at = self.current.load(Ordering::Relaxed);
+            let endpoint = &self.endpoints[at];
+            match self.send_to(endpoint, call) {
+                Err(error) if endpoint.is_mirror && !matches!(error, Error::Cancelled) => {
+                    self.pass_over(at, &error);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A mirror that has failed is not asked again.
+    fn pass_over(&self, at: usize, error: &Error) {
+        let next = at + 1;
+        let moved = self
+            .current
+            .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_ok() {
+            let (mirror, next) = (&self.endpoints[at].name, &self.endpoints[next].name);
+            self.watcher.notice(format!(
+                "mirror {mirror} is passed over: {error}: going on with {next}"
+            ));
+        }
+    }
+
+    fn send_to(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Body>, Error> {
         let mut backoff = Backoff::new();
+        // A mirror has someone behind it: nobody need wait for it.
+        let mut wait = |error: Error, after| match endpoint.is_mirror {
+            true => Err(error),
+            false => backoff.wait(error, after, self.watcher),
+        };
         let mut authenticated = false;
         loop {
-            let url = Url::new(self.scheme()?, &self.authority, call.path);
-            let used = self.auth().header();
-            let (response, own) = match self.follow(url, call, used.as_deref()) {
+            let url = endpoint.url(call.path)?;
+            let used = endpoint.auth().header();
+            let (response, own) = match self.follow(endpoint, url, call, used.as_deref()) {
                 Ok(response) => response,
-                Err(e) if self.is_passing(&e) => {
-                    backoff.wait(self.unreachable(&e), None, self.watcher)?;
+                Err(Failure::Passing(e)) => {
+                    wait(e, None)?;
                     continue;
                 }
-                Err(Failure::Refused(e)) => return Err(e),
-                Err(e) => return Err(self.unreachable(&e)),
+                Err(Failure::Final(e)) => return Err(e),
             };
             let status = response.status();
             if call.expected.contains(&status) {
@@ -282,13 +298,13 @@ impl<'a> Client<'a> {
             }
             if status == StatusCode::UNAUTHORIZED && own && !authenticated {
                 authenticated = true;
-                self.authenticate(response.headers(), used.as_deref())?;
+                self.authenticate(endpoint, response.headers(), used.as_deref())?;
                 continue;
             }
             let after = retry::retry_after(response.headers());
-            let error = self.status_error(response, call.what);
+            let error = self.status_error(endpoint, response, call.what);
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                backoff.wait(error, after, self.watcher)?;
+                wait(error, after)?;
                 continue;
             }
             return Err(error);
@@ -298,6 +314,7 @@ impl<'a> Client<'a> {
     /// Sends a request and follows redirects; the second value is whether the registry itself answered last.
     fn follow(
         &self,
+        endpoint: &Endpoint,
         start: Url,
         call: &Call<'_>,
         auth: Option<&str>,
@@ -315,15 +332,15 @@ impl<'a> Client<'a> {
             if let (true, Some(auth)) = (own, auth) {
                 request = request.header(header::AUTHORIZATION, auth);
             }
-            let response = self.run(request, call.body).map_err(Failure::Transport)?;
-            self.reached.store(true, Ordering::Relaxed);
+            let response = run(endpoint, &url, request, call.body)?;
+            endpoint.note_answer();
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, own));
             }
             let location = header_text(response.headers(), header::LOCATION);
             let refused = |why: &str| {
-                Failure::Refused(Error::untrusted(
-                    format!("registry {}", self.registry),
+                Failure::Final(Error::untrusted(
+                    format!("registry {}", endpoint.name),
                     format!("its redirect to {location:?} {why}"),
                 ))
             };
@@ -333,105 +350,27 @@ impl<'a> Client<'a> {
             }
         }
         let why = format!("more than {MAX_REDIRECTS} redirects");
-        Err(Failure::Refused(Error::untrusted(
-            format!("registry {}", self.registry),
+        Err(Failure::Final(Error::untrusted(
+            format!("registry {}", endpoint.name),
             why,
         )))
     }
 
-    fn run(
+    fn authenticate(
         &self,
-        request: ureq::http::request::Builder,
-        body: Option<&[u8]>,
-    ) -> Result<Response<Body>, ureq::Error> {
-        match body {
-            Some(body) => self.agent.run(request.body(body)?),
-            None => self.agent.run(request.body(())?),
-        }
-    }
-
-    fn authenticate(&self, headers: &HeaderMap, used: Option<&str>) -> Result<(), Error> {
-        let mut auth = self.auth();
-        if auth.header().as_deref() != used {
-            // Another thread has been here in the meantime.
-            return Ok(());
-        }
-        let own = Url::new(self.scheme()?, &self.authority, "/");
-        auth.answer(headers, &self.agent, &own, &self.repository, self.access)
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        used: Option<&str>,
+    ) -> Result<(), Error> {
+        let more = self.more_scopes.lock();
+        let more = more.unwrap_or_else(PoisonError::into_inner).join(" ");
+        let scope = format!("{} {more}", self.scope);
+        endpoint
+            .authenticate(headers, used, Some(scope.trim()), false, self.watcher)
             .map_err(|failure| match failure {
                 auth::Failure::NoCredentials(detail) => self.denied(&detail),
-                auth::Failure::Refused(detail) => Error::Unauthorized {
-                    registry: self.registry.clone(),
-                    detail,
-                },
-                auth::Failure::Transport(e) => self.unreachable(&Failure::Transport(e)),
+                other => endpoint.unauthorized(other),
             })
-    }
-
-    fn auth(&self) -> MutexGuard<'_, Auth> {
-        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The scheme that the registry speaks. Where both are allowed, the first one that gets an answer.
-    fn scheme(&self) -> Result<&'static str, Error> {
-        if let [only] = self.schemes {
-            return Ok(only);
-        }
-        if let Some(scheme) = self.scheme.get() {
-            return Ok(scheme);
-        }
-        let mut first_failure = None;
-        for scheme in self.schemes {
-            let url = Url::new(scheme, &self.authority, "/v2/");
-            match self.agent.get(url.to_string()).call() {
-                // What Go's TLS servers answer to plain HTTP.
-                Ok(response)
-                    if *scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {}
-                Ok(_) => {
-                    self.reached.store(true, Ordering::Relaxed);
-                    return Ok(self.scheme.get_or_init(|| scheme));
-                }
-                Err(e) => drop(first_failure.get_or_insert(e)),
-            }
-        }
-        Err(match first_failure {
-            Some(e) => self.unreachable(&Failure::Transport(e)),
-            None => Error::untrusted(
-                format!("registry {}", self.registry),
-                "it speaks neither HTTP nor HTTPS",
-            ),
-        })
-    }
-
-    /// Whether another try may help.
-    fn is_passing(&self, failure: &Failure) -> bool {
-        use std::io::ErrorKind::{ConnectionRefused, NotFound};
-        match failure {
-            Failure::Transport(ureq::Error::Io(e))
-                if matches!(e.kind(), ConnectionRefused | NotFound) =>
-            {
-                self.reached.load(Ordering::Relaxed)
-            }
-            Failure::Transport(
-                ureq::Error::Io(_)
-                | ureq::Error::Timeout(_)
-                | ureq::Error::ConnectionFailed
-                | ureq::Error::Protocol(_),
-            ) => self.reached.load(Ordering::Relaxed),
-            _ => false,
-        }
-    }
-
-    fn unreachable(&self, failure: &Failure) -> Error {
-        let Failure::Transport(error) = failure else {
-            return Error::untrusted(format!("registry {}", self.registry), "a bad redirect");
-        };
-        let (detail, hint) = retry::describe(error, self.schemes.contains(&"http"));
-        Error::Unreachable {
-            registry: self.registry.clone(),
-            detail,
-            hint,
-        }
     }
 
     fn denied(&self, detail: &str) -> Error {
@@ -442,7 +381,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn status_error(&self, response: Response<Body>, what: &str) -> Error {
+    fn status_error(&self, endpoint: &Endpoint, response: Response<Body>, what: &str) -> Error {
         let status = response.status().as_u16();
         let (code, detail) = registry_errors(response);
         match (status, what.split_once(' ')) {
@@ -450,7 +389,7 @@ impl<'a> Client<'a> {
             // Docker says the same of a repository that is missing and of one that is hidden.
             (404, _) if code == "NAME_UNKNOWN" => self.denied(&detail),
             (413, _) => Error::TooLarge {
-                registry: self.registry.clone(),
+                registry: endpoint.name.clone(),
                 what: what.to_owned(),
             },
             (404, Some(("manifest", tag))) => {
@@ -464,10 +403,10 @@ impl<'a> Client<'a> {
             (404, Some(("blob", digest))) => Error::BlobUnknown {
                 digest: digest.to_owned(),
                 repository: self.familiar.clone(),
-                registry: self.registry.clone(),
+                registry: endpoint.name.clone(),
             },
             _ => Error::RegistryStatus {
-                registry: self.registry.clone(),
+                registry: endpoint.name.clone(),
                 status,
                 request: what.to_owned(),
                 detail,
@@ -476,9 +415,30 @@ impl<'a> Client<'a> {
     }
 }
 
+fn run(
+    endpoint: &Endpoint,
+    url: &Url,
+    request: ureq::http::request::Builder,
+    body: Option<&[u8]>,
+) -> Result<Response<Body>, Failure> {
+    let route = endpoint.route(url).map_err(Failure::Final)?;
+    let sent = match body {
+        Some(body) => request.body(body).map(|request| route.agent.run(request)),
+        None => request.body(()).map(|request| route.agent.run(request)),
+    };
+    let sent = sent.map_err(ureq::Error::from).flatten();
+    sent.map_err(|error| {
+        let told = endpoint.unreachable(&error, &url.authority, route.via.as_deref());
+        match endpoint.is_passing(&error) {
+            true => Failure::Passing(told),
+            false => Failure::Final(told),
+        }
+    })
+}
+
 /// Why no answer came.
 enum Failure {
-    Transport(ureq::Error),
-    /// Something that must not be followed.
-    Refused(Error),
+    /// Another try may help.
+    Passing(Error),
+    Final(Error),
 }

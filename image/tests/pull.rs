@@ -471,7 +471,7 @@ fn basic_credentials_are_asked_for_and_used() {
     let error = pull_quietly(&mut empty, &reference).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
     let expect = format!(
-        "pull access denied for {}, repository does not exist or may require 'docker login': no basic auth credentials",
+        "pull access denied for {}, repository does not exist or may require 'coracle login': no basic auth credentials",
         registry.name("x")
     );
     assert_eq!(error.to_string(), expect);

@@ -239,7 +239,9 @@ fn a_mount_asks_for_a_token_that_is_good_for_both_repositories() {
             false => "Bearer 1",
         };
         if request.path != "/v2/" && request.authorization.as_deref() < Some(needed) {
-            let ask = format!("Bearer realm=\"{realm}\",scope=\"repository:y:pull,push\"");
+            let repository = request.path.split('/').nth(2).unwrap();
+            let ask =
+                format!("Bearer realm=\"{realm}\",scope=\"repository:{repository}:pull,push\"");
             return Some(Fault::Answer(401, vec![("WWW-Authenticate", ask)]));
         }
         match request.is("POST", "mount=") {
@@ -263,7 +265,8 @@ fn a_mount_asks_for_a_token_that_is_good_for_both_repositories() {
         |event: &PushEvent| matches!(event, PushEvent::Mounted { from, .. } if from == "x");
     assert!(events.iter().any(mounted), "{events:?}");
     assert_eq!(server.count("PATCH", ""), before);
-    assert_eq!(tokens.count("GET", "scope=repository%3Ax%3Apull"), 1);
+    let both = "scope=repository%3Ay%3Apull%2Cpush&scope=repository%3Ax%3Apull";
+    assert_eq!(tokens.count("GET", both), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The caller's side of a container's streams: relays stdin, stdout, stderr and window sizes, and detaches.
 
 mod guardian;
+pub mod hidden;
 mod keys;
 mod signals;
 

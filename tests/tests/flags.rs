@@ -25,6 +25,8 @@ mod health;
 mod life;
 #[path = "flags/listing.rs"]
 mod listing;
+#[path = "flags/login.rs"]
+mod login;
 #[path = "flags/logs.rs"]
 mod logs;
 #[path = "flags/mounts.rs"]
@@ -76,6 +78,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("health", health::CELLS),
     ("life", life::CELLS),
     ("listing", listing::CELLS),
+    ("login", login::CELLS),
     ("logs", logs::CELLS),
     ("mounts", mounts::CELLS),
     ("namespaces", namespaces::CELLS),

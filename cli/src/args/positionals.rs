@@ -34,6 +34,7 @@ fn meaning(name: &str) -> Option<&'static str> {
         "DEST_PATH" => "Where to: CONTAINER:PATH, PATH, or - for an archive on stdout",
         "COMMAND" => "The program",
         "ARG" => "What the program is given",
+        "SERVER" => "A registry: HOST[:PORT]; docker.io if it is left out",
         "SHELL" => "bash, zsh or fish",
         "DIR" => "The folder, which is made if it is not there",
         _ => return None,

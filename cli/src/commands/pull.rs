@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 
 use clap::Args;
 use image::pull::PullOptions;
-use image::registry::Registries;
 
 use super::{Answer, Context};
 use crate::args::values;
@@ -56,10 +55,7 @@ pub fn run(context: &Context, options: Pull) -> Answer {
 pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
     PullOptions {
         platform,
-        registries: Registries {
-            insecure: context.global.insecure_registry.clone(),
-            ..Registries::default()
-        },
+        registries: context.registries(),
     }
 }
 

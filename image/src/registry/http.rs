@@ -1,10 +1,9 @@
-//! The HTTP library as this crate uses it: limits, certificates, and what error bodies say. No policy of registries.
+//! The HTTP library as this crate uses it: headers, and what error bodies say. No policy of registries.
 
 use std::io::Read;
-use std::time::Duration;
 
+use ureq::Body;
 use ureq::http::{HeaderMap, Response, header};
-use ureq::{Agent, Body};
 
 /// The first code, and what the registry says in words, cut to a line.
 pub fn registry_errors(response: Response<Body>) -> (String, String) {
@@ -37,39 +36,4 @@ pub fn registry_errors(response: Response<Body>) -> (String, String) {
 pub fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or("").to_owned()
-}
-
-/// Requests without redirects of its own, and with a limit on every wait.
-pub fn agent(loopback: bool) -> Agent {
-    use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(Duration::from_secs(10)))
-        .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
-        .input_buffer_size(256 << 10);
-    if loopback {
-        config = config.proxy(None);
-    }
-    // The host's own list, so that a company's CA counts; Mozilla's, built in, where there is none.
-    let bundle = std::env::var_os("SSL_CERT_FILE").map_or_else(
-        || "/etc/ssl/certs/ca-certificates.crt".into(),
-        std::path::PathBuf::from,
-    );
-    if let Ok(pem) = std::fs::read(bundle) {
-        let certificates = parse_pem(&pem).filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        });
-        let certificates: Vec<_> = certificates.collect();
-        if !certificates.is_empty() {
-            let roots = RootCerts::new_with_certs(&certificates);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
-    }
-    config.build().into()
 }

@@ -1,4 +1,4 @@
-//! When to try again, and how to say why something could not be reached.
+//! When to try again, and how long to wait before.
 
 use std::time::Duration;
 
@@ -75,34 +75,6 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
             .try_into()
             .unwrap_or_default(),
     )
-}
-
-/// What happened, and what to do about it.
-pub fn describe(error: &ureq::Error, http_allowed: bool) -> (String, String) {
-    use std::io::ErrorKind as Kind;
-    let hint = match error {
-        ureq::Error::HostNotFound => "check the name and this host's DNS",
-        ureq::Error::Io(e) if e.kind() == Kind::ConnectionRefused => {
-            "nothing listens there: check the port and that the registry runs"
-        }
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) if !http_allowed => {
-            "if it has a private CA, add that to this host's; if it speaks plain HTTP, list it as an insecure registry"
-        }
-        ureq::Error::Io(e) if e.kind() == Kind::InvalidData && !http_allowed => {
-            "if it has a private CA, add that to this host's; if it speaks plain HTTP, list it as an insecure registry"
-        }
-        _ => "check the network, the firewall and the proxy settings",
-    };
-    let detail = match error {
-        ureq::Error::HostNotFound => "no such host".to_owned(),
-        ureq::Error::Io(e) if e.kind() == Kind::ConnectionRefused => {
-            "connection refused".to_owned()
-        }
-        ureq::Error::Io(e) => e.to_string(),
-        ureq::Error::Timeout(_) => "it does not answer in time".to_owned(),
-        other => other.to_string(),
-    };
-    (detail, hint.to_owned())
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! Knows no layers: what is sent again after a lost upload is the caller's to make again.
 
 use std::io::Read;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use ureq::{Body, SendBody};
 
+use super::endpoint::Endpoint;
 use super::http::{header_text, registry_errors};
 use super::url::{Url, percent_encode};
 use super::{Backoff, Call, Client, Failure, retry};
@@ -98,7 +100,7 @@ impl Client<'_> {
 
     /// Has a blob of another repository of this registry appear in ours. False where the registry would have it sent.
     pub fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Error> {
-        self.auth().also_pull(from);
+        self.will_pull_from(from);
         let what = format!("blob {digest}");
         let (mount, from) = (percent_encode(digest.as_str()), percent_encode(from));
         let answered = self.send(&Call {
@@ -232,7 +234,10 @@ impl Client<'_> {
                 Err(Interrupted::Lost(e)) => backoff.wait(e, None, self.watcher)?,
                 Err(Interrupted::NoPieces) => {
                     let why = "it takes no uploads";
-                    return Err(Error::untrusted(format!("registry {}", self.registry), why));
+                    return Err(Error::untrusted(
+                        format!("registry {}", self.registry().name),
+                        why,
+                    ));
                 }
             }
             if self.has_blob(digest, size)? {
@@ -291,11 +296,8 @@ impl Client<'_> {
 
     /// The upload that an answer's headers name.
     fn upload_of(&self, headers: &HeaderMap) -> Result<Upload, Error> {
-        let own = Url::new(
-            self.scheme()?,
-            &self.authority,
-            &format!("/v2/{}/blobs/uploads/", self.repository),
-        );
+        let path = format!("/v2/{}/blobs/uploads/", self.repository);
+        let own = self.registry().url(&path)?;
         let least = header_text(headers, HeaderName::from_static("oci-chunk-min-length"));
         Ok(Upload {
             url: self.location(&own, headers)?,
@@ -310,14 +312,14 @@ impl Client<'_> {
         let location = header_text(headers, header::LOCATION);
         let refused = |why: &str| {
             let why = format!("its upload's location {location:?} {why}");
-            Error::untrusted(format!("registry {}", self.registry), why)
+            Error::untrusted(format!("registry {}", self.registry().name), why)
         };
         let mut url = from
             .join(&location)
             .ok_or_else(|| refused("is malformed"))?;
         if from.scheme == "https" && url.scheme == "http" {
             // A registry behind a proxy that ends TLS often takes its own address for plain HTTP.
-            if url.host() != from.host() {
+            if url.host_and_port().0 != from.host_and_port().0 {
                 return Err(refused("leads out of encryption"));
             }
             (url.scheme, url.authority) = (from.scheme.clone(), from.authority.clone());
@@ -420,18 +422,18 @@ impl Client<'_> {
         let status = response.status();
         let after = retry::retry_after(response.headers());
         if matches!(status.as_u16(), 401 | 403) {
-            return Refusal::Final(self.status_error(response, what));
+            return Refusal::Final(self.status_error(self.registry(), response, what));
         }
         let (code, detail) = registry_errors(response);
         let error = Error::RegistryStatus {
-            registry: self.registry.clone(),
+            registry: self.registry().name.clone(),
             status: status.as_u16(),
             request: what.to_owned(),
             detail,
         };
         match status.as_u16() {
             413 => Refusal::TooLarge(Error::TooLarge {
-                registry: self.registry.clone(),
+                registry: self.registry().name.clone(),
                 what: what.to_owned(),
             }),
             405 | 501 => Refusal::NoPieces,
@@ -453,29 +455,43 @@ impl Client<'_> {
         sending: &Sending<'_>,
         mut body: Payload<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let registry = Url::new(self.scheme().map_err(Refusal::Final)?, &self.authority, "/");
-        let own = sending.url.same_origin(&registry);
+        let registry = self.registry();
+        let home = registry.url("/").map_err(Refusal::Final)?;
+        let own = sending.url.same_origin(&home);
         let mut authenticated = false;
         loop {
-            let used = self.auth().header().filter(|_| own);
+            let used = registry.auth().header().filter(|_| own);
             let response = match self.exchange(sending, &mut body, used.as_deref()) {
                 Ok(response) => response,
-                Err(e) if self.is_passing(&e) => {
-                    return Err(Refusal::Passing(self.unreachable(&e), None));
-                }
-                Err(e) => return Err(Refusal::Final(self.unreachable(&e))),
+                Err(Failure::Passing(e)) => return Err(Refusal::Passing(e, None)),
+                Err(Failure::Final(e)) => return Err(Refusal::Final(e)),
             };
             if response.status() != StatusCode::UNAUTHORIZED || !own || authenticated {
                 return Ok(response);
             }
             // A token lives for some minutes, and an upload may take longer.
             authenticated = true;
-            self.authenticate(response.headers(), used.as_deref())
+            self.authenticate(registry, response.headers(), used.as_deref())
                 .map_err(Refusal::Final)?;
             if let Payload::Stream(..) = body {
-                let error = self.status_error(response, sending.what);
+                let error = self.status_error(registry, response, sending.what);
                 return Err(Refusal::Passing(error, None));
             }
+        }
+    }
+
+    /// What is pushed goes to the registry itself, never to a mirror.
+    fn registry(&self) -> &Endpoint {
+        &self.endpoints[self.endpoints.len() - 1]
+    }
+
+    /// From now on tokens are asked to let us read in another repository too.
+    fn will_pull_from(&self, repository: &str) {
+        let scope = format!("repository:{repository}:pull");
+        let scopes = self.more_scopes.lock();
+        let mut scopes = scopes.unwrap_or_else(PoisonError::into_inner);
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
         }
     }
 
@@ -494,31 +510,49 @@ impl Client<'_> {
         if let Some(auth) = auth {
             request = request.header(header::AUTHORIZATION, auth);
         }
+        let registry = self.registry();
+        let route = registry.route(sending.url).map_err(Failure::Final)?;
         let mut bytes: &[u8];
         let (reader, size): (&mut dyn Read, u64) = match body {
-            Payload::None => {
-                let request = request.body(()).map_err(ureq::Error::from);
-                return request
-                    .and_then(|request| self.agent.run(request))
-                    .map_err(Failure::Transport);
-            }
+            Payload::None => (&mut std::io::empty(), 0),
             Payload::Bytes(whole) => {
                 bytes = whole;
                 (&mut bytes, whole.len() as u64)
             }
             Payload::Stream(reader, size) => (*reader, *size),
         };
-        request
-            .header(header::CONTENT_LENGTH, size)
-            .body(SendBody::from_reader(reader))
-            .map_err(ureq::Error::from)
-            .and_then(|request| {
-                let request = self.agent.configure_request(request);
-                let request = request.timeout_recv_response(Some(ANSWER_WITHIN)).build();
-                self.agent.run(request)
-            })
-            .map_err(Failure::Transport)
+        let sent = match body_less(&sending.method) {
+            true => request
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| route.agent.run(request)),
+            false => request
+                .header(header::CONTENT_LENGTH, size)
+                .body(SendBody::from_reader(reader))
+                .map_err(ureq::Error::from)
+                .and_then(|request| {
+                    let request = route.agent.configure_request(request);
+                    let request = request
+                        .timeout_recv_response(Some(ANSWER_WITHIN))
+                        .timeout_per_read(Some(ANSWER_WITHIN))
+                        .build();
+                    route.agent.run(request)
+                }),
+        };
+        let response = sent.map_err(|error| {
+            let told = registry.unreachable(&error, &sending.url.authority, route.via.as_deref());
+            match registry.is_passing(&error) {
+                true => Failure::Passing(told),
+                false => Failure::Final(told),
+            }
+        })?;
+        registry.note_answer();
+        Ok(response)
     }
+}
+
+fn body_less(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::DELETE)
 }
 
 /// `Range: 0-N`: the registry has N + 1 bytes. An upload of none has `0-0` too; pieces of one byte are never sent.

@@ -66,12 +66,8 @@ impl Url {
         self.scheme == other.scheme && self.host_and_port() == other.host_and_port()
     }
 
-    /// Without the port, in lower case.
-    pub fn host(&self) -> String {
-        self.host_and_port().0
-    }
-
-    fn host_and_port(&self) -> (String, u16) {
+    /// In lower case, with the scheme's port where none is written.
+    pub fn host_and_port(&self) -> (String, u16) {
         let default = if self.scheme == "https" { 443 } else { 80 };
         let authority = self.authority.to_ascii_lowercase();
         match authority.rsplit_once(':') {
@@ -89,13 +85,19 @@ impl fmt::Display for Url {
     }
 }
 
-/// Whether a host is this machine, so that nobody on the wire can listen.
-pub fn is_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
+/// Without the port, and without the brackets of an IPv6 address.
+pub fn host(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(""),
         None => authority.split(':').next().unwrap_or(""),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// Whether a host is this machine, so that nobody on the wire can listen.
+pub fn is_loopback(authority: &str) -> bool {
+    let host = host(authority);
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A value of a query.

@@ -130,6 +130,10 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
         "kill",
         "only SIGKILL and the stop signal end a restart policy",
     ),
+    (
+        "login",
+        "no login by a browser; a configuration that cannot be read is left alone",
+    ),
     ("logs --tail", "what is no number is refused"),
     (
         "pull --disable-content-trust",

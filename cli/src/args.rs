@@ -182,6 +182,8 @@ pub enum Command {
     Inspect(commands::inspect::Inspect),
     Port(commands::port::Port),
     Pull(commands::pull::Pull),
+    Push(commands::push::Push),
+    Tag(commands::tag::Tag),
     Login(commands::login::Login),
     Logout(commands::logout::Logout),
     Import(commands::import::Import),

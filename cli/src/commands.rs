@@ -25,6 +25,7 @@ pub mod pause;
 pub mod port;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rename;
 pub mod restart;
 pub mod rm;
@@ -34,6 +35,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod tag;
 pub mod top;
 pub mod unpause;
 pub mod update;
@@ -105,6 +107,8 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Inspect(options) => inspect::run(&context, options),
         Command::Port(options) => port::run(&context, options),
         Command::Pull(options) => pull::run(&context, options),
+        Command::Push(options) => push::run(&context, options),
+        Command::Tag(options) => tag::run(&context, options),
         Command::Login(options) => login::run(&context, options),
         Command::Logout(options) => logout::run(options),
         Command::Import(options) => import::run(&context, options),

@@ -151,6 +151,10 @@ fn advice(error: &runtime::Error) -> Option<String> {
                 "It is listed by --insecure-registry {registry}, or by insecure-registries = [\"{registry}\"] in the configuration file."
             ))
         }
+        (runtime::Error::Image(image::Error::PushDenied { .. }), _) => Some(
+            "Log in with 'coracle login', as one who may push there, or name a repository of your own with 'coracle tag'."
+                .to_owned(),
+        ),
         (runtime::Error::Image(image::Error::LoginRefused { .. }), _) => None,
         (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
             "Credentials are those that 'coracle login' or 'docker login' has left in ~/.docker/config.json."

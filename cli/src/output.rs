@@ -9,6 +9,7 @@ pub mod inspect_volume;
 pub mod listing;
 pub mod ports;
 pub mod progress;
+pub mod push_progress;
 pub mod stats;
 pub mod table;
 pub mod template;

@@ -79,6 +79,27 @@ pub enum Error {
     )]
     AccessDenied { repository: String, detail: String },
 
+    #[error("denied: requested access to the resource is denied: {repository}: {detail}")]
+    PushDenied { repository: String, detail: String },
+
+    #[error("refusing to create a tag with a digest reference")]
+    TagOfDigest,
+
+    /// As Docker's client says it.
+    #[error("Error parsing reference: {text:?} is not a valid repository/tag")]
+    NotAName { text: String, source: Box<Error> },
+
+    #[error("cannot push a digest reference")]
+    PushOfDigest,
+
+    /// As Docker says it.
+    #[error("tag does not exist: {0}")]
+    NoSuchTag(String),
+
+    /// As Docker says it.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoSuchRepository(String),
+
     #[error("registry {registry} refused the credentials: {detail}")]
     Unauthorized { registry: String, detail: String },
 
@@ -112,6 +133,11 @@ pub enum Error {
         request: String,
         detail: String,
     },
+
+    #[error(
+        "registry {registry} refuses {what} as too large (413): have the proxy before it allow longer requests (nginx: client_max_body_size)"
+    )]
+    TooLarge { registry: String, what: String },
 
     #[error("registry {registry} broke off while sending {what}: {detail}")]
     BrokenOff {
@@ -228,11 +254,16 @@ impl Error {
             Error::NotFound(_)
             | Error::ManifestUnknown(_)
             | Error::BlobUnknown { .. }
+            | Error::NoSuchTag(_)
+            | Error::NoSuchRepository(_)
             | Error::NoPlatform { .. }
             | Error::WrongPlatform { .. } => ErrorKind::NotFound,
             Error::InvalidReference
             | Error::UppercaseRepository
             | Error::HexName(_)
+            | Error::PushOfDigest
+            | Error::TagOfDigest
+            | Error::NotAName { .. }
             | Error::AmbiguousId(_)
             | Error::Certificate { .. }
             | Error::Proxy(_)
@@ -240,10 +271,12 @@ impl Error {
             | Error::InvalidArgument { .. } => ErrorKind::Invalid,
             Error::Conflict(_) => ErrorKind::Conflict,
             Error::AccessDenied { .. }
+            | Error::PushDenied { .. }
             | Error::LoginRefused { .. }
             | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
             Error::Unreachable { .. }
             | Error::RegistryStatus { .. }
+            | Error::TooLarge { .. }
             | Error::BrokenOff { .. }
             | Error::RateLimited { .. } => ErrorKind::Unavailable,
             Error::Untrusted { .. } => ErrorKind::Untrusted,

@@ -11,6 +11,7 @@ pub mod registry;
 
 pub mod layer;
 pub mod pull;
+pub mod push;
 
 pub mod archive;
 pub mod check;

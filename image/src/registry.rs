@@ -4,7 +4,8 @@
 //! token server that it names, encrypted unless the registry itself is one that may be spoken to in the clear.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use ureq::Body;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -30,6 +31,7 @@ pub mod platform;
 mod proxy;
 mod retry;
 mod settings;
+mod upload;
 mod url;
 
 pub use blob::BlobBody;
@@ -37,6 +39,7 @@ use endpoint::Endpoint;
 use http::{header_text, refuse_encoding, registry_errors};
 pub use retry::Backoff;
 pub use settings::{Insecure, Mirror, Registries};
+pub use upload::{Interrupted, Upload};
 use url::Url;
 
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
@@ -92,7 +95,12 @@ pub struct Client<'a> {
     /// The one that is asked; those before it have failed.
     current: AtomicUsize,
     /// `repository:library/x:pull`
+    /// And what tokens must be good for besides: `repository:library/y:pull`, where blobs are mounted from.
     scope: String,
+    more_scopes: Mutex<Vec<String>>,
+    access: Access,
+    /// Set once the registry has refused an upload in pieces.
+    whole_only: AtomicBool,
     watcher: &'a dyn Watcher,
 }
 
@@ -123,6 +131,9 @@ impl<'a> Client<'a> {
             familiar: reference.familiar_name(),
             repository: reference.repository.clone(),
             scope: format!("repository:{}:{}", reference.repository, access.actions()),
+            more_scopes: Mutex::default(),
+            access,
+            whole_only: AtomicBool::new(false),
             endpoints,
             current: AtomicUsize::new(0),
             watcher,
@@ -349,9 +360,11 @@ impl<'a> Client<'a> {
         headers: &HeaderMap,
         used: Option<&str>,
     ) -> Result<(), Error> {
-        let scope = Some(self.scope.as_str());
+        let more = self.more_scopes.lock();
+        let more = more.unwrap_or_else(PoisonError::into_inner).join(" ");
+        let scope = format!("{} {more}", self.scope);
         endpoint
-            .authenticate(headers, used, scope, false, self.watcher)
+            .authenticate(headers, used, Some(scope.trim()), false, self.watcher)
             .map_err(|failure| match failure {
                 auth::Failure::NoCredentials(detail) => self.denied(&detail),
                 other => endpoint.unauthorized(other),
@@ -359,9 +372,10 @@ impl<'a> Client<'a> {
     }
 
     fn denied(&self, detail: &str) -> Error {
-        Error::AccessDenied {
-            repository: self.familiar.clone(),
-            detail: detail.to_owned(),
+        let (repository, detail) = (self.familiar.clone(), detail.to_owned());
+        match self.access {
+            Access::Pull => Error::AccessDenied { repository, detail },
+            Access::Push => Error::PushDenied { repository, detail },
         }
     }
 
@@ -371,9 +385,10 @@ impl<'a> Client<'a> {
         match (status, what.split_once(' ')) {
             (401 | 403, _) => self.denied(&detail),
             // Docker says the same of a repository that is missing and of one that is hidden.
-            (404, _) if code == "NAME_UNKNOWN" => Error::AccessDenied {
-                repository: self.familiar.clone(),
-                detail,
+            (404, _) if code == "NAME_UNKNOWN" => self.denied(&detail),
+            (413, _) => Error::TooLarge {
+                registry: endpoint.name.clone(),
+                what: what.to_owned(),
             },
             (404, Some(("manifest", tag))) => {
                 let separator = if Digest::parse(tag).is_some() {

@@ -18,11 +18,16 @@ use crate::digest::Digest;
 use crate::error::Error;
 
 mod commit;
+mod names;
 mod remove;
 #[allow(dead_code, reason = "push and save are its users")]
 pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
+pub use names::name_again;
+pub(crate) use names::{
+    config_bytes, layer_size, manifest_bytes, note_digest, repositories_of, tags_of,
+};
 pub(crate) use remove::names_in;
 pub use remove::{remove, sweep};
 

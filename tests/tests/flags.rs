@@ -37,6 +37,8 @@ mod namespaces;
 mod nest;
 #[path = "flags/networks.rs"]
 mod networks;
+#[path = "flags/push.rs"]
+mod push;
 #[path = "flags/resources.rs"]
 mod resources;
 #[path = "flags/seccomp.rs"]
@@ -82,6 +84,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("namespaces", namespaces::CELLS),
     ("nest", nest::CELLS),
     ("networks", networks::CELLS),
+    ("push", push::CELLS),
     ("resources", resources::CELLS),
     ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),

@@ -5,8 +5,8 @@ use clap::{Args, Subcommand};
 use super::inspect::{Inspect, Kind};
 use super::{
     attach, commit, container_prune, cp, create, diff, exec, export, image_check, images, import,
-    kill, logs, pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top,
-    unpause, update, wait,
+    kill, logs, pause, port, ps, pull, push, rename, restart, rm, rmi, run, start, stats, stop,
+    tag, top, unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -50,8 +50,10 @@ pub enum Image {
     #[command(visible_alias = "list")]
     Ls(images::Images),
     Pull(pull::Pull),
+    Push(push::Push),
     #[command(visible_alias = "remove")]
     Rm(rmi::Rmi),
+    Tag(tag::Tag),
 }
 
 /// Display detailed information on one or more containers
@@ -130,7 +132,9 @@ impl Image {
             )),
             Image::Ls(options) => Command::Images(options),
             Image::Pull(options) => Command::Pull(options),
+            Image::Push(options) => Command::Push(options),
             Image::Rm(options) => Command::Rmi(options),
+            Image::Tag(options) => Command::Tag(options),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Progress of a pull, as Docker prints it: one line a change of state, or lines redrawn in place on a terminal.
+//! Progress of a pull or a push, as Docker prints it: one line a change of state, or lines redrawn in place on a terminal.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -67,7 +67,9 @@ impl<'a> Progress<'a> {
             }
             PullEvent::PullingFsLayer { layer } => self.layer(layer, "Pulling fs layer".into()),
             PullEvent::AlreadyExists { layer } => self.layer(layer, "Already exists".into()),
-            PullEvent::Downloading { layer, done, total } => self.download(layer, done, total),
+            PullEvent::Downloading { layer, done, total } => {
+                self.moving(layer, "Downloading", done, total);
+            }
             PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
             PullEvent::Notice(text) => self.line(&text),
@@ -85,6 +87,10 @@ impl<'a> Progress<'a> {
                 self.line(&format!("Status: {status} {reference}"));
             }
         }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.style == Style::Quiet
     }
 
     /// Draws the last state, before anything else is written to the same terminal.
@@ -109,19 +115,21 @@ impl<'a> Progress<'a> {
         ))
     }
 
-    fn line(&mut self, text: &str) {
+    /// A line that stays, below the layers.
+    pub fn line(&mut self, text: &str) {
         // A reader that has gone away ends us by SIGPIPE; any other failure must not end the pull.
         let _ = writeln!(self.out, "{text}");
         self.drawn = 0;
         self.layers.clear();
     }
 
-    fn download(&mut self, layer: String, done: u64, total: u64) {
+    /// Bytes on their way, for whoever watches; on a terminal only.
+    pub fn moving(&mut self, layer: String, what: &str, done: u64, total: u64) {
         let Style::Redraw { .. } = self.style else {
             return;
         };
         let state = format!(
-            "Downloading {} {}/{}",
+            "{what} {} {}/{}",
             bar(done, total),
             words::size(done),
             words::size(total)
@@ -135,7 +143,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn layer(&mut self, layer: String, state: String) {
+    /// A layer's new state.
+    pub fn layer(&mut self, layer: String, state: String) {
         match self.style {
             Style::Redraw { .. } => {
                 self.set(layer, state);

@@ -61,7 +61,11 @@ fn parameter_value(text: &str) -> (String, &str) {
 
 /// The scopes of a token: what we are going to do (`repository:x:pull,push`), and what the registry asks for beyond.
 pub fn scopes(own: Option<&str>, asked: Option<&str>) -> Vec<String> {
-    let mut scopes: Vec<String> = own.into_iter().map(str::to_owned).collect();
+    let mut scopes: Vec<String> = own
+        .into_iter()
+        .flat_map(|own| own.split(' '))
+        .map(str::to_owned)
+        .collect();
     for scope in asked.unwrap_or("").split(' ').filter(|it| !it.is_empty()) {
         let (object, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
         let same = scopes

@@ -7,9 +7,9 @@ use super::{Document, MAX_DOCUMENT};
 use crate::digest::Digest;
 use crate::error::Error;
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_V1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
@@ -19,7 +19,7 @@ const DOCKER_V1: [&str; 2] = [
 /// What is asked for; a registry chooses.
 pub const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 
-const CONFIGS: [&str; 2] = [
+pub(crate) const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];

@@ -22,6 +22,7 @@ mod network_options;
 mod networks;
 mod preview;
 mod prune;
+mod push;
 mod rename;
 mod repair;
 mod start;

@@ -139,6 +139,15 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
         "pull --disable-content-trust",
         "accepted and of no effect: images are not signed",
     ),
+    ("push", "in pieces of 5 MiB, each sent again after a cut"),
+    (
+        "push --disable-content-trust",
+        "accepted and of no effect: images are not signed",
+    ),
+    (
+        "push --platform",
+        "the platform that the image must be of: it has one alone",
+    ),
     ("restart --signal", "what is no signal is refused"),
     (
         "rmi --force",

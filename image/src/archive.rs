@@ -1,9 +1,9 @@
-//! Images made here: `import` makes one of one layer from a tar of a root filesystem, `commit` one from a container's changes.
+//! Images that come and go as files: `import` makes one of one layer from a tar of a root filesystem, `commit` one from a
+//! container's changes, `load` and `save` read and write archives of whole images.
 
-use std::io::{BufReader, Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::layer::{LayerError, Limits};
+use crate::layer::Limits;
 use crate::lock::{LayerLock, Mode};
 use crate::pull::stream;
 use crate::registry::platform::Platform;
@@ -21,6 +21,10 @@ use crate::{Image, Reference};
 
 mod changes;
 mod commit;
+mod contents;
+pub mod load;
+mod members;
+mod packed;
 
 pub use commit::{Commit, commit};
 
@@ -41,7 +45,7 @@ pub fn import(
         layer: "of the archive".to_owned(),
         source,
     };
-    let plain = decompress(tar)?;
+    let plain = packed::open(tar)?;
     let (applied, diff_id) = stream::untar(plain, &dir, Limits::default()).map_err(layer_error)?;
     let size = applied.finish(&dir, &[]).map_err(layer_error)?;
     let config = image_config(&config, &diff_id, message);
@@ -70,41 +74,6 @@ pub fn import(
     };
     store::commit(conn, root, &staging, &layers, &to_commit)?;
     store::load(conn, root, id.as_str())
-}
-
-/// The plain tar, whichever way it is packed: told by its first bytes.
-fn decompress<'a>(tar: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>, Error> {
-    let mut head = [0; 6];
-    let mut filled = 0;
-    while filled < head.len() {
-        match tar.read(&mut head[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::io("read the archive", "-")(e)),
-        }
-    }
-    let head = &head[..filled];
-    let whole = BufReader::with_capacity(64 << 10, Cursor::new(head.to_vec()).chain(tar));
-    let refuse = |why: &str| Error::InvalidArgument {
-        what: "archive",
-        value: "-".to_owned(),
-        why: why.to_owned(),
-    };
-    match head {
-        [] => Err(refuse("it is empty")),
-        [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(whole))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => stream::zstd_decoder(whole)
-            .map_err(|e| Error::Layer {
-                layer: "of the archive".to_owned(),
-                source: LayerError::Read(e),
-            })
-            .map(|decoder| Box::new(decoder) as Box<dyn Read>),
-        b"BZh91A" | [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(refuse(
-            "it is packed with bzip2 or xz: unpack it first and pipe the tar in",
-        )),
-        _ => Ok(Box::new(whole)),
-    }
 }
 
 fn image_config(config: &Value, diff_id: &Digest, message: Option<&str>) -> Value {

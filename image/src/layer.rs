@@ -23,6 +23,8 @@ pub mod pack;
 pub mod unpack;
 
 pub use apply::{Applied, apply};
+pub(crate) use entry::{Entries, Kind};
+pub(crate) use numbers::octets;
 
 /// Caps against bombs, far above what real images need.
 #[derive(Clone, Copy, Debug)]

@@ -22,7 +22,7 @@ use crate::staging::Staging;
 use crate::store::{self, ImageToCommit, KnownBlob, LayerToCommit};
 use crate::{Image, Reference};
 
-mod resolve;
+pub(crate) mod resolve;
 pub(crate) mod stream;
 
 use resolve::Resolved;

@@ -18,9 +18,11 @@ use crate::digest::Digest;
 use crate::error::Error;
 
 mod commit;
+mod hold;
 mod remove;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub(crate) use hold::{check_space, hold_layer};
 pub use remove::{remove, sweep};
 
 /// An image that can be run.

@@ -20,6 +20,7 @@ mod tree;
 
 pub mod changes;
 pub mod pack;
+pub(crate) mod recipe;
 pub mod unpack;
 
 pub use apply::{Applied, apply};

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use crate::digest::{Digest, chain_ids};
 use crate::error::Error;
 use crate::layer::Applied;
+use crate::layer::recipe::Recorder;
 use crate::lock::{LayerLock, Mode};
 use crate::registry::manifest::Layer;
 use crate::registry::{Access, Client, Registries, Watcher};
@@ -361,7 +362,13 @@ fn download_layer(
     let mut again = crate::registry::Backoff::new();
     loop {
         let root = staging.subdirectory(staged)?;
-        match stream::fetch(client, &part.layer, &part.diff_id, &root, &progress) {
+        let recorder =
+            Recorder::create(&staging.path().join(staged)).map_err(|source| Error::Layer {
+                layer: layer.to_owned(),
+                source,
+            })?;
+        let (layer, diff_id) = (&part.layer, &part.diff_id);
+        match stream::fetch(client, layer, diff_id, &root, recorder, &progress) {
             Ok(applied) => return Ok((root, applied)),
             Err(e @ Error::BrokenOff { .. }) => {
                 staging.discard(staged)?;

@@ -20,6 +20,8 @@ use crate::error::Error;
 mod commit;
 mod hold;
 mod remove;
+#[allow(dead_code)] // Push, save and the check are its users.
+pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
 pub(crate) use hold::{check_space, hold_layer};

@@ -515,8 +515,8 @@ fn two_pulls_at_once_do_not_harm_each_other() {
     assert!(ids.iter().all(|id| *id == ids[0]));
     assert_eq!(
         store.left_overs().len(),
-        5,
-        "four layers and an image: {:?}",
+        9,
+        "four layers with recipes and an image: {:?}",
         store.left_overs()
     );
 }

@@ -16,6 +16,7 @@ use super::packed;
 use crate::Reference;
 use crate::digest::{Digest, HashReader, chain_ids};
 use crate::error::Error;
+use crate::layer::recipe::Recorder;
 use crate::layer::{Applied, LayerError, Limits};
 use crate::lock::LayerLock;
 use crate::pipe::{PipeWriter, pipe};
@@ -194,11 +195,8 @@ fn apply_all(
             let Some((part, staged)) = todo.get(i) else {
                 return;
             };
-            let applied = staging
-                .subdirectory(staged)
-                .and_then(|dir| Ok((apply(archive, part, &dir, &events, &cancelled)?, dir)));
-            match applied {
-                Ok((applied, dir)) => locked(&done)[i] = Some((dir, applied)),
+            match apply(archive, part, staging, staged, &events, &cancelled) {
+                Ok(applied) => locked(&done)[i] = Some(applied),
                 Err(e) => {
                     cancelled.store(true, Ordering::Relaxed);
                     locked(&failure).get_or_insert(e);
@@ -228,14 +226,15 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One layer from the archive into its directory: unpacked and hashed on one thread, hashed again and applied on another.
+/// One layer from the archive into a directory of its own: unpacked and hashed on one thread, hashed again and applied on another.
 fn apply(
     archive: &Archive,
     part: &Part<'_>,
-    dir: &OwnedFd,
+    staging: &Staging,
+    staged: &str,
     events: &mpsc::Sender<LoadEvent>,
     cancelled: &AtomicBool,
-) -> Result<Applied, Error> {
+) -> Result<Unsettled, Error> {
     let name = part.diff_id.short();
     let failed = |source| Error::Layer {
         layer: name.to_owned(),
@@ -250,6 +249,8 @@ fn apply(
             total: extent.size,
         });
     };
+    let dir = staging.subdirectory(staged)?;
+    let recorder = Recorder::create(&staging.path().join(staged)).map_err(failed)?;
     let (writer, reader) = pipe();
     let (unpacked, applied) = std::thread::scope(|scope| {
         let unpacking = scope.spawn(move || {
@@ -262,7 +263,7 @@ fn apply(
             };
             unpack(told, part.layer, writer)
         });
-        let applied = stream::untar(reader, dir, Limits::for_blob(extent.size));
+        let applied = stream::untar(reader, &dir, recorder, Limits::for_blob(extent.size));
         let unpacked = unpacking.join();
         let unpacked = unpacked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (unpacked, applied)
@@ -284,7 +285,7 @@ fn apply(
         let why = format!("its tar has the digest {diff_id} and the image's config says {wanted}");
         return Err(Error::untrusted(format!("layer {name}"), why));
     }
-    Ok(applied)
+    Ok((dir, applied))
 }
 
 /// Sends the plain tar down the pipe, and returns the digest of the packed form.

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Digest, HashReader};
 use crate::error::Error;
+use crate::layer::recipe::{Recorded, Recorder};
 use crate::layer::{Applied, LayerError, Limits, apply};
 use crate::registry::Client;
 use crate::registry::manifest::{Compression, Layer};
@@ -31,6 +32,7 @@ pub fn fetch(
     layer: &Layer,
     diff_id: &Digest,
     root: &OwnedFd,
+    recorder: Recorder,
     progress: Progress<'_>,
 ) -> Result<Applied, Error> {
     let name = layer.blob.digest.short();
@@ -49,7 +51,7 @@ pub fn fetch(
             chunk: Vec::new(),
             at: 0,
         };
-        let applied = untar(chunks, root, Limits::for_blob(layer.blob.size));
+        let applied = untar(chunks, root, recorder, Limits::for_blob(layer.blob.size));
         // A panic there is a bug; it goes on here.
         let unpacked = unpacking
             .join()
@@ -70,10 +72,11 @@ pub fn fetch(
     Ok(applied)
 }
 
-/// Applies a plain tar, and hashes all of the stream, what follows the archive's end included.
+/// Applies a plain tar, and hashes and records all of the stream, what follows the archive's end included.
 pub fn untar<R: Read>(
     tar: R,
     root: &OwnedFd,
+    mut recorder: Recorder,
     limits: Limits,
 ) -> Result<(Applied, Digest), LayerError> {
     let capped = Capped {
@@ -81,10 +84,15 @@ pub fn untar<R: Read>(
         left: limits.tar,
         limit: limits.tar,
     };
-    let mut stream = BufReader::with_capacity(CHUNK, capped);
+    let recorded = Recorded {
+        inner: capped,
+        recorder: &mut recorder,
+    };
+    let mut stream = BufReader::with_capacity(CHUNK, recorded);
     let applied = apply(root, &mut stream, limits)?;
     io::copy(&mut stream, &mut io::sink()).map_err(LayerError::Read)?;
-    let (_, digest, _) = stream.into_inner().inner.finish();
+    let (_, digest, _) = stream.into_inner().inner.inner.finish();
+    recorder.finish()?;
     Ok((applied, digest))
 }
 

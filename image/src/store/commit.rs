@@ -13,6 +13,7 @@ use super::{KnownBlob, image_path, layer_path, note_blob, tag};
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::recipe;
 use crate::lock::{LayerLock, Mode};
 use crate::staging::Staging;
 
@@ -63,6 +64,9 @@ pub(crate) fn commit(
             fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
         }
         let from = staging.path().join(&layer.staged);
+        // A directory is whole only with its recipe.
+        let (from_recipe, to_recipe) = (recipe::path(&from), recipe::path(&to));
+        fs::rename(&from_recipe, &to_recipe).map_err(Error::io("commit", &to_recipe))?;
         fs::rename(&from, &to).map_err(Error::io("commit", &to))?;
     }
     let to = image_path(root, image.id);

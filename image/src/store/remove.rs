@@ -9,6 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::{Removal, image_path, layer_path, resolve};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::recipe;
 use crate::lock::{LayerLock, Mode};
 use crate::staging::{self, Staging};
 
@@ -92,7 +93,7 @@ pub fn remove(
     removals.push(Removal::Deleted(id.clone()));
     discard(&staging, &image_path(root, &id_digest), "image")?;
     for (chain_id, _lock) in &layers {
-        discard(&staging, &layer_path(root, chain_id), &chain_id.hex()[..32])?;
+        discard_layer(&staging, &layer_path(root, chain_id))?;
         removals.push(Removal::Deleted(chain_id.to_string()));
     }
     drop(image_lock);
@@ -239,6 +240,15 @@ fn discard(staging: &Staging, path: &Path, name: &str) -> Result<(), Error> {
     }
 }
 
+/// A layer's directory with its recipe.
+fn discard_layer(staging: &Staging, path: &Path) -> Result<(), Error> {
+    for path in [path.to_owned(), recipe::path(path)] {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        discard(staging, &path, &name)?;
+    }
+    Ok(())
+}
+
 /// Deletes what killed processes have left: staging directories, layers of no image, directories of no row.
 /// Leaves alone whatever a live process holds. Every pull begins with it.
 pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
@@ -272,11 +282,7 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
     for chain_id in unused {
         let chain_id = Digest::expect(&chain_id, "a layer's row")?;
         if let Some((chain_id, _lock)) = delete_layer_row(conn, root, &chain_id)? {
-            discard(
-                &staging,
-                &layer_path(root, &chain_id),
-                &chain_id.hex()[..32],
-            )?;
+            discard_layer(&staging, &layer_path(root, &chain_id))?;
         }
     }
     for (directory, rows, sql) in [
@@ -306,14 +312,18 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
                 .map_err(Error::db(SWEEP))?;
             if !exists {
                 tracing::debug!(directory, name, "deleting a directory without a row");
-                discard(&staging, &root.join(directory).join(name), name)?;
+                let path = root.join(directory).join(name);
+                match directory {
+                    "layers" => discard_layer(&staging, &path)?,
+                    _ => discard(&staging, &path, name)?,
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The names in a directory, without the hidden ones.
+/// The names in a directory, without the hidden ones; a recipe goes by the name of its layer.
 fn directories(path: &Path) -> Result<BTreeSet<String>, Error> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -323,11 +333,13 @@ fn directories(path: &Path) -> Result<BTreeSet<String>, Error> {
     let mut names = BTreeSet::new();
     for entry in entries {
         let name = entry.map_err(Error::io("read", path))?.file_name();
-        names.extend(
-            name.into_string()
-                .ok()
-                .filter(|name| !name.starts_with('.')),
-        );
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        if !name.starts_with('.') {
+            let name = name.strip_suffix(recipe::SUFFIX).unwrap_or(&name);
+            names.insert(name.to_owned());
+        }
     }
     Ok(names)
 }

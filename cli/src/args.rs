@@ -190,6 +190,11 @@ pub enum Command {
     Port(commands::port::Port),
     Pull(commands::pull::Pull),
     Import(commands::import::Import),
+    Load(commands::load::Load),
+    Save(commands::save::Save),
+    History(commands::history::History),
+    #[command(hide = true)]
+    Build(commands::build::Build),
     Images(commands::images::Images),
     Rmi(commands::rmi::Rmi),
     /// Manage networks

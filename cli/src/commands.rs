@@ -1,6 +1,7 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
 pub mod attach;
+pub mod build;
 pub mod commit;
 pub mod completion;
 pub mod container_prune;
@@ -10,11 +11,13 @@ pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod history;
 pub mod images;
 pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod load;
 pub mod logs;
 pub mod management;
 pub mod network;
@@ -27,6 +30,7 @@ pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -97,6 +101,10 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Port(options) => port::run(&context, options),
         Command::Pull(options) => pull::run(&context, options),
         Command::Import(options) => import::run(&context, options),
+        Command::Build(_) => build::run(),
+        Command::History(options) => history::run(&context, options),
+        Command::Load(options) => load::run(&context, options),
+        Command::Save(options) => save::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),
         Command::Network(command) => network::run(&context, command),

@@ -26,20 +26,32 @@ mod contents;
 pub mod load;
 mod members;
 mod packed;
+pub mod remote;
+pub mod save;
 
 pub use commit::{Commit, commit};
 
-/// Makes an image of one layer from a tar (plain, gzip or zstd). `changes` are Dockerfile lines of `import --change`:
-/// CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, STOPSIGNAL, HEALTHCHECK.
+/// What an imported image is, beside its tar.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions<'a> {
+    pub name: Option<&'a Reference>,
+    /// Dockerfile lines: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, STOPSIGNAL, HEALTHCHECK.
+    pub changes: &'a [String],
+    pub message: Option<&'a str>,
+    /// `os/arch[/variant]`; `None`: this host's.
+    pub platform: Option<&'a str>,
+}
+
+/// Makes an image of one layer from a tar (plain, gzip or zstd).
 pub fn import(
     conn: &mut Connection,
     root: &Path,
     tar: &mut dyn Read,
-    name: Option<&Reference>,
-    changes: &[String],
-    message: Option<&str>,
+    options: &ImportOptions<'_>,
 ) -> Result<Image, Error> {
-    let config = changes::apply(changes)?;
+    let platform = options.platform.map(Platform::parse).transpose()?;
+    let platform = platform.unwrap_or_else(Platform::host);
+    let config = changes::apply(options.changes)?;
     let staging = Staging::create(root)?;
     let dir = staging.subdirectory("0")?;
     let layer_error = |source| Error::Layer {
@@ -51,7 +63,12 @@ pub fn import(
     let (applied, diff_id) =
         stream::untar(plain, &dir, recorder, Limits::default()).map_err(layer_error)?;
     let size = applied.finish(&dir, &[]).map_err(layer_error)?;
-    let config = image_config(&config, &diff_id, message);
+    let config = image_config(
+        &config,
+        &diff_id,
+        &platform,
+        options.message.unwrap_or("Imported from -"),
+    );
     let bytes = config.to_string().into_bytes();
     let id = Digest::of(&bytes);
     let layer = LayerToCommit {
@@ -73,23 +90,26 @@ pub fn import(
         manifest: None,
         created: config["created"].as_str(),
         chain: std::slice::from_ref(&diff_id),
-        names: name.map_or(&[], std::slice::from_ref),
+        names: options.name.map_or(&[], std::slice::from_ref),
     };
     store::commit(conn, root, &staging, &layers, &to_commit)?;
     store::load(conn, root, id.as_str())
 }
 
-fn image_config(config: &Value, diff_id: &Digest, message: Option<&str>) -> Value {
-    let platform = Platform::host();
+fn image_config(config: &Value, diff_id: &Digest, platform: &Platform, message: &str) -> Value {
     let created = OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .unwrap_or_default();
-    json!({
+    let mut image = json!({
         "created": created,
         "architecture": platform.architecture,
         "os": platform.os,
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff_id.as_str()]},
-        "history": [{"created": created, "comment": message.unwrap_or("Imported from -")}],
-    })
+        "history": [{"created": created, "comment": message}],
+    });
+    if let Some(variant) = &platform.variant {
+        image["variant"] = variant.as_str().into();
+    }
+    image
 }

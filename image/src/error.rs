@@ -109,6 +109,9 @@ pub enum Error {
     )]
     RateLimited { registry: String, seconds: u64 },
 
+    #[error("cannot fetch {url}: {why}")]
+    Fetch { url: String, why: String },
+
     #[error(
         "no matching manifest for {wanted} in the manifest list entries of {reference}: it offers {offered}"
     )]
@@ -187,6 +190,7 @@ impl Error {
             Error::Conflict(_) => ErrorKind::Conflict,
             Error::AccessDenied { .. } | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
             Error::Unreachable { .. }
+            | Error::Fetch { .. }
             | Error::RegistryStatus { .. }
             | Error::BrokenOff { .. }
             | Error::RateLimited { .. } => ErrorKind::Unavailable,

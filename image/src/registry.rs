@@ -17,7 +17,7 @@ use crate::error::Error;
 
 mod auth;
 mod credentials;
-mod http;
+pub mod http;
 pub mod manifest;
 pub mod platform;
 mod retry;

@@ -18,12 +18,14 @@ use crate::digest::Digest;
 use crate::error::Error;
 
 mod commit;
+mod history;
 mod hold;
 mod remove;
 #[allow(dead_code)] // Push, save and the check are its users.
 pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub use history::{Step, history};
 pub(crate) use hold::{check_space, hold_layer};
 pub use remove::{remove, sweep};
 
@@ -308,6 +310,29 @@ pub fn raw_config(root: &Path, id: &str) -> Result<serde_json::Value, Error> {
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::untrusted(path.display().to_string(), e.to_string()))
+}
+
+/// The same, byte for byte.
+pub(crate) fn config_bytes(root: &Path, id: &Digest) -> Result<Vec<u8>, Error> {
+    let path = image_path(root, id).join("config.json");
+    std::fs::read(&path).map_err(Error::io("read", &path))
+}
+
+/// The tags of a repository, each with its image's ID, sorted.
+pub(crate) fn tags_of(
+    conn: &Connection,
+    repository: &Reference,
+) -> Result<Vec<(String, String)>, Error> {
+    conn.prepare_cached(
+        "SELECT tag, image_id FROM image_names WHERE repository = ?1 AND tag IS NOT NULL ORDER BY tag",
+    )
+    .and_then(|mut statement| {
+        let rows = statement.query_map([repository.familiar_name()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        rows.collect()
+    })
+    .map_err(Error::db("look up the tags of a repository"))
 }
 
 /// A layer as the store knows it.

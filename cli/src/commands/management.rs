@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::inspect::{Inspect, Kind};
 use super::{
-    attach, commit, container_prune, cp, create, diff, exec, export, images, import, kill, logs,
-    pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top, unpause, update,
-    wait,
+    attach, build, commit, container_prune, cp, create, diff, exec, export, history, images,
+    import, kill, load, logs, pause, port, ps, pull, rename, restart, rm, rmi, run, save, start,
+    stats, stop, top, unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -44,13 +44,18 @@ pub enum Container {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    #[command(hide = true)]
+    Build(build::Build),
+    History(history::History),
     Import(import::Import),
     Inspect(InspectImage),
+    Load(load::Load),
     #[command(visible_alias = "list")]
     Ls(images::Images),
     Pull(pull::Pull),
     #[command(visible_alias = "remove")]
     Rm(rmi::Rmi),
+    Save(save::Save),
 }
 
 /// Display detailed information on one or more containers
@@ -118,6 +123,8 @@ impl Container {
 impl Image {
     pub fn plain(self) -> Command {
         match self {
+            Image::Build(options) => Command::Build(options),
+            Image::History(options) => Command::History(options),
             Image::Import(options) => Command::Import(options),
             Image::Inspect(options) => Command::Inspect(Inspect::of(
                 Kind::Image,
@@ -125,9 +132,11 @@ impl Image {
                 options.format,
                 false,
             )),
+            Image::Load(options) => Command::Load(options),
             Image::Ls(options) => Command::Images(options),
             Image::Pull(options) => Command::Pull(options),
             Image::Rm(options) => Command::Rmi(options),
+            Image::Save(options) => Command::Save(options),
         }
     }
 }

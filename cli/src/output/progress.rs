@@ -92,30 +92,42 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn line(&mut self, text: &str) {
+    pub fn line(&mut self, text: &str) {
         // A reader that has gone away ends us by SIGPIPE; any other failure must not end the pull.
         let _ = writeln!(self.out, "{text}");
         self.drawn = 0;
         self.layers.clear();
     }
 
-    fn download(&mut self, layer: String, done: u64, total: u64) {
+    /// A text for whoever waits, and only for them.
+    pub fn notice(&mut self, text: &str) {
+        if self.style != Style::Quiet {
+            self.line(text);
+        }
+    }
+
+    /// What a layer's line says from now on, on a terminal; `last`: for good.
+    pub fn state(&mut self, layer: String, state: String, last: bool) {
         let Style::Redraw { .. } = self.style else {
             return;
         };
+        self.set(layer, state);
+        let due = self
+            .last_redraw
+            .is_none_or(|last| last.elapsed() >= REDRAW_EVERY);
+        if due || last {
+            self.redraw();
+        }
+    }
+
+    fn download(&mut self, layer: String, done: u64, total: u64) {
         let state = format!(
             "Downloading {} {}/{}",
             bar(done, total),
             words::size(done),
             words::size(total)
         );
-        self.set(layer, state);
-        let due = self
-            .last_redraw
-            .is_none_or(|last| last.elapsed() >= REDRAW_EVERY);
-        if due {
-            self.redraw();
-        }
+        self.state(layer, state, false);
     }
 
     fn layer(&mut self, layer: String, state: String) {
@@ -162,7 +174,7 @@ impl<'a> Progress<'a> {
 }
 
 /// `[=====>    ]`
-fn bar(done: u64, total: u64) -> String {
+pub fn bar(done: u64, total: u64) -> String {
     const WIDTH: u64 = 25;
     let filled = match total {
         0 => 0,

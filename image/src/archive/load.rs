@@ -72,26 +72,24 @@ struct Part<'a> {
     _lock: LayerLock,
 }
 
-/// Loads all images of an archive: a tar, or one packed with gzip or Zstandard, from where `input` stands. Returns their IDs.
+/// Loads all images of an archive: a tar, or one packed with gzip or Zstandard, from where `input` stands.
 pub fn load(
     conn: &mut Connection,
     root: &Path,
     input: File,
     options: &LoadOptions,
     progress: &mut dyn FnMut(LoadEvent),
-) -> Result<Vec<String>, Error> {
+) -> Result<(), Error> {
     let asked = options.platform.as_deref().map(Platform::parse);
     let asked = asked.transpose()?;
     store::sweep(conn, root)?;
     let staging = Staging::create(root)?;
     let archive = Archive::open(input, &staging)?;
     let images = contents::images(&archive, asked.as_ref())?;
-    let mut ids = Vec::with_capacity(images.len());
     for image in &images {
         load_image(conn, root, &archive, image, progress)?;
-        ids.push(image.id.to_string());
     }
-    Ok(ids)
+    Ok(())
 }
 
 fn load_image(

@@ -155,6 +155,15 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// What is on disk is not what was pulled.
+    #[error("layer {layer} is damaged: {why}: try `coracle image check --repair`")]
+    LayerDamaged { layer: String, why: String },
+
+    #[error(
+        "layer {layer} was stored by a version that did not keep what its tar was like: try `coracle image check --repair`, or remove its image and pull it again"
+    )]
+    NoRecipe { layer: String },
+
     #[error("{operation} {path}")]
     Io {
         operation: &'static str,
@@ -199,6 +208,8 @@ impl Error {
             Error::Layer { .. }
             | Error::NoSpace { .. }
             | Error::LayerMissing { .. }
+            | Error::LayerDamaged { .. }
+            | Error::NoRecipe { .. }
             | Error::Io { .. }
             | Error::Database { .. }
             | Error::Pack(_)

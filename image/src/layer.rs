@@ -23,6 +23,7 @@ pub mod pack;
 pub(crate) mod recipe;
 pub mod unpack;
 
+pub(crate) use apply::apply_recorded;
 pub use apply::{Applied, apply};
 pub(crate) use entry::{Entries, Kind};
 pub(crate) use numbers::octets;

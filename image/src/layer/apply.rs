@@ -15,6 +15,7 @@ use rustix::fs::{
 use super::entry::{Entries, Entry, Kind, Time};
 use super::metadata::Metadata;
 use super::numbers::octets;
+use super::recipe::Recorder;
 use super::tree::{
     Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque,
 };
@@ -51,9 +52,29 @@ struct Applier<R> {
 
 /// Applies a tar to an empty directory. Stops at the end of the archive; the stream may hold more.
 pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits))?;
+    Ok(applied)
+}
+
+/// As `apply`. The recorder comes back for what the stream has after the archive.
+pub(crate) fn apply_recorded<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    recorder: Recorder,
+    limits: Limits,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
+    let mut entries = Entries::new(tar, limits);
+    entries.recorder = Some(recorder);
+    run(root, entries)
+}
+
+fn run<R: Read>(
+    root: &OwnedFd,
+    entries: Entries<R>,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
     let mut applier = Applier {
         tree: Tree::new(root)?,
-        entries: Entries::new(tar, limits),
+        entries,
         done: Applied::default(),
         buffer: vec![0; 256 << 10],
     };
@@ -61,7 +82,7 @@ pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied,
     while let Some(entry) = applier.entries.next()? {
         applier.entry(&entry)?;
     }
-    Ok(applier.done)
+    Ok((applier.done, applier.entries.recorder))
 }
 
 impl<R: Read> Applier<R> {
@@ -217,7 +238,7 @@ impl<R: Read> Applier<R> {
                     .buffer
                     .len()
                     .min(usize::try_from(left).unwrap_or(usize::MAX));
-                let n = self.entries.read_data(&mut self.buffer[..most])?;
+                let n = self.entries.read_file(&mut self.buffer[..most])?;
                 if n == 0 {
                     return Err(LayerError::malformed("it ends in the middle of a file"));
                 }
@@ -230,7 +251,10 @@ impl<R: Read> Applier<R> {
             file.set_len(entry.size)
                 .map_err(LayerError::place("write", path))?;
         }
-        Ok(())
+        match &mut self.entries.recorder {
+            Some(recorder) => recorder.file(path, entry.size, entry.pieces.as_deref()),
+            None => Ok(()),
+        }
     }
 
     fn link(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
@@ -258,6 +282,14 @@ impl<R: Read> Applier<R> {
             )),
             Some((dir, stat)) if !is_whiteout(&stat) => {
                 let dir = dir.clone();
+                let real = dir.join(last);
+                if real
+                    .strip_prefix(&*path)
+                    .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+                {
+                    let why = "a hard link to what it replaces";
+                    return Err(LayerError::refused(octets(&path), why));
+                }
                 let existing = parent.stat(name)?;
                 self.clear(parent, name, existing)?;
                 make_link(&dir, last, parent, name)
@@ -289,7 +321,13 @@ impl<R: Read> Applier<R> {
         let Some(stat) = existing else {
             return Ok(());
         };
-        self.tree.remove(parent, name)?;
+        match &mut self.entries.recorder {
+            Some(recorder) if recorder.wants(&stat) => {
+                recorder.move_aside(parent, name)?;
+                self.tree.forget();
+            }
+            _ => self.tree.remove(parent, name)?,
+        }
         if is_directory(&stat) {
             self.done.forget(&path);
         }

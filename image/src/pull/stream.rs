@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Digest, HashReader};
 use crate::error::Error;
-use crate::layer::recipe::{Recorded, Recorder};
-use crate::layer::{Applied, LayerError, Limits, apply};
+use crate::layer::recipe::Recorder;
+use crate::layer::{Applied, LayerError, Limits, apply_recorded};
 use crate::registry::Client;
 use crate::registry::manifest::{Compression, Layer};
 
@@ -76,7 +76,7 @@ pub fn fetch(
 pub fn untar<R: Read>(
     tar: R,
     root: &OwnedFd,
-    mut recorder: Recorder,
+    recorder: Recorder,
     limits: Limits,
 ) -> Result<(Applied, Digest), LayerError> {
     let capped = Capped {
@@ -84,15 +84,25 @@ pub fn untar<R: Read>(
         left: limits.tar,
         limit: limits.tar,
     };
-    let recorded = Recorded {
-        inner: capped,
-        recorder: &mut recorder,
-    };
-    let mut stream = BufReader::with_capacity(CHUNK, recorded);
-    let applied = apply(root, &mut stream, limits)?;
-    io::copy(&mut stream, &mut io::sink()).map_err(LayerError::Read)?;
-    let (_, digest, _) = stream.into_inner().inner.inner.finish();
-    recorder.finish()?;
+    let mut stream = BufReader::with_capacity(CHUNK, capped);
+    let (applied, mut recorder) = apply_recorded(root, &mut stream, recorder, limits)?;
+    loop {
+        let rest = match stream.fill_buf() {
+            Ok([]) => break,
+            Ok(rest) => rest,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(LayerError::Read(e)),
+        };
+        if let Some(recorder) = &mut recorder {
+            recorder.bytes(rest)?;
+        }
+        let n = rest.len();
+        stream.consume(n);
+    }
+    if let Some(recorder) = recorder {
+        recorder.finish()?;
+    }
+    let (_, digest, _) = stream.into_inner().inner.finish();
     Ok((applied, digest))
 }
 

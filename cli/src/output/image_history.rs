@@ -41,7 +41,9 @@ pub struct Shown {
 
 pub fn row(step: &Step, shown: &Shown) -> Map<String, Value> {
     let created = step.created.as_deref().and_then(words::parse_rfc3339);
-    let at = created.map_or_else(|| "N/A".to_owned(), words::rfc3339);
+    // Whole seconds, as Docker keeps them.
+    let whole = created.and_then(|then| then.replace_nanosecond(0).ok());
+    let at = whole.map_or_else(|| "N/A".to_owned(), words::rfc3339);
     let since = match created {
         Some(then) if shown.human => words::ago(then, shown.now),
         _ => at.clone(),
@@ -80,7 +82,7 @@ mod tests {
         let steps = [
             Step {
                 id: Some(format!("sha256:{}", sample::id('a'))),
-                created: Some("2026-11-23T08:59:00Z".into()),
+                created: Some("2026-11-23T08:59:00.25Z".into()),
                 created_by: "sh -c echo hi >/new; rm /www/index.html; mkdir -p /tmp/a".into(),
                 comment: "my message".into(),
                 size: 3,

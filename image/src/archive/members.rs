@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -75,7 +75,8 @@ impl Archive {
         let mut plain = packed::open(&mut counted)?;
         let tee = Tee {
             inner: &mut plain,
-            copy: &spool,
+            copy: BufWriter::with_capacity(256 << 10, &spool),
+            buffer: Vec::new(),
             at: 0,
             read: &read,
             path: &path,
@@ -83,7 +84,9 @@ impl Archive {
         let (members, mut tee) = members(tee, |tee, n| tee.pass(n))?;
         // What follows the end of the tar is nobody's, but the writer of a pipe wants to get rid of it.
         let rest = io::copy(&mut tee.inner, &mut io::sink());
-        rest.map_err(|e| unreadable(LayerError::Read(e)))?;
+        rest.and_then(|_| tee.flush())
+            .map_err(|e| unreadable(LayerError::Read(e)))?;
+        drop(tee);
         drop(plain);
         Ok(Archive {
             file: spool,
@@ -274,6 +277,12 @@ fn normal(name: &str) -> Option<String> {
 
 fn unreadable(error: LayerError) -> Error {
     match error {
+        LayerError::Read(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::untrusted(
+                "archive",
+                format!("{source}: it was cut short on its way here"),
+            )
+        }
         LayerError::Read(source) => Error::Io {
             operation: "read the archive",
             path: "-".into(),
@@ -317,7 +326,9 @@ fn ended() -> io::Error {
 /// A stream of which a copy is kept.
 struct Tee<'a> {
     inner: &'a mut dyn Read,
-    copy: &'a File,
+    copy: BufWriter<&'a File>,
+    /// For what is passed over.
+    buffer: Vec<u8>,
     at: u64,
     /// Bytes that went in packed.
     read: &'a Cell<u64>,
@@ -328,7 +339,8 @@ struct Tee<'a> {
 impl Tee<'_> {
     fn pass(&mut self, n: u64) -> io::Result<u64> {
         let at = self.at;
-        let mut buffer = vec![0; 256 << 10];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(256 << 10, 0);
         let mut left = n;
         while left > 0 {
             let most = usize::try_from(left)
@@ -339,7 +351,18 @@ impl Tee<'_> {
                 n => left -= n as u64,
             }
         }
+        self.buffer = buffer;
         Ok(at)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.copy.flush().map_err(|e| self.writing(&e))
+    }
+
+    /// A failure of the copy, which is no fault of the stream.
+    fn writing(&self, error: &io::Error) -> io::Error {
+        let path = self.path.display();
+        io::Error::new(error.kind(), format!("write {path}: {error}"))
     }
 }
 
@@ -353,11 +376,9 @@ impl Read for Tee<'_> {
                 "it unpacks to more than {most} bytes"
             )));
         }
-        let written = self.copy.write_all(&buf[..n]);
-        written.map_err(|e| {
-            let path = self.path.display();
-            io::Error::new(e.kind(), format!("write {path}: {e}"))
-        })?;
+        self.copy
+            .write_all(&buf[..n])
+            .map_err(|e| self.writing(&e))?;
         Ok(n)
     }
 }

@@ -33,20 +33,23 @@ touch -d '1969-12-31T23:59:58.5Z' "$1/data/old"
 setfattr -n user.colour -v blue "$1/data/file" 2>/dev/null || python3 -c 'import os,sys; os.setxattr(sys.argv[1], "user.colour", b"blue")' "$1/data/file"
 : >"$1/etc/.wh.group"
 : >"$1/www/.wh..wh..opq"
-tar --format=posix --xattrs --xattrs-include='user.*' --sparse --numeric-owner --sort=name -C "$1" -cf "$2" .
+tar --format=posix --xattrs --xattrs-include='user.*' $3 --numeric-owner --sort=name -C "$1" -cf "$2" .
 "#;
 
 /// What is in the image, as the container says it.
-const LOOK: &str = "cat /data/hard; ls /www /etc | tr '\\n' ' '; stat -c %s /data/sparse";
+const LOOK: &str =
+    "cat /data/hard; ls /www; ls /etc/group 2>&1; stat -c '%s %u %a' /data/sparse /data/deep";
 
-/// An image of two layers, pulled from a real registry. Returns its name.
-fn pulled(host: &Host) -> String {
+/// An image of two layers, pulled from a real registry. Returns its name. `option` is one of tar's more: what is stored with
+/// `--sparse`, Docker and podman load, but cannot save themselves.
+fn pulled(host: &Host, option: &str) -> String {
     let folder = host.folder().join("made");
     let second = host.folder().join("second.tar");
     fs::create_dir_all(&folder).unwrap();
     Cmd::new("sh")
         .args(["-euc", LAYER, "sh"])
         .args([&folder, &second])
+        .arg(option)
         .run()
         .ok();
     let config = Config {

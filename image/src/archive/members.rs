@@ -78,6 +78,7 @@ impl Archive {
             copy: BufWriter::with_capacity(256 << 10, &spool),
             buffer: Vec::new(),
             at: 0,
+            small: SMALL,
             read: &read,
             path: &path,
         };
@@ -330,6 +331,8 @@ struct Tee<'a> {
     /// For what is passed over.
     buffer: Vec<u8>,
     at: u64,
+    /// Bytes that it may always become.
+    small: u64,
     /// Bytes that went in packed.
     read: &'a Cell<u64>,
     /// Of the copy.
@@ -370,7 +373,10 @@ impl Read for Tee<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.at += n as u64;
-        let most = SMALL.max(self.read.get().saturating_mul(256)).min(LONGEST);
+        let most = self
+            .small
+            .max(self.read.get().saturating_mul(256))
+            .min(LONGEST);
         if self.at > most {
             return Err(io::Error::other(format!(
                 "it unpacks to more than {most} bytes"
@@ -393,5 +399,44 @@ impl<R: Read> Read for Counted<'_, R> {
         let n = self.inner.read(buf)?;
         self.read.set(self.read.get() + n as u64);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        for (name, expected) in [
+            ("./a//b/", Some("a/b")),
+            ("/a/../b", Some("b")),
+            ("..", None),
+            ("a/../../b", None),
+            ("", Some("")),
+        ] {
+            assert_eq!(normal(name).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_unpacks_without_end_is_stopped() {
+        let file = tempfile::tempfile().unwrap();
+        let read = Cell::new(10);
+        let copied = |small| {
+            let mut tee = Tee {
+                inner: &mut io::repeat(0).take(100_000),
+                copy: BufWriter::new(&file),
+                buffer: Vec::new(),
+                at: 0,
+                small,
+                read: &read,
+                path: Path::new("copy"),
+            };
+            tee.pass(99_999)
+        };
+        assert!(copied(100_000).is_ok());
+        let error = copied(1000).unwrap_err().to_string();
+        assert_eq!(error, "it unpacks to more than 2560 bytes");
     }
 }

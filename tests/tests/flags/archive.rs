@@ -186,7 +186,9 @@ fn load_reads_a_file_or_stdin() {
             .stdout;
         assert_eq!(again, ids, "{load}");
     }
-    host.run("run --rm two:2 printenv NAME").says("two:2");
+    host.coracle(["run", "--rm", "two:2", "sh", "-c", "echo $NAME"])
+        .ok()
+        .says("two:2");
     let id = host.run("images -q --no-trunc two:1").text().to_owned();
     shell(&host, &format!("$CORACLE save {id} | $CORACLE load"))
         .ok()
@@ -348,10 +350,8 @@ fn history_shows_the_steps() {
         );
         assert!(!exact.contains("MB") && !exact.contains("ago"), "{exact}");
     }
-    assert_eq!(
-        host.run("history -H two").stdout.lines().next(),
-        table.lines().next()
-    );
+    let human = host.run("history -H two").stdout;
+    assert!(human.contains(" ago ") && human.contains("MB"), "{human}");
     host.coracle(["history", "--format", "{{.Comment}} {{.Size}}", "two"])
         .ok()
         .stdout

@@ -82,7 +82,7 @@ mod tests {
         let steps = [
             Step {
                 id: Some(format!("sha256:{}", sample::id('a'))),
-                created: Some("2026-11-23T08:59:00.25Z".into()),
+                created: Some("2026-11-23T08:58:59.25Z".into()),
                 created_by: "sh -c echo hi >/new; rm /www/index.html; mkdir -p /tmp/a".into(),
                 comment: "my message".into(),
                 size: 3,
@@ -107,7 +107,7 @@ mod tests {
              <missing>      About a minute ago   a b                                             1.98MB    "
         );
         let exact = render(&EXACT_COLUMNS, false, Length::Full);
-        assert!(exact.contains("2026-11-23T08:59:00Z"), "{exact}");
+        assert!(exact.contains("2026-11-23T08:58:59Z"), "{exact}");
         assert!(exact.contains("mkdir -p /tmp/a   3         my"), "{exact}");
     }
 }

@@ -187,6 +187,11 @@ pub enum Command {
     Login(commands::login::Login),
     Logout(commands::logout::Logout),
     Import(commands::import::Import),
+    Load(commands::load::Load),
+    Save(commands::save::Save),
+    History(commands::history::History),
+    #[command(hide = true)]
+    Build(commands::build::Build),
     Images(commands::images::Images),
     Rmi(commands::rmi::Rmi),
     /// Manage networks

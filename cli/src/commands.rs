@@ -1,6 +1,7 @@
 //! One file a command: its options, the one call of the engine, and how the answer is written.
 
 pub mod attach;
+pub mod build;
 pub mod commit;
 pub mod completion;
 pub mod container_prune;
@@ -10,12 +11,14 @@ pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod history;
 pub mod image_check;
 pub mod images;
 pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod load;
 pub mod login;
 pub mod logout;
 pub mod logs;
@@ -31,6 +34,7 @@ pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -112,6 +116,10 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Login(options) => login::run(&context, options),
         Command::Logout(options) => logout::run(options),
         Command::Import(options) => import::run(&context, options),
+        Command::Build(_) => build::run(),
+        Command::History(options) => history::run(&context, options),
+        Command::Load(options) => load::run(&context, options),
+        Command::Save(options) => save::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),
         Command::Network(command) => network::run(&context, command),

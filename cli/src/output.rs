@@ -2,11 +2,13 @@
 
 pub mod container;
 pub mod event;
+pub mod image_history;
 pub mod inspect;
 pub mod inspect_image;
 pub mod inspect_network;
 pub mod inspect_volume;
 pub mod listing;
+pub mod loading;
 pub mod ports;
 pub mod progress;
 pub mod push_progress;

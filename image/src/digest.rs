@@ -3,6 +3,7 @@
 //! Only sha256 is known: a digest of another algorithm is refused, never trusted unchecked.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
@@ -70,6 +71,34 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
         chain.push(id);
     }
     chain
+}
+
+/// Hashes what is read through it.
+pub struct HashReader<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> HashReader<R> {
+    pub fn new(inner: R) -> Self {
+        HashReader {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// Of what has been read so far.
+    pub fn finish(self) -> Digest {
+        Digest::finish(self.hash)
+    }
+}
+
+impl<R: Read> Read for HashReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.hash.update(&buf[..n]);
+        Ok(n)
+    }
 }
 
 #[cfg(test)]

@@ -151,6 +151,9 @@ pub enum Error {
     )]
     RateLimited { registry: String, seconds: u64 },
 
+    #[error("cannot fetch {url}: {why}")]
+    Fetch { url: String, why: String },
+
     #[error(
         "no matching manifest for {wanted} in the manifest list entries of {reference}: it offers {offered}"
     )]
@@ -275,6 +278,7 @@ impl Error {
             | Error::LoginRefused { .. }
             | Error::Unauthorized { .. } => ErrorKind::Unauthorized,
             Error::Unreachable { .. }
+            | Error::Fetch { .. }
             | Error::RegistryStatus { .. }
             | Error::TooLarge { .. }
             | Error::BrokenOff { .. }

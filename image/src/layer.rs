@@ -26,7 +26,9 @@ pub mod unpack;
 
 pub use apply::{Applied, apply};
 pub(crate) use apply::{apply_hollow, apply_recorded};
+pub(crate) use entry::{Entries, Kind};
 pub(crate) use finish::Finished;
+pub(crate) use numbers::octets;
 
 /// Caps against bombs, far above what real images need.
 #[derive(Clone, Copy, Debug)]

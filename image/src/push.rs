@@ -172,13 +172,14 @@ pub fn push(
     }
     let repository = reference.full_name();
     progress(PushEvent::Started { repository });
-    let tags = match (options.all_tags, &reference.tag) {
-        (false, Some(tag)) => vec![tag.clone()],
-        _ => store::tags_of(conn, reference)?,
-    };
-    if tags.is_empty() || store::tags_of(conn, reference)?.is_empty() {
+    let known = store::tags_of(conn, reference)?;
+    if known.is_empty() {
         return Err(Error::NoSuchRepository(reference.familiar_name()));
     }
+    let tags = match (options.all_tags, &reference.tag) {
+        (false, Some(tag)) => vec![tag.clone()],
+        _ => known.into_iter().map(|(tag, _)| tag).collect(),
+    };
     for tag in tags {
         let name = Reference {
             tag: Some(tag),

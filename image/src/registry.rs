@@ -7,8 +7,8 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use ureq::Body;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use ureq::{Agent, Body};
 
 use crate::Reference;
 use crate::digest::Digest;
@@ -84,6 +84,20 @@ pub trait Watcher: Send + Sync {
     fn stop(&self) -> Interrupt {
         Interrupt::default()
     }
+}
+
+/// A client for a web server that is no registry: verified as the host does, through the proxy that is set.
+pub(crate) fn agent_for(url: &str) -> Result<Agent, Error> {
+    let parsed =
+        Url::parse(url).ok_or_else(|| Error::untrusted(url, "it is no URL of http or https"))?;
+    let registries = Registries::default();
+    let trust = agents::Trust {
+        certificates: Default::default(),
+        listed: false,
+        verify: true,
+    };
+    let agents = agents::Agents::new(&parsed.authority, trust, &registries, &Interrupt::default());
+    Ok(agents.route(&parsed)?.agent)
 }
 
 pub struct Client<'a> {

@@ -18,12 +18,15 @@ use crate::digest::Digest;
 use crate::error::Error;
 
 mod commit;
+mod history;
+mod hold;
 mod names;
 mod remove;
-#[allow(dead_code, reason = "push and save are its users")]
 pub(crate) mod tar;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
+pub use history::{Step, history};
+pub(crate) use hold::{check_space, hold_layer};
 pub use names::name_again;
 pub(crate) use names::{
     config_bytes, layer_size, manifest_bytes, note_digest, repositories_of, tags_of,

@@ -3,14 +3,18 @@
 mod common;
 
 use common::*;
-use image::archive::import;
+use image::archive::{ImportOptions, import};
 use image::{Error, ErrorKind, Image, Reference, Removal, store, sweep};
 
 fn import_file(store: &mut Store, content: &str, name: Option<&str>) -> Image {
     let tar = Tar::new().file("f", 0o644, content).finish();
     let name = name.map(|n| Reference::parse(n).unwrap());
     let root = store.path().to_owned();
-    import(&mut store.conn, &root, &mut &*tar, name.as_ref(), &[], None).unwrap()
+    let options = ImportOptions {
+        name: name.as_ref(),
+        ..ImportOptions::default()
+    };
+    import(&mut store.conn, &root, &mut &*tar, &options).unwrap()
 }
 
 fn remove(
@@ -34,9 +38,12 @@ fn an_import_is_an_image_with_what_the_changes_say() {
         &mut store.conn,
         &root,
         &mut &*tar,
-        Some(&name),
-        &changes,
-        Some("why"),
+        &ImportOptions {
+            name: Some(&name),
+            changes: &changes,
+            message: Some("why"),
+            platform: None,
+        },
     )
     .unwrap();
     let config = image.config.config().as_ref().unwrap();
@@ -73,9 +80,10 @@ fn bad_archives_and_changes_leave_nothing() {
             &mut store.conn,
             &root,
             &mut &*tar,
-            None,
-            &[change.to_owned()],
-            None,
+            &ImportOptions {
+                changes: &[change.to_owned()],
+                ..ImportOptions::default()
+            },
         )
         .unwrap_err();
         assert!(

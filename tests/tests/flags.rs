@@ -3,6 +3,8 @@
 //! A cell is one behaviour on a host of its own, and says which of Docker's commands and flags it covers; the table in docs/docker.md is made
 //! from them. Cells run side by side: `cargo test --test flags -- resources/` runs one subject, and `-- resources/,life/` two.
 
+#[path = "flags/archive.rs"]
+mod archive;
 #[path = "flags/basics.rs"]
 mod basics;
 #[path = "flags/block_io.rs"]
@@ -69,6 +71,7 @@ use cell::Cell;
 
 /// By subject, each a file of `flags/`.
 const SUBJECTS: &[(&str, &[Cell])] = &[
+    ("archive", archive::CELLS),
     ("basics", basics::CELLS),
     ("block_io", block_io::CELLS),
     ("commands", commands::CELLS),

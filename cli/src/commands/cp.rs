@@ -295,14 +295,15 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Writes to a file beside the wanted one, which it becomes at the end.
+/// Writes to a file beside the wanted one, which it becomes at the end. `failed` introduces what is wrong with the path.
 pub fn write_whole(
     path: &str,
+    failed: &'static str,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let path = local::absolute(path)?;
     local::check_output(&path).map_err(|failure| match failure {
-        Failure::Refused(error) => Failure::Refused(error.context("failed to export container")),
+        Failure::Refused(error) => Failure::Refused(error.context(failed)),
         other => other,
     })?;
     let (dir, _) = split(&path);

@@ -32,6 +32,8 @@ pub fn run(context: &Context, options: Export) -> Answer {
         return Ok(0);
     };
     let mut engine = context.engine()?;
-    cp::write_whole(&path, |file| Ok(engine.export(&options.container, file)?))?;
+    cp::write_whole(&path, "failed to export container", |file| {
+        Ok(engine.export(&options.container, file)?)
+    })?;
     Ok(0)
 }

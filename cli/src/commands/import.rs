@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::io::Read;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
+use image::archive::{ImportOptions, remote};
 
 use super::{Answer, Context};
-use crate::failure::Failure;
 use crate::output;
 
 /// Import the contents from a tarball to create a filesystem image
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle import [OPTIONS] FILE|- [REPOSITORY[:TAG]]")]
+#[command(override_usage = "coracle import [OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]")]
 pub struct Import {
     /// Apply a Dockerfile instruction to the image: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR
     #[arg(short, long, value_name = "INSTRUCTION")]
@@ -20,6 +20,9 @@ pub struct Import {
     /// Comment of the image
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
+    /// Platform of the image: OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
     #[arg(value_name = "FILE")]
     file: String,
     #[arg(value_name = "REPOSITORY[:TAG]")]
@@ -27,28 +30,34 @@ pub struct Import {
 }
 
 pub fn run(context: &Context, options: Import) -> Answer {
-    if options.file.starts_with("http://") || options.file.starts_with("https://") {
-        return Err(Failure::Refused(anyhow!(
-            "importing from a URL is not built yet: fetch {} first and import the file",
-            options.file
-        )));
-    }
     let name = options
         .name
         .as_deref()
         .map(image::Reference::parse)
         .transpose()?;
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|scheme| options.file.starts_with(scheme));
+    let mut engine = context.engine()?;
     let mut tar: Box<dyn Read> = match options.file.as_str() {
         "-" => Box::new(std::io::stdin()),
+        url if is_url => {
+            output::print(&format!("Downloading from {url}"))?;
+            remote::open(url)?
+        }
         file => Box::new(File::open(file).with_context(|| format!("open {file}"))?),
     };
-    let mut engine = context.engine()?;
-    let image = engine.import(
-        &mut tar,
-        name.as_ref(),
-        &options.change,
-        options.message.as_deref(),
-    )?;
+    let origin = match is_url {
+        true => format!("Imported from {}", options.file),
+        false => "Imported from -".to_owned(),
+    };
+    let import = ImportOptions {
+        name: name.as_ref(),
+        changes: &options.change,
+        message: Some(options.message.as_deref().unwrap_or(&origin)),
+        platform: options.platform.as_deref().filter(|text| !text.is_empty()),
+    };
+    let image = engine.import(&mut tar, &import)?;
     output::print(&image.id)?;
     Ok(0)
 }

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::inspect::{Inspect, Kind};
 use super::{
-    attach, commit, container_prune, cp, create, diff, exec, export, image_check, images, import,
-    kill, logs, pause, port, ps, pull, push, rename, restart, rm, rmi, run, start, stats, stop,
-    tag, top, unpause, update, wait,
+    attach, build, commit, container_prune, cp, create, diff, exec, export, history, image_check,
+    images, import, kill, load, logs, pause, port, ps, pull, push, rename, restart, rm, rmi, run,
+    save, start, stats, stop, tag, top, unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -45,8 +45,12 @@ pub enum Container {
 #[derive(Debug, Subcommand)]
 pub enum Image {
     Check(image_check::Check),
+    #[command(hide = true)]
+    Build(build::Build),
+    History(history::History),
     Import(import::Import),
     Inspect(InspectImage),
+    Load(load::Load),
     #[command(visible_alias = "list")]
     Ls(images::Images),
     Pull(pull::Pull),
@@ -54,6 +58,7 @@ pub enum Image {
     #[command(visible_alias = "remove")]
     Rm(rmi::Rmi),
     Tag(tag::Tag),
+    Save(save::Save),
 }
 
 /// Display detailed information on one or more containers
@@ -123,6 +128,8 @@ impl Image {
         match self {
             // It has no shorter name.
             Image::Check(options) => Command::Image(Image::Check(options)),
+            Image::Build(options) => Command::Build(options),
+            Image::History(options) => Command::History(options),
             Image::Import(options) => Command::Import(options),
             Image::Inspect(options) => Command::Inspect(Inspect::of(
                 Kind::Image,
@@ -130,11 +137,13 @@ impl Image {
                 options.format,
                 false,
             )),
+            Image::Load(options) => Command::Load(options),
             Image::Ls(options) => Command::Images(options),
             Image::Pull(options) => Command::Pull(options),
             Image::Push(options) => Command::Push(options),
             Image::Rm(options) => Command::Rmi(options),
             Image::Tag(options) => Command::Tag(options),
+            Image::Save(options) => Command::Save(options),
         }
     }
 }

@@ -123,24 +123,36 @@ impl<'a> Progress<'a> {
         self.layers.clear();
     }
 
-    /// Bytes on their way, for whoever watches; on a terminal only.
-    pub fn moving(&mut self, layer: String, what: &str, done: u64, total: u64) {
+    /// A text for whoever waits, and only for them.
+    pub fn notice(&mut self, text: &str) {
+        if self.style != Style::Quiet {
+            self.line(text);
+        }
+    }
+
+    /// What a layer's line says from now on, on a terminal; `last`: for good.
+    pub fn state(&mut self, layer: String, state: String, last: bool) {
         let Style::Redraw { .. } = self.style else {
             return;
         };
+        self.set(layer, state);
+        let due = self
+            .last_redraw
+            .is_none_or(|last| last.elapsed() >= REDRAW_EVERY);
+        if due || last {
+            self.redraw();
+        }
+    }
+
+    /// Bytes on their way, for whoever watches; on a terminal only.
+    pub fn moving(&mut self, layer: String, what: &str, done: u64, total: u64) {
         let state = format!(
             "{what} {} {}/{}",
             bar(done, total),
             words::size(done),
             words::size(total)
         );
-        self.set(layer, state);
-        let due = self
-            .last_redraw
-            .is_none_or(|last| last.elapsed() >= REDRAW_EVERY);
-        if due {
-            self.redraw();
-        }
+        self.state(layer, state, false);
     }
 
     /// A layer's new state.
@@ -188,7 +200,7 @@ impl<'a> Progress<'a> {
 }
 
 /// `[=====>    ]`
-fn bar(done: u64, total: u64) -> String {
+pub fn bar(done: u64, total: u64) -> String {
     const WIDTH: u64 = 25;
     let filled = match total {
         0 => 0,

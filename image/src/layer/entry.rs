@@ -184,6 +184,20 @@ impl<R: Read> Entries<R> {
         Ok(entry)
     }
 
+    /// Passes over the data of the current entry by the stream's own means: `skip` is given the stream and the number of bytes,
+    /// padding included.
+    pub fn skip_by(
+        &mut self,
+        skip: impl FnOnce(&mut R, u64) -> std::io::Result<()>,
+    ) -> Result<(), LayerError> {
+        let rest = std::mem::take(&mut self.data) + std::mem::take(&mut self.padding);
+        skip(&mut self.inner, rest).map_err(LayerError::Read)
+    }
+
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
     /// Reads data of the current entry that goes into its file; 0 at its end.
     pub fn read_file(&mut self, buf: &mut [u8]) -> Result<usize, LayerError> {
         let n = self.read(buf)?;

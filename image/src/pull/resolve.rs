@@ -11,7 +11,7 @@ use crate::registry::platform::Platform;
 use crate::registry::{Client, Document};
 
 /// An index may lead to another one, not further.
-const MAX_DEPTH: usize = 2;
+pub const MAX_DEPTH: usize = 2;
 
 pub struct Resolved {
     /// Of the document that the reference names, an index perhaps: what `Digest:` shows.
@@ -109,7 +109,7 @@ fn descend(
 }
 
 /// A platform that was asked for must be the config's; one that was not, only its system.
-fn check_platform(
+pub fn check_platform(
     config: &ImageConfiguration,
     asked: Option<&Platform>,
     name: &str,

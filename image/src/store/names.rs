@@ -76,13 +76,15 @@ pub(crate) fn repositories_of(conn: &Connection, id: &str) -> Result<Vec<Referen
     names.iter().map(|name| Reference::parse(name)).collect()
 }
 
-/// The tags of a repository, sorted.
-pub(crate) fn tags_of(conn: &Connection, name: &Reference) -> Result<Vec<String>, Error> {
+/// The tags of a repository, each with its image's ID, sorted.
+pub(crate) fn tags_of(conn: &Connection, name: &Reference) -> Result<Vec<(String, String)>, Error> {
     conn.prepare_cached(
-        "SELECT tag FROM image_names WHERE repository = ?1 AND tag IS NOT NULL ORDER BY tag",
+        "SELECT tag, image_id FROM image_names WHERE repository = ?1 AND tag IS NOT NULL ORDER BY tag",
     )
     .and_then(|mut statement| {
-        let rows = statement.query_map([name.familiar_name()], |row| row.get(0))?;
+        let rows = statement.query_map([name.familiar_name()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
         rows.collect()
     })
     .map_err(Error::db("list the tags of a repository"))

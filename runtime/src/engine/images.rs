@@ -71,26 +71,4 @@ impl Engine {
         }
         Ok(removed)
     }
-
-    pub fn import(
-        &mut self,
-        tar: &mut dyn std::io::Read,
-        name: Option<&image::Reference>,
-        changes: &[String],
-        message: Option<&str>,
-    ) -> Result<image::Image, Error> {
-        let image = image::archive::import(
-            &mut self.conn,
-            &self.settings.root,
-            tar,
-            name,
-            changes,
-            message,
-        )?;
-        if let Some(name) = name {
-            events::record_image(&self.conn, "tag", &image.id, &name.to_string())?;
-        }
-        events::record_image(&self.conn, "import", &image.id, &image.id)?;
-        Ok(image)
-    }
 }

@@ -6,6 +6,7 @@ pub mod mounts;
 pub mod volumes;
 
 mod again;
+mod archives;
 mod care;
 mod confinement;
 mod create;

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod image_prune;
 pub mod images;
 pub mod import;
 pub mod info;
@@ -27,6 +28,7 @@ pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod search;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -41,7 +43,7 @@ pub mod wait;
 mod cid_file;
 mod streams;
 
-use management::Container;
+use management::{Container, Image};
 use runtime::Engine;
 use serde_json::{Map, Value};
 
@@ -99,6 +101,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Import(options) => import::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),
+        Command::Search(options) => search::run(&context, &options),
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),
@@ -112,6 +115,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Man(options) => completion::man(&context, options),
         Command::Container(Container::Prune(options)) => container_prune::run(&context, options),
         Command::Container(command) => dispatch(command.plain(), context.global),
+        Command::Image(Image::Prune(options)) => image_prune::run(&context, &options),
         Command::Image(command) => dispatch(command.plain(), context.global),
         Command::Events(options) => events::run(&context, options),
     }

@@ -14,6 +14,7 @@ pub mod pull;
 
 pub mod archive;
 pub mod pipe;
+pub mod space;
 pub mod store;
 
 mod digest;

@@ -20,7 +20,13 @@ fn remove(
     in_use: &[(String, String)],
 ) -> Result<Vec<Removal>, Error> {
     let root = store.path().to_owned();
-    store::remove(&mut store.conn, &root, name, force, in_use)
+    store::remove(
+        &mut store.conn,
+        &root,
+        name,
+        force,
+        &|_| Ok(in_use.to_vec()),
+    )
 }
 
 #[test]

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::inspect::{Inspect, Kind};
 use super::{
-    attach, commit, container_prune, cp, create, diff, exec, export, images, import, kill, logs,
-    pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top, unpause, update,
-    wait,
+    attach, commit, container_prune, cp, create, diff, exec, export, image_prune, images, import,
+    kill, logs, pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top,
+    unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -48,6 +48,7 @@ pub enum Image {
     Inspect(InspectImage),
     #[command(visible_alias = "list")]
     Ls(images::Images),
+    Prune(image_prune::Prune),
     Pull(pull::Pull),
     #[command(visible_alias = "remove")]
     Rm(rmi::Rmi),
@@ -126,6 +127,8 @@ impl Image {
                 false,
             )),
             Image::Ls(options) => Command::Images(options),
+            // It has no shorter name.
+            Image::Prune(options) => Command::Image(Image::Prune(options)),
             Image::Pull(options) => Command::Pull(options),
             Image::Rm(options) => Command::Rmi(options),
         }

@@ -163,7 +163,7 @@ fn removal_untags_until_the_last_name() {
     let error = remove(&mut store, "b", false, &[]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (ErrorKind::NotFound, "No such image: b")
+        (ErrorKind::NotFound, "No such image: b:latest")
     );
 }
 

@@ -303,11 +303,12 @@ fn rubbish_and_layers_of_no_image_are_seen_and_freed() {
     fs::create_dir_all(&held).unwrap();
     fs::write(held.join("file"), [1; 12_345]).unwrap();
     let holder = Cmd::new("flock")
+        .arg("--no-fork")
         .arg(&held)
         .args([
             "sh",
             "-c",
-            "touch \"$0\"; sleep 1000",
+            "touch \"$0\"; exec sleep 1000",
             host.folder().join("is-held").to_str().unwrap(),
         ])
         .spawn_in(&host.netns);

@@ -21,6 +21,8 @@ mod events;
 mod files;
 #[path = "flags/health.rs"]
 mod health;
+#[path = "flags/images.rs"]
+mod images;
 #[path = "flags/life.rs"]
 mod life;
 #[path = "flags/listing.rs"]
@@ -72,6 +74,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("events", events::CELLS),
     ("files", files::CELLS),
     ("health", health::CELLS),
+    ("images", images::CELLS),
     ("life", life::CELLS),
     ("listing", listing::CELLS),
     ("logs", logs::CELLS),

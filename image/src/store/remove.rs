@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{Removal, image_path, layer_path, resolve};
+use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe;
@@ -47,7 +48,12 @@ pub fn remove(
     force: bool,
     in_use: InUse<'_>,
 ) -> Result<Vec<Removal>, Error> {
-    let not_found = || Error::NotFound(name.to_owned());
+    // With the tag that was meant; or why it cannot be a name.
+    let not_found = || match Reference::parse(name) {
+        Ok(reference) => Error::NotFound(reference.to_string()),
+        Err(Error::HexName(_)) => Error::NotFound(name.to_owned()),
+        Err(error) => error,
+    };
     let id = resolve(conn, name)?.ok_or_else(not_found)?.id;
     let id_digest = Digest::expect(&id, "an image's row")?;
     let image_lock = LayerLock::take(root, &id_digest, Mode::Exclusive)?;

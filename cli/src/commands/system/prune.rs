@@ -67,13 +67,14 @@ fn warning(options: &Prune) -> String {
     for line in what {
         text.push_str(&format!("  - {line}\n"));
     }
-    let mut filters: Vec<_> = options.prune.filter.iter().collect();
+    let filters = options.prune.filter.iter();
+    let mut filters: Vec<String> = filters
+        .map(|(name, value)| format!("  - {name}={value}\n"))
+        .collect();
     filters.sort();
     if !filters.is_empty() {
         text.push_str("\n  Items to be pruned will be filtered with:\n");
-        for (name, value) in filters {
-            text.push_str(&format!("  - {name}={value}\n"));
-        }
+        text.push_str(&filters.concat());
     }
     text
 }

@@ -347,8 +347,11 @@ fn rubbish_and_layers_of_no_image_are_seen_and_freed() {
     check_nothing_is_left(&host);
 }
 
+/// Works for as long as what it is handed says so.
+type Worker<'a> = &'a (dyn Fn(&dyn Fn() -> bool) + Sync);
+
 /// Until the time is up, each on a thread of its own.
-fn together(limit: Duration, workers: &[&(dyn Fn(&dyn Fn() -> bool) + Sync)]) {
+fn together(limit: Duration, workers: &[Worker<'_>]) {
     let end = Instant::now() + limit;
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -45,6 +45,8 @@ mod seccomp;
 mod security;
 #[path = "flags/small.rs"]
 mod small;
+#[path = "flags/space.rs"]
+mod space;
 #[path = "flags/spelling.rs"]
 mod spelling;
 #[path = "flags/standstill.rs"]
@@ -86,6 +88,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
+    ("space", space::CELLS),
     ("spelling", spelling::CELLS),
     ("standstill", standstill::CELLS),
     ("streams", streams::CELLS),

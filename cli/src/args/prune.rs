@@ -60,6 +60,9 @@ pub fn is_sure(warning: &str) -> Result<bool, Failure> {
     Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
+/// Asked of each thing that could go.
+pub type Wanted<'a> = Box<dyn Fn(&Candidate<'_>) -> bool + 'a>;
+
 #[derive(Debug, Default)]
 pub struct Filters {
     /// Made before.
@@ -70,7 +73,7 @@ pub struct Filters {
 
 impl Filters {
     /// What the engine asks of each; `None`: everything may go.
-    pub fn wanted(&self) -> Option<Box<dyn Fn(&Candidate<'_>) -> bool + '_>> {
+    pub fn wanted(&self) -> Option<Wanted<'_>> {
         let is_empty = self.until.is_none() && self.with.is_empty() && self.without.is_empty();
         match is_empty {
             true => None,

@@ -41,6 +41,7 @@ pub mod volume;
 pub mod wait;
 
 mod cid_file;
+mod interrupt;
 mod streams;
 
 use management::{Container, Image};

@@ -19,10 +19,12 @@ pub mod store;
 
 mod digest;
 mod error;
+mod interrupt;
 mod lock;
 mod staging;
 
 pub use error::{Error, ErrorKind};
+pub use interrupt::Interrupt;
 pub use reference::Reference;
 pub use staging::remove_at;
 pub use store::{Healthcheck, Image, ImageSummary, Removal, sweep};

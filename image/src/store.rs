@@ -24,7 +24,7 @@ mod remove;
 pub(crate) mod tar;
 mod usage;
 
-pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
 pub use prune::{Candidate, PrunedImages, Unused, labels, prune, prune_layers};
 pub use remove::{InUse, remove, sweep};
 pub use usage::{ImageUsage, Usage, usage};
@@ -127,6 +127,10 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
              size INTEGER NOT NULL,         -- of the blob, bytes
              media_type TEXT NOT NULL,
              PRIMARY KEY (chain_id, registry, repository, digest)
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS kept_layers ( -- of no image yet, for the pull that was cut short
+             chain_id TEXT PRIMARY KEY,
+             since INTEGER NOT NULL         -- seconds since 1970
          ) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS image_names (
              name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest

@@ -243,11 +243,11 @@ pub(super) fn delete_layer_row(
         )
         .map_err(Error::db(REMOVE))?;
     if deleted > 0 {
-        conn.execute(
-            "DELETE FROM layer_blobs WHERE chain_id = ?1",
-            [chain_id.as_str()],
-        )
-        .map_err(Error::db(REMOVE))?;
+        for table in ["layer_blobs", "kept_layers"] {
+            let sql = format!("DELETE FROM {table} WHERE chain_id = ?1");
+            conn.execute(&sql, [chain_id.as_str()])
+                .map_err(Error::db(REMOVE))?;
+        }
     }
     Ok((deleted > 0).then(|| (chain_id.clone(), lock)))
 }
@@ -269,6 +269,9 @@ pub(super) fn discard_layer(staging: &Staging, path: &Path) -> Result<(), Error>
     Ok(())
 }
 
+/// How long finished layers of a pull that was cut short wait for the next one, in seconds. A prune takes them at once.
+const KEPT: u32 = 24 * 3600;
+
 /// Deletes what killed processes have left: staging directories, layers of no image, directories of no row.
 /// Leaves alone whatever a live process holds. Every pull begins with it.
 pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
@@ -285,9 +288,10 @@ pub(super) fn sweep_with(
     staging::sweep(root, freed.as_deref_mut())?;
     let unused: Vec<String> = conn
         .prepare_cached(
-            "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)",
+            "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)
+             AND chain_id NOT IN (SELECT chain_id FROM kept_layers WHERE since > unixepoch() - ?1)",
         )
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .and_then(|mut statement| statement.query_map([KEPT], |row| row.get(0))?.collect())
         .map_err(Error::db(SWEEP))?;
     let known = |conn: &Connection, sql: &str| -> Result<BTreeSet<String>, Error> {
         conn.prepare_cached(sql)

@@ -22,7 +22,7 @@ use rusqlite::config::DbConfig;
 use crate::error::Error;
 
 /// Bumped with the schema; a database that says the same is not looked at again.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 /// How long a command waits for others that write.
 const PATIENCE: Duration = Duration::from_secs(60);

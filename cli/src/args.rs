@@ -6,6 +6,8 @@ pub mod event_filter;
 pub mod failure;
 pub mod filter;
 pub mod format;
+pub mod glob;
+pub mod image_filter;
 pub mod life;
 pub mod logging;
 pub mod moment;
@@ -194,6 +196,7 @@ pub enum Command {
     Build(commands::build::Build),
     Images(commands::images::Images),
     Rmi(commands::rmi::Rmi),
+    Search(commands::search::Search),
     /// Manage networks
     #[command(
         subcommand,

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod export;
 pub mod history;
 pub mod image_check;
+pub mod image_prune;
 pub mod images;
 pub mod import;
 pub mod info;
@@ -35,6 +36,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod search;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -122,6 +124,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Save(options) => save::run(&context, options),
         Command::Images(options) => images::run(&context, options),
         Command::Rmi(options) => rmi::run(&context, options),
+        Command::Search(options) => search::run(&context, &options),
         Command::Network(command) => network::run(&context, command),
         Command::System(command) => system::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),
@@ -136,6 +139,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Container(Container::Prune(options)) => container_prune::run(&context, options),
         Command::Container(command) => dispatch(command.plain(), context.global),
         Command::Image(Image::Check(options)) => image_check::run(&context, options),
+        Command::Image(Image::Prune(options)) => image_prune::run(&context, &options),
         Command::Image(command) => dispatch(command.plain(), context.global),
         Command::Events(options) => events::run(&context, options),
     }

@@ -1,6 +1,7 @@
 //! How answers are written: tables, words, templates, JSON. Text in, text out; only [`print`] touches stdout.
 
 pub mod container;
+pub mod disk_usage;
 pub mod event;
 pub mod image_history;
 pub mod inspect;
@@ -31,6 +32,19 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         .and_then(|()| out.write_all(b"\n"))
         .and_then(|()| out.flush())
         .context("write to stdout")
+}
+
+/// A heading, lines and an empty line; nothing where there are no lines.
+pub fn section(heading: &str, lines: &[impl AsRef<str>]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(line.as_ref());
+        text.push('\n');
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("{heading}\n{text}\n"),
+    }
 }
 
 /// JSON as `inspect` writes it: four spaces.

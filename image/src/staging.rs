@@ -18,6 +18,7 @@ use rustix::fs::{
 };
 
 use crate::error::Error;
+use crate::space::{self, Meter};
 
 /// Directories nested deeper than this are moved up before they are deleted, so that a hostile image cannot make
 /// deletion run out of file descriptors or stack.
@@ -79,6 +80,16 @@ impl Staging {
         .map_err(Error::io("open", path))
     }
 
+    /// Bytes on disk of what is in it.
+    pub fn size(&self) -> Result<u64, Error> {
+        let mut meter = Meter::default();
+        let whole = meter.tree(&self.path);
+        let own = space::own_size(&self.path);
+        whole
+            .and_then(|whole| Ok(whole.saturating_sub(own?)))
+            .map_err(Error::io("measure", &self.path))
+    }
+
     /// Deletes a subdirectory before its time, as when a download starts over.
     pub fn discard(&self, name: &str) -> Result<(), Error> {
         remove_tree(self.dir.as_fd(), name.as_bytes())
@@ -97,8 +108,9 @@ impl Drop for Staging {
     }
 }
 
-/// Deletes what killed processes have left in staging. Never touches what a live one holds.
-pub fn sweep(root: &Path) -> Result<(), Error> {
+/// Deletes what killed processes have left in staging. Never touches what a live one holds. The bytes on disk that were freed
+/// are added to `freed`, if somebody wants to know.
+pub fn sweep(root: &Path, mut freed: Option<&mut u64>) -> Result<(), Error> {
     let base = base(root);
     let entries = match fs::read_dir(&base) {
         Ok(entries) => entries,
@@ -110,6 +122,10 @@ pub fn sweep(root: &Path) -> Result<(), Error> {
         let Ok(dir) = File::open(&path) else { continue };
         if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(&dir, &path) {
             tracing::debug!(path = %path.display(), "deleting what a killed process left");
+            if let Some(freed) = &mut freed {
+                let size = Meter::default().tree(&path);
+                **freed += size.map_err(Error::io("measure", &path))?;
+            }
             drop(Staging { path, dir });
         }
     }
@@ -135,7 +151,26 @@ pub fn abandoned(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(left)
 }
 
-fn base(root: &Path) -> PathBuf {
+/// The bytes on disk in staging: of live processes, and of dead ones, which the next sweep frees.
+pub fn sizes(root: &Path) -> Result<(u64, u64), Error> {
+    let base = base(root);
+    let (mut live, mut dead) = (0, 0);
+    for entry in fs::read_dir(&base).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(dir) = File::open(&path) else { continue };
+        // Shared: whoever makes one waits for nothing.
+        let is_dead = flock(&dir, FlockOperation::NonBlockingLockShared).is_ok();
+        let size = Meter::default().tree(&path);
+        let size = size.map_err(Error::io("measure", &path))?;
+        match is_dead {
+            true => dead += size,
+            false => live += size,
+        }
+    }
+    Ok((live, dead))
+}
+
+pub fn base(root: &Path) -> PathBuf {
     root.join("layers/.staging")
 }
 
@@ -269,7 +304,7 @@ mod tests {
         fs::write(live.path().join("x"), "x").unwrap();
         let dead = base(root.path()).join("dead");
         fs::create_dir_all(dead.join("a/b")).unwrap();
-        sweep(root.path()).unwrap();
+        sweep(root.path(), None).unwrap();
         assert!(live.path().join("x").exists());
         assert!(!dead.exists());
         drop(live);

@@ -21,8 +21,10 @@ mod commit;
 mod history;
 mod hold;
 mod names;
+mod prune;
 mod remove;
 pub(crate) mod tar;
+mod usage;
 
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
 pub use history::{Step, history};
@@ -31,8 +33,10 @@ pub use names::name_again;
 pub(crate) use names::{
     config_bytes, layer_size, manifest_bytes, note_digest, repositories_of, tags_of,
 };
+pub use prune::{Candidate, PrunedImages, Unused, labels, prune, prune_layers};
 pub(crate) use remove::names_in;
-pub use remove::{remove, sweep};
+pub use remove::{InUse, remove, sweep};
+pub use usage::{ImageUsage, Usage, usage};
 
 /// An image that can be run.
 #[derive(Clone, Debug)]
@@ -90,8 +94,10 @@ pub struct ImageSummary {
     pub tag: String,
     /// RFC 3339, from the config; the import's time where the config has none.
     pub created: String,
-    /// Bytes of all layers, unpacked.
+    /// Bytes of the files of all layers, unpacked.
     pub size: u64,
+    /// Of the manifests by which this repository knows it.
+    pub digests: Vec<String>,
 }
 
 /// What `rmi` did, in order, for `Untagged:` and `Deleted:` lines.
@@ -155,6 +161,11 @@ pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>,
     }
 }
 
+/// The ID alone, whether its layers are whole or not.
+pub fn id_of(conn: &Connection, name: &str) -> Result<Option<String>, Error> {
+    Ok(resolve(conn, name)?.map(|found| found.id))
+}
+
 /// All images, newest first, a row for each name.
 pub fn list(conn: &Connection) -> Result<Vec<ImageSummary>, Error> {
     const LIST: &str = "list the images";
@@ -163,7 +174,9 @@ pub fn list(conn: &Connection) -> Result<Vec<ImageSummary>, Error> {
         .prepare(
             "SELECT images.id, names.repository, names.tag, images.created,
                     (SELECT coalesce(sum(layers.size), 0) FROM image_layers JOIN layers USING (chain_id)
-                     WHERE image_layers.image_id = images.id)
+                     WHERE image_layers.image_id = images.id),
+                    (SELECT group_concat(digest) FROM image_names AS d
+                     WHERE d.image_id = images.id AND d.repository = names.repository)
              FROM images LEFT JOIN (
                  SELECT DISTINCT image_id, repository, tag FROM image_names AS n
                  WHERE tag IS NOT NULL OR NOT EXISTS (
@@ -184,6 +197,10 @@ pub fn list(conn: &Connection) -> Result<Vec<ImageSummary>, Error> {
                     .unwrap_or_else(|| NONE.into()),
                 created: row.get(3)?,
                 size: row.get(4)?,
+                digests: row
+                    .get::<_, Option<String>>(5)?
+                    .map(|digests| digests.split(',').map(str::to_owned).collect())
+                    .unwrap_or_default(),
             })
         })
         .map_err(Error::db(LIST))?;
@@ -301,6 +318,16 @@ pub(crate) fn load(conn: &Connection, root: &Path, id: &str) -> Result<Image, Er
         names,
         healthcheck: healthcheck(&bytes),
     })
+}
+
+/// The names with digests that an image has: `redis@sha256:...`.
+pub fn digests(conn: &Connection, id: &str) -> Result<Vec<String>, Error> {
+    conn.prepare_cached(
+        "SELECT repository || '@' || digest FROM image_names
+         WHERE image_id = ?1 AND digest IS NOT NULL ORDER BY name",
+    )
+    .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+    .map_err(Error::db("look up the digests of an image"))
 }
 
 /// Bytes of all layers of an image, unpacked.

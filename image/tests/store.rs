@@ -24,7 +24,13 @@ fn remove(
     in_use: &[(String, String)],
 ) -> Result<Vec<Removal>, Error> {
     let root = store.path().to_owned();
-    store::remove(&mut store.conn, &root, name, force, in_use)
+    store::remove(
+        &mut store.conn,
+        &root,
+        name,
+        force,
+        &|_| Ok(in_use.to_vec()),
+    )
 }
 
 #[test]
@@ -165,7 +171,7 @@ fn removal_untags_until_the_last_name() {
     let error = remove(&mut store, "b", false, &[]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (ErrorKind::NotFound, "No such image: b")
+        (ErrorKind::NotFound, "No such image: b:latest")
     );
 }
 

@@ -147,6 +147,12 @@ pub fn record_image(conn: &Connection, action: &str, actor: &str, name: &str) ->
     record(conn, Subject::Image, action, actor, &[("name", name)])
 }
 
+/// Enters that what is unused of a kind has been removed, with the bytes that are free since.
+pub fn record_prune(conn: &Connection, subject: Subject, reclaimed: u64) -> Result<(), Error> {
+    let reclaimed = reclaimed.to_string();
+    record(conn, subject, "prune", "", &[("reclaimed", &reclaimed)])
+}
+
 /// Enters that a container has come to a network or left it.
 pub fn record_place(
     conn: &Connection,

@@ -23,6 +23,8 @@ mod events;
 mod files;
 #[path = "flags/health.rs"]
 mod health;
+#[path = "flags/images.rs"]
+mod images;
 #[path = "flags/life.rs"]
 mod life;
 #[path = "flags/listing.rs"]
@@ -49,6 +51,8 @@ mod seccomp;
 mod security;
 #[path = "flags/small.rs"]
 mod small;
+#[path = "flags/space.rs"]
+mod space;
 #[path = "flags/spelling.rs"]
 mod spelling;
 #[path = "flags/standstill.rs"]
@@ -79,6 +83,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("events", events::CELLS),
     ("files", files::CELLS),
     ("health", health::CELLS),
+    ("images", images::CELLS),
     ("life", life::CELLS),
     ("listing", listing::CELLS),
     ("login", login::CELLS),
@@ -92,6 +97,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("seccomp", seccomp::CELLS),
     ("security", security::CELLS),
     ("small", small::CELLS),
+    ("space", space::CELLS),
     ("spelling", spelling::CELLS),
     ("standstill", standstill::CELLS),
     ("streams", streams::CELLS),

@@ -53,6 +53,8 @@ pub enum FilterError {
     Value { name: String, value: String },
     #[error("Unrecognised filter value for health: {0}")]
     Health(String),
+    #[error("syntax error in pattern")]
+    Pattern,
     #[error("Invalid filter 'is-task=[{0}]'")]
     Task(String),
 }

@@ -3,17 +3,54 @@
 use std::io::{BufRead, Write};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
+use runtime::engine::Candidate;
 use time::OffsetDateTime;
 
 use super::filter::{FilterError, has_label};
-use super::moment;
+use super::{moment, values};
 use crate::failure::Failure;
+use crate::output::words;
+
+/// Of every `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only those that match: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
+    pub filter: Vec<(String, String)>,
+}
+
+impl PruneArgs {
+    /// What is to go; `None`, where the user does not want it after all.
+    pub fn confirmed(&self, warning: &str) -> Result<Option<Filters>, Failure> {
+        let filters =
+            Filters::new(&self.filter, OffsetDateTime::now_utc()).map_err(Failure::Own)?;
+        Ok((self.force || is_sure(warning)?).then_some(filters))
+    }
+}
+
+/// Of a filter that says yes or no.
+pub fn bool_of(name: &str, value: &str) -> Result<bool, Failure> {
+    values::parse_bool(value).map_err(|_| {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        Failure::Own(FilterError::Value { name, value }.into())
+    })
+}
+
+/// The last line of every `prune` that makes room.
+pub fn reclaimed(bytes: u64) -> String {
+    format!("Total reclaimed space: {}", words::size_with(bytes, 4))
+}
 
 /// Asks on stdout, and reads the answer from stdin.
 pub fn is_sure(warning: &str) -> Result<bool, Failure> {
     let ask = || -> std::io::Result<String> {
         let mut out = std::io::stdout();
-        out.write_all(warning.as_bytes())?;
+        writeln!(out, "{warning}")?;
+        write!(out, "Are you sure you want to continue? [y/N] ")?;
         out.flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
@@ -22,6 +59,9 @@ pub fn is_sure(warning: &str) -> Result<bool, Failure> {
     let answer = ask().context("cannot ask").map_err(Failure::Own)?;
     Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
+
+/// Asked of each thing that could go.
+pub type Wanted<'a> = Box<dyn Fn(&Candidate<'_>) -> bool + 'a>;
 
 #[derive(Debug, Default)]
 pub struct Filters {
@@ -32,6 +72,15 @@ pub struct Filters {
 }
 
 impl Filters {
+    /// What the engine asks of each; `None`: everything may go.
+    pub fn wanted(&self) -> Option<Wanted<'_>> {
+        let is_empty = self.until.is_none() && self.with.is_empty() && self.without.is_empty();
+        match is_empty {
+            true => None,
+            false => Some(Box::new(|of| self.accept(of.created, of.labels))),
+        }
+    }
+
     pub fn new(pairs: &[(String, String)], now: OffsetDateTime) -> anyhow::Result<Filters> {
         let mut filters = Filters::default();
         for (name, value) in pairs {

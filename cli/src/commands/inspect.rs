@@ -2,9 +2,10 @@
 
 use clap::Args;
 use runtime::Engine;
+use runtime::engine::InspectedImage;
 use serde_json::Value;
 
-use super::{Answer, Context, find_image, is_not_found, network, volume};
+use super::{Answer, Context, is_not_found, network, volume};
 use crate::args::format::FormatArg;
 use crate::failure::Failure;
 use crate::output;
@@ -182,14 +183,9 @@ fn object(
         }
     }
     if wanted(Kind::Image)
-        && let Some(image) = find_image(engine, name)?
+        && let Some(found) = inspect_image_of(engine, name)?
     {
-        let sizes = engine.images()?;
-        let size = sizes
-            .iter()
-            .find(|row| row.id == image.id)
-            .map(|row| row.size);
-        return Ok(inspect_image::image(&image, size)?);
+        return Ok(inspect_image::image(&found));
     }
     if wanted(Kind::Network) {
         match network::find(engine, name) {
@@ -214,6 +210,14 @@ fn object(
         }
     };
     Err(Failure::Plain { text, code: 1 })
+}
+
+/// What is no reference at all names no image.
+fn inspect_image_of(engine: &mut Engine, name: &str) -> Result<Option<InspectedImage>, Failure> {
+    match engine.inspect_image(name) {
+        Err(error) if error.kind() == runtime::ErrorKind::Invalid => Ok(None),
+        other => Ok(other?),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use clap::{Args, Subcommand};
 use super::inspect::{Inspect, Kind};
 use super::{
     attach, build, commit, container_prune, cp, create, diff, exec, export, history, image_check,
-    images, import, kill, load, logs, pause, port, ps, pull, push, rename, restart, rm, rmi, run,
-    save, start, stats, stop, tag, top, unpause, update, wait,
+    image_prune, images, import, kill, load, logs, pause, port, ps, pull, push, rename, restart,
+    rm, rmi, run, save, start, stats, stop, tag, top, unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -53,6 +53,7 @@ pub enum Image {
     Load(load::Load),
     #[command(visible_alias = "list")]
     Ls(images::Images),
+    Prune(image_prune::Prune),
     Pull(pull::Pull),
     Push(push::Push),
     #[command(visible_alias = "remove")]
@@ -139,6 +140,8 @@ impl Image {
             )),
             Image::Load(options) => Command::Load(options),
             Image::Ls(options) => Command::Images(options),
+            // It has no shorter name.
+            Image::Prune(options) => Command::Image(Image::Prune(options)),
             Image::Pull(options) => Command::Pull(options),
             Image::Push(options) => Command::Push(options),
             Image::Rm(options) => Command::Rmi(options),

@@ -103,7 +103,7 @@ fn look_up(engine: &mut Engine, filters: &Filters) -> Result<Found, Failure> {
 }
 
 /// Name and tag of each image, and its ID.
-fn names_of_images(engine: &mut Engine) -> Result<HashMap<String, String>, Failure> {
+pub fn names_of_images(engine: &mut Engine) -> Result<HashMap<String, String>, Failure> {
     let images = engine.images()?.into_iter();
     Ok(images
         .map(|image| (format!("{}:{}", image.repository, image.tag), image.id))
@@ -111,7 +111,7 @@ fn names_of_images(engine: &mut Engine) -> Result<HashMap<String, String>, Failu
 }
 
 /// As it was asked for, or its ID where that name means another image by now.
-fn shown_image(container: &Container, current: &HashMap<String, String>) -> String {
+pub fn shown_image(container: &Container, current: &HashMap<String, String>) -> String {
     let asked = &container.request.image;
     let name = image::Reference::parse(asked).map(|name| name.to_string());
     match name.ok().and_then(|name| current.get(&name)) {

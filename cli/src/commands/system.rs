@@ -1,4 +1,7 @@
-//! `system up|down|reload|rules|info`: what of ours is on this host.
+//! `system up|down|reload|rules|info`: what of ours is on this host; and the way to `df` and `prune`.
+
+pub mod df;
+pub mod prune;
 
 use clap::{Args, Subcommand};
 use runtime::engine::ExplainedRule;
@@ -20,6 +23,8 @@ pub enum System {
     #[command(override_usage = "coracle system reload [OPTIONS]")]
     Reload(Reload),
     Rules(Rules),
+    Df(df::Df),
+    Prune(prune::Prune),
     #[command(override_usage = "coracle system info [OPTIONS]")]
     Info(info::Info),
     Events(events::Events),
@@ -75,6 +80,8 @@ pub fn run(context: &Context, command: System) -> Answer {
             };
         }
         System::Info(options) => return info::run(context, options),
+        System::Df(options) => return df::run(context, &options),
+        System::Prune(options) => return prune::run(context, &options),
     }
     Ok(0)
 }

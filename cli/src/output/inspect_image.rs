@@ -1,8 +1,7 @@
 //! Images in the shape of `docker image inspect` and as rows of `images`. Pure.
 
-use std::time::Duration;
-
-use image::{Healthcheck, Image, ImageSummary};
+use image::{Image, ImageSummary};
+use runtime::engine::InspectedImage;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
@@ -27,7 +26,16 @@ pub const COLUMNS: Columns = Columns {
     ],
 };
 
-pub fn row(image: &ImageSummary, now: OffsetDateTime, length: Length) -> Map<String, Value> {
+/// The table with `--digests`.
+pub const WITH_DIGESTS: &str =
+    "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+
+pub fn row(
+    image: &ImageSummary,
+    digest: Option<&str>,
+    now: OffsetDateTime,
+    length: Length,
+) -> Map<String, Value> {
     let created = words::parse_rfc3339(&image.created);
     let id = match length {
         Length::Cut => short_id(&image.id),
@@ -36,7 +44,7 @@ pub fn row(image: &ImageSummary, now: OffsetDateTime, length: Length) -> Map<Str
     let value = json!({
         "Repository": image.repository,
         "Tag": image.tag,
-        "Digest": "<none>",
+        "Digest": digest.unwrap_or("<none>"),
         "ID": id,
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), |then| words::ago(then, now)),
         "CreatedAt": created.map_or_else(|| "N/A".to_owned(), words::timestamp),
@@ -52,35 +60,28 @@ pub fn row(image: &ImageSummary, now: OffsetDateTime, length: Length) -> Map<Str
     }
 }
 
-/// `size` is that of all layers, where it is known.
-pub fn image(image: &Image, size: Option<u64>) -> anyhow::Result<Value> {
-    // The config's own JSON has the keys of the image-spec, which are Docker's for the parts that both have.
-    let config = serde_json::to_value(&image.config)?;
-    let field = |name: &str| config.get(name).cloned();
-    let text = |name: &str| field(name).unwrap_or_else(|| "".into());
+pub fn image(found: &InspectedImage) -> Value {
+    let (image, config) = (&found.image, &found.config);
+    let text = |name: &str| config.get(name).cloned().unwrap_or_else(|| "".into());
     let history = config.get("history").and_then(Value::as_array);
-    let comment = history
-        .and_then(|steps| steps.last()?.get("comment").cloned())
-        .unwrap_or_else(|| "".into());
-    let mut run_config = run_config(config.get("config").unwrap_or(&Value::Null));
-    if let Some(check) = &image.healthcheck {
-        run_config["Healthcheck"] = healthcheck(check);
-    }
-    Ok(json!({
+    let last = history.and_then(|steps| steps.last()?.get("comment").cloned());
+    let comment = config.get("comment").cloned().or(last);
+    let mut value = json!({
         "Id": image.id,
         "RepoTags": image.names,
-        "RepoDigests": [],
+        "RepoDigests": found.digests,
+        // An image has no parent but its layers.
         "Parent": "",
-        "Container": "",
-        "DockerVersion": "",
-        "Comment": comment,
-        "Created": field("created"),
+        "Comment": comment.unwrap_or_else(|| "".into()),
+        "Created": config.get("created").cloned(),
+        "Container": text("container"),
+        "DockerVersion": text("docker_version"),
         "Author": text("author"),
-        "Config": run_config,
+        "Config": run_config(config.get("config").unwrap_or(&Value::Null)),
         "Architecture": text("architecture"),
         "Os": text("os"),
-        "Size": size,
-        "VirtualSize": size,
+        "Size": found.size,
+        "VirtualSize": found.size,
         "GraphDriver": {
             "Data": {"LowerDir": layers(image)},
             "Name": "overlay2",
@@ -89,7 +90,14 @@ pub fn image(image: &Image, size: Option<u64>) -> anyhow::Result<Value> {
             "Type": "layers",
             "Layers": config.pointer("/rootfs/diff_ids").cloned().unwrap_or_else(|| json!([])),
         },
-    }))
+    });
+    // Docker leaves these out where they are not set.
+    for (key, name) in [("Variant", "variant"), ("OsVersion", "os.version")] {
+        if let Some(set) = config.get(name).filter(|set| *set != "") {
+            value[key] = set.clone();
+        }
+    }
+    value
 }
 
 /// The unpacked layers, as overlayfs lists them.
@@ -102,52 +110,32 @@ pub fn layers(image: &Image) -> String {
     paths.join(":")
 }
 
-/// Times are nanoseconds; what is left to the engine is left out.
-fn healthcheck(check: &Healthcheck) -> Value {
-    let mut value = json!({"Test": check.test});
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    for (name, number) in [
-        ("Interval", nanos(check.interval)),
-        ("Timeout", nanos(check.timeout)),
-        ("StartPeriod", nanos(check.start_period)),
-        ("StartInterval", nanos(check.start_interval)),
-        ("Retries", check.retries.into()),
-    ] {
-        if number != 0 {
-            value[name] = number.into();
-        }
-    }
-    value
-}
-
-/// Docker has all of these keys, null where the image says nothing.
+/// Docker has all of these keys, null where the image says nothing, and whatever else the image says.
 fn run_config(config: &Value) -> Value {
-    let or = |name: &str, default: Value| config.get(name).cloned().unwrap_or(default);
     let mut shape = json!({
         "Hostname": "",
         "Domainname": "",
-        "User": or("User", "".into()),
+        "User": "",
         "AttachStdin": false,
         "AttachStdout": false,
         "AttachStderr": false,
         "Tty": false,
         "OpenStdin": false,
         "StdinOnce": false,
-        "Env": or("Env", Value::Null),
-        "Cmd": or("Cmd", Value::Null),
+        "Env": null,
+        "Cmd": null,
         "Image": "",
-        "Volumes": or("Volumes", Value::Null),
-        "WorkingDir": or("WorkingDir", "".into()),
-        "Entrypoint": or("Entrypoint", Value::Null),
+        "Volumes": null,
+        "WorkingDir": "",
+        "Entrypoint": null,
         "OnBuild": null,
-        "Labels": or("Labels", Value::Null),
+        "Labels": null,
     });
-    // Docker leaves these out where they are not set. The volumes and ports are sets: a map with empty values.
-    for name in ["ExposedPorts", "StopSignal"] {
-        if let Some(value) = config.get(name).filter(|value| !value.is_null()) {
-            shape[name] = value.clone();
-        }
+    let said = config.as_object().into_iter().flatten();
+    for (name, value) in said.filter(|(_, value)| !value.is_null()) {
+        shape[name] = value.clone();
     }
+    // Sets: Docker has a map with empty values.
     for name in ["ExposedPorts", "Volumes"] {
         if let Some(list) = shape.get(name).and_then(Value::as_array).cloned() {
             let keys = list.iter().filter_map(Value::as_str);
@@ -172,12 +160,18 @@ mod tests {
             tag: "latest".into(),
             created: "2026-11-23T08:59:00Z".into(),
             size,
+            digests: Vec::new(),
         }
     }
 
     #[test]
     fn the_table_is_the_one_docker_prints() {
-        let rows = [row(&summary("bb", 1_985_467), sample::NOW, Length::Cut)];
+        let rows = [row(
+            &summary("bb", 1_985_467),
+            None,
+            sample::NOW,
+            Length::Cut,
+        )];
         assert_eq!(
             listing::render(&COLUMNS, "", &rows).unwrap(),
             "REPOSITORY   TAG       IMAGE ID       CREATED              SIZE\n\
@@ -198,6 +192,10 @@ mod tests {
         assert_eq!(shape["Cmd"], json!(["sh"]));
         assert!(shape["Entrypoint"].is_null());
         assert!(shape.get("StopSignal").is_none());
+        let shape = run_config(&json!({"OnBuild": ["RUN x"], "Shell": ["sh", "-c"], "Env": null}));
+        assert_eq!(shape["OnBuild"], json!(["RUN x"]));
+        assert_eq!(shape["Shell"], json!(["sh", "-c"]));
+        assert_eq!(shape["Env"], Value::Null);
         let shape = run_config(&json!({"ExposedPorts": {"80/tcp": {}}}));
         assert_eq!(shape["ExposedPorts"], json!({"80/tcp": {}}));
     }

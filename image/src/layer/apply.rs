@@ -248,6 +248,8 @@ impl<R: Read> Applier<R> {
                 }
                 symlinkat(&*entry.link, &*parent.fd, name)
                     .map_err(LayerError::place("create symbolic link", &path))?;
+                // Docker counts it too.
+                self.done.size += entry.link.len() as u64;
                 return metadata.set_by_name(parent, name, false);
             }
             Kind::Char(major, minor) => (FileType::CharacterDevice, makedev(major, minor)),

@@ -159,7 +159,8 @@ fn copy_up(
                 .map_err(LayerError::place("read link below", &path))?;
             symlinkat(&*target, &*dir.fd, name)
                 .map_err(LayerError::place("create symbolic link", &path))?;
-            metadata.set_by_name(dir, name, false).map(|()| 0)
+            let size = target.as_bytes().len() as u64;
+            metadata.set_by_name(dir, name, false).map(|()| size)
         }
         kind => {
             mknodat(

@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{Removal, image_path, layer_path, resolve};
+use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe;
@@ -16,16 +17,16 @@ use crate::staging::{self, Staging};
 const REMOVE: &str = "remove an image";
 
 /// A row of `image_names`.
-struct Name {
-    full: String,
+pub(super) struct Name {
+    pub(super) full: String,
     repository: String,
-    tag: Option<String>,
+    pub(super) tag: Option<String>,
     digest: Option<String>,
 }
 
 impl Name {
     /// As `Untagged:` shows it.
-    fn familiar(&self) -> String {
+    pub(super) fn familiar(&self) -> String {
         match (&self.tag, &self.digest) {
             (Some(tag), _) => format!("{}:{tag}", self.repository),
             (None, Some(digest)) => format!("{}@{digest}", self.repository),
@@ -34,17 +35,25 @@ impl Name {
     }
 }
 
-/// Takes away a name, and the image and its unshared layers with the last one. `in_use` are the image IDs that
-/// containers hold, each with the container's short ID; such an image is a conflict, as in Docker. `force` takes the
-/// names away all the same, and leaves the image nameless for as long as a container holds it.
+/// Who holds images: the ID of an image and that of a container, for each container. It is asked inside the transaction that
+/// removes, so that no container can come in between.
+pub type InUse<'a> = &'a dyn Fn(&Connection) -> rusqlite::Result<Vec<(String, String)>>;
+
+/// Takes away a name, and the image and its unshared layers with the last one. An image that is `in_use` is a conflict, as in
+/// Docker. `force` takes the names away all the same, and leaves the image nameless for as long as a container holds it.
 pub fn remove(
     conn: &mut Connection,
     root: &Path,
     name: &str,
     force: bool,
-    in_use: &[(String, String)],
+    in_use: InUse<'_>,
 ) -> Result<Vec<Removal>, Error> {
-    let not_found = || Error::NotFound(name.to_owned());
+    // With the tag that was meant; or why it cannot be a name.
+    let not_found = || match Reference::parse(name) {
+        Ok(reference) => Error::NotFound(reference.to_string()),
+        Err(Error::HexName(_)) => Error::NotFound(name.to_owned()),
+        Err(error) => error,
+    };
     let id = resolve(conn, name)?.ok_or_else(not_found)?.id;
     let id_digest = Digest::expect(&id, "an image's row")?;
     let image_lock = LayerLock::take(root, &id_digest, Mode::Exclusive)?;
@@ -57,10 +66,10 @@ pub fn remove(
     let resolved = resolve(&transaction, name)?.filter(|found| found.id == id);
     let resolved = resolved.ok_or_else(not_found)?;
     let names = names_of(&transaction, &id)?;
-    let holder = in_use
-        .iter()
-        .find(|(image, _)| *image == id)
-        .map(|(_, c)| c.as_str());
+    let holders = in_use(&transaction).map_err(Error::db(REMOVE))?;
+    let holder = holders.iter().find(|(image, _)| *image == id);
+    // The refusal names the container as people write it.
+    let holder = holder.map(|(_, container)| container.get(..12).unwrap_or(container));
     let going = match &resolved.name {
         Some(wanted) => names_going_by_name(&names, wanted),
         None => names.iter().collect(),
@@ -87,16 +96,27 @@ pub fn remove(
         transaction.commit().map_err(Error::db(REMOVE))?;
         return Ok(removals);
     }
-    let layers = delete_rows(&transaction, root, &id)?;
+    removals.extend(delete(transaction, root, &staging, &id_digest)?);
+    drop(image_lock);
+    Ok(removals)
+}
+
+/// Deletes an image that nothing names and nobody holds, with the layers that no other image has, by way of `staging`. Commits.
+pub(super) fn delete(
+    transaction: Transaction<'_>,
+    root: &Path,
+    staging: &Staging,
+    id: &Digest,
+) -> Result<Vec<Removal>, Error> {
+    let layers = delete_rows(&transaction, root, id.as_str())?;
     transaction.commit().map_err(Error::db(REMOVE))?;
     // A kill from here on leaves directories without rows, which the next sweep takes.
-    removals.push(Removal::Deleted(id.clone()));
-    discard(&staging, &image_path(root, &id_digest), "image")?;
+    let mut removals = vec![Removal::Deleted(id.to_string())];
+    discard(staging, &image_path(root, id), id.hex())?;
     for (chain_id, _lock) in &layers {
-        discard_layer(&staging, &layer_path(root, chain_id))?;
+        discard_layer(staging, &layer_path(root, chain_id))?;
         removals.push(Removal::Deleted(chain_id.to_string()));
     }
-    drop(image_lock);
     Ok(removals)
 }
 
@@ -159,7 +179,7 @@ fn check_conflicts(
     }
 }
 
-fn names_of(conn: &Connection, id: &str) -> Result<Vec<Name>, Error> {
+pub(super) fn names_of(conn: &Connection, id: &str) -> Result<Vec<Name>, Error> {
     conn.prepare_cached(
         "SELECT name, repository, tag, digest FROM image_names WHERE image_id = ?1 ORDER BY tag IS NULL, name",
     )
@@ -207,7 +227,7 @@ fn delete_rows(
 }
 
 /// Deletes a layer's row if no image has it and nobody holds it.
-fn delete_layer_row(
+pub(super) fn delete_layer_row(
     conn: &Connection,
     root: &Path,
     chain_id: &Digest,
@@ -241,7 +261,7 @@ fn discard(staging: &Staging, path: &Path, name: &str) -> Result<(), Error> {
 }
 
 /// A layer's directory with its recipe.
-fn discard_layer(staging: &Staging, path: &Path) -> Result<(), Error> {
+pub(super) fn discard_layer(staging: &Staging, path: &Path) -> Result<(), Error> {
     for path in [path.to_owned(), recipe::path(path)] {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         discard(staging, &path, &name)?;
@@ -255,8 +275,17 @@ const KEPT: u32 = 24 * 3600;
 /// Deletes what killed processes have left: staging directories, layers of no image, directories of no row.
 /// Leaves alone whatever a live process holds. Every pull begins with it.
 pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
+    sweep_with(conn, root, None)
+}
+
+/// The same; adds the bytes on disk that were freed to `freed`, if somebody wants to know.
+pub(super) fn sweep_with(
+    conn: &mut Connection,
+    root: &Path,
+    mut freed: Option<&mut u64>,
+) -> Result<(), Error> {
     const SWEEP: &str = "look for rubbish among the layers";
-    staging::sweep(root)?;
+    staging::sweep(root, freed.as_deref_mut())?;
     let unused: Vec<String> = conn
         .prepare_cached(
             "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)
@@ -323,6 +352,9 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
                 }
             }
         }
+    }
+    if let Some(freed) = freed {
+        *freed += staging.size()?;
     }
     Ok(())
 }

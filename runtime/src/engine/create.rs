@@ -14,10 +14,11 @@ use crate::store;
 pub(super) fn create(engine: &mut Engine, request: &ContainerRequest) -> Result<Container, Error> {
     let root = engine.settings.root.clone();
     let request = &engine.with_checked_limits(request)?.0;
-    let image = find_image(&engine.conn, &root, request)?;
     let tx = engine
         .conn
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Here, where nobody can remove the image before the container holds it.
+    let image = find_image(&tx, &root, request)?;
     let mut container = draft(&tx, &image, request)?;
     container.resolved.mounts = mounts::resolve(&tx, &root, request, &image.config)?;
     store::insert(&tx, &container)?;

@@ -4,6 +4,18 @@ use super::Engine;
 use crate::error::Error;
 use crate::{events, store};
 
+/// An image, with all that its config says.
+#[derive(Clone, Debug)]
+pub struct InspectedImage {
+    pub image: image::Image,
+    /// The config as it was pulled.
+    pub config: serde_json::Value,
+    /// Bytes of the files of all layers.
+    pub size: u64,
+    /// `repository@sha256:...`
+    pub digests: Vec<String>,
+}
+
 impl Engine {
     pub fn pull(
         &mut self,
@@ -50,25 +62,51 @@ impl Engine {
     }
 
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Vec<image::Removal>, Error> {
-        let mut in_use = store::images_in_use(&self.conn)?;
-        // The refusal names the container, as people write it.
-        for (_, container) in &mut in_use {
-            container.truncate(12);
-        }
-        let id = self.find_image(name)?.map(|image| image.id);
+        // Not looked at further: one that is broken goes too.
+        let id = image::store::id_of(&self.conn, name)?;
         let removed = self.making_room(|engine| {
             let root = engine.settings.root.clone();
-            let removed = image::store::remove(&mut engine.conn, &root, name, force, &in_use);
+            let in_use = &store::images_in_use;
+            let removed = image::store::remove(&mut engine.conn, &root, name, force, in_use);
             Ok(removed?)
         })?;
-        for removal in &removed {
-            let (action, id) = match (removal, &id) {
-                (image::Removal::Untagged(_), Some(id)) => ("untag", id),
-                (image::Removal::Deleted(deleted), Some(id)) if deleted == id => ("delete", id),
-                _ => continue,
+        if let Some(id) = id {
+            self.record_removals(&id, &removed)?;
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn record_removals(
+        &self,
+        id: &str,
+        removals: &[image::Removal],
+    ) -> Result<(), Error> {
+        for removal in removals {
+            let action = match removal {
+                image::Removal::Untagged(_) => "untag",
+                image::Removal::Deleted(deleted) if deleted == id => "delete",
+                image::Removal::Deleted(_) => continue,
             };
             events::record_image(&self.conn, action, id, id)?;
         }
-        Ok(removed)
+        Ok(())
+    }
+
+    /// What `image inspect` tells. `None` if there is no such image.
+    pub fn inspect_image(&mut self, name: &str) -> Result<Option<InspectedImage>, Error> {
+        let Some(image) = self.find_image(name)? else {
+            return Ok(None);
+        };
+        Ok(Some(InspectedImage {
+            config: image::store::raw_config(&self.settings.root, &image.id)?,
+            size: image::store::size(&self.conn, &image.id)?,
+            digests: image::store::digests(&self.conn, &image.id)?,
+            image,
+        }))
+    }
+
+    /// Of its config; none where there is no such image.
+    pub fn labels_of_image(&self, id: &str) -> Vec<(String, String)> {
+        image::store::labels(&self.settings.root, id)
     }
 }

@@ -53,7 +53,9 @@ impl Engine {
         &mut self,
         wanted: impl Fn(&netmgr::Network) -> bool,
     ) -> Result<Vec<netmgr::Network>, Error> {
-        network::prune(self, wanted)
+        let pruned = network::prune(self, wanted)?;
+        events::record_prune(&self.conn, events::Subject::Network, 0)?;
+        Ok(pruned)
     }
 
     /// The network of this name, ID or unique prefix of an ID, and who is attached to it.

@@ -89,8 +89,8 @@ impl Engine {
         Ok(tx.commit()?)
     }
 
-    /// `volume prune`: removes the volumes that no container has and `wanted` names; their names, and the bytes that they
-    /// took.
+    /// `volume prune`: removes the volumes that no container has and `wanted` names; their names, and the bytes on disk
+    /// that they took.
     pub fn prune_volumes(
         &mut self,
         wanted: impl Fn(&Volume) -> bool,
@@ -103,11 +103,12 @@ impl Engine {
         for listed in listed(&tx, &root)? {
             let volume = listed.volume;
             if listed.users.is_empty() && wanted(&volume) {
-                bytes += size(&volume.path);
+                bytes += super::space::on_disk(&volume::directory(&root, &volume.name))?;
                 volume::remove(&tx, &root, &volume.name)?;
                 removed.push(volume.name);
             }
         }
+        events::record_prune(&tx, Subject::Volume, bytes)?;
         tx.commit()?;
         Ok((removed, bytes))
     }
@@ -124,7 +125,7 @@ pub fn check_driver(volume: &str, driver: &str) -> Result<(), MountError> {
     }
 }
 
-fn listed(conn: &Connection, root: &Path) -> Result<Vec<ListedVolume>, Error> {
+pub(super) fn listed(conn: &Connection, root: &Path) -> Result<Vec<ListedVolume>, Error> {
     let mut users = users(conn)?;
     let volumes = volume::list(conn, root)?.into_iter();
     Ok(volumes
@@ -153,22 +154,6 @@ fn users(conn: &Connection) -> Result<HashMap<String, Vec<String>>, Error> {
         }
     }
     Ok(users)
-}
-
-/// Of the files in it, symlinks not followed.
-fn size(directory: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => folders.push(entry.path()),
-                Ok(found) => bytes += found.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
 }
 
 /// Removes the volumes without a name that a container had, whose row has gone, and that no other has. One that was asked

@@ -100,10 +100,10 @@ pub fn ids(conn: &Connection) -> Result<Vec<String>, Error> {
 }
 
 /// The image of each container, with the container's ID: `rmi` must not take these.
-pub fn images_in_use(conn: &Connection) -> Result<Vec<(String, String)>, Error> {
+pub fn images_in_use(conn: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement = conn.prepare("SELECT image_id, id FROM containers")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows.collect()
 }
 
 /// The short ID of a container that starts or runs on an image, if one does. One of which nothing is known counts.

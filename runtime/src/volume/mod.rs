@@ -55,7 +55,8 @@ pub fn data_path(root: &Path, name: &str) -> PathBuf {
     directory(root, name).join("_data")
 }
 
-fn directory(root: &Path, name: &str) -> PathBuf {
+/// All of a volume.
+pub fn directory(root: &Path, name: &str) -> PathBuf {
     root.join("volumes").join(name)
 }
 

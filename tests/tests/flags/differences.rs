@@ -157,9 +157,26 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
         "rmi --no-prune",
         "of no effect: images have no untagged parents",
     ),
+    (
+        "image prune",
+        "takes layers of no image and rubbish too; the space is that on disk",
+    ),
+    (
+        "search",
+        "finds images that are here by how their names begin; asks no registry",
+    ),
+    ("search --filter", "those of `images`"),
     ("stats", "codes that clear lines are written on a pipe too"),
     ("stop", "says when it had to kill"),
     ("stop --signal", "what is no signal is refused"),
+    (
+        "system df",
+        "sizes are those on disk; `-v` has all else that is in ROOT",
+    ),
+    (
+        "system prune",
+        "there is no build cache; layers of no image and rubbish go",
+    ),
     ("top", "reads /proc, in UTC; `ps` only for options"),
     (
         "update",

@@ -2,40 +2,32 @@
 
 use clap::Args;
 use netmgr::Network;
-use time::OffsetDateTime;
 
 use super::super::{Answer, Context};
-use crate::args::prune::{Filters, is_sure};
-use crate::args::values;
-use crate::failure::Failure;
+use crate::args::prune::{Filters, PruneArgs};
 use crate::output::{self, words};
-
-const WARNING: &str = "WARNING! This will remove all custom networks not used by at least one container.\n\
-     Are you sure you want to continue? [y/N] ";
 
 /// Remove all networks that no running container is on
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle network prune [OPTIONS]")]
 pub struct Prune {
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-    /// Only those that match: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
-    #[arg(long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
-    filter: Vec<(String, String)>,
+    #[command(flatten)]
+    prune: PruneArgs,
 }
 
 pub fn run(context: &Context, options: Prune) -> Answer {
-    let filters = Filters::new(&options.filter, OffsetDateTime::now_utc()).map_err(Failure::Own)?;
-    if !options.force && !is_sure(WARNING)? {
+    let warning =
+        "WARNING! This will remove all custom networks not used by at least one container.";
+    let Some(filters) = options.prune.confirmed(warning)? else {
         return Ok(0);
-    }
+    };
     let removed = context
         .engine()?
         .prune_networks(|network| accepts(&filters, network))?;
-    if !removed.is_empty() {
-        let names: Vec<&str> = removed.iter().map(|n| n.name.as_str()).collect();
-        output::print(&format!("Deleted Networks:\n{}\n", names.join("\n")))?;
+    let names: Vec<&str> = removed.iter().map(|n| n.name.as_str()).collect();
+    let text = output::section("Deleted Networks:", &names);
+    if let Some(text) = text.strip_suffix('\n') {
+        output::print(text)?;
     }
     Ok(0)
 }
@@ -47,6 +39,7 @@ fn accepts(filters: &Filters, network: &Network) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::values;
     use crate::output::sample;
 
     #[track_caller]

@@ -1,70 +1,49 @@
 //! `volume prune`: removes the volumes that no container has.
 
 use clap::Args;
+use time::OffsetDateTime;
 
 use super::super::{Answer, Context};
-use crate::args::filter::{FilterError, has_label};
-use crate::args::prune::is_sure;
-use crate::args::values;
+use crate::args::filter::FilterError;
+use crate::args::prune::{Filters, PruneArgs, bool_of, is_sure, reclaimed};
 use crate::failure::Failure;
-use crate::output::{self, words};
+use crate::output;
 
 /// Remove the volumes that no container has: those without a name, or all
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle volume prune [OPTIONS]")]
 pub struct Prune {
-    /// Those with a name too
+    /// Those with a name too; the same as --filter all=true
     #[arg(short, long)]
     all: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-    /// Only those that match: label=KEY[=VALUE], label!=KEY[=VALUE], all=true
-    #[arg(long, value_name = "NAME=VALUE", value_parser = values::parse_filter)]
-    filter: Vec<(String, String)>,
+    #[command(flatten)]
+    prune: PruneArgs,
 }
 
 pub fn run(context: &Context, options: &Prune) -> Answer {
-    let mut all = options.all;
-    for (name, value) in &options.filter {
+    let (mut all, mut pairs) = (options.all, Vec::new());
+    for (name, value) in &options.prune.filter {
         match name.as_str() {
-            "label" | "label!" => {}
-            "all" => {
-                all |= values::parse_bool(value).map_err(|_| {
-                    Failure::Own(
-                        FilterError::Value {
-                            name: name.clone(),
-                            value: value.clone(),
-                        }
-                        .into(),
-                    )
-                })?;
-            }
-            _ => return Err(Failure::Own(FilterError::Unknown(name.clone()).into())),
+            "all" => all |= bool_of(name, value)?,
+            // Docker has it for everything but volumes.
+            "until" => return Err(Failure::Own(FilterError::Unknown(name.clone()).into())),
+            _ => pairs.push((name.clone(), value.clone())),
         }
     }
+    let filters = Filters::new(&pairs, OffsetDateTime::now_utc()).map_err(Failure::Own)?;
     let which = if all { "local" } else { "anonymous local" };
-    let warning = format!(
-        "WARNING! This will remove {which} volumes not used by at least one container.\n\
-         Are you sure you want to continue? [y/N] "
-    );
-    if !options.force && !is_sure(&warning)? {
+    let warning =
+        format!("WARNING! This will remove {which} volumes not used by at least one container.");
+    if !options.prune.force && !is_sure(&warning)? {
         return Ok(0);
     }
     let (removed, bytes) = context.engine()?.prune_volumes(|volume| {
-        (all || volume.anonymous)
-            && options
-                .filter
-                .iter()
-                .all(|(name, wanted)| match name.as_str() {
-                    "label" => has_label(&volume.labels, wanted),
-                    "label!" => !has_label(&volume.labels, wanted),
-                    _ => true,
-                })
+        (all || volume.anonymous) && filters.accept(Some(volume.created), &volume.labels)
     })?;
-    if !removed.is_empty() {
-        output::print(&format!("Deleted Volumes:\n{}\n", removed.join("\n")))?;
-    }
-    output::print(&format!("Total reclaimed space: {}", words::size(bytes)))?;
+    output::print(&format!(
+        "{}{}",
+        output::section("Deleted Volumes:", &removed),
+        reclaimed(bytes)
+    ))?;
     Ok(0)
 }

@@ -107,8 +107,12 @@ fn unpack(
         chunk.resize(CHUNK, 0);
         let mut filled = 0;
         let end = loop {
+            if filled == CHUNK {
+                // Not asked for nothing: Zstandard's decoder gives up after some such questions.
+                break Ok(false);
+            }
             match plain.read(&mut chunk[filled..]) {
-                Ok(0) => break Ok(filled < CHUNK),
+                Ok(0) => break Ok(true),
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => break Err(e),

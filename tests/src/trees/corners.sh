@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Layers with all that tars and overlays make hard, by GNU tar: 1.tar to 6.tar, from the lowest up. Run by sh with: a folder for them.
 set -eu
 umask 022

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # A Debian of five layers as an OCI layout, tagged `debian`, by the tools that people build images with: umoci writes the layers 1 to 3,
 # buildah the fourth, GNU tar the fifth. Run by sh with: the layout's folder.
 set -eu

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Applies layers to an empty folder as the specification says it (image-spec layer, Whiteouts): of each layer, the whiteouts first, which are
 # about the layers below it alone; then all else, by GNU tar. Run by sh with: the folder, and the layers' tars from the lowest up.
 set -eu
@@ -23,7 +24,7 @@ for tar; do
         folder=./$(dirname "$name") base=${name##*/}
         case $base in
           .wh..wh..opq) [ ! -d "$folder" ] || [ -L "$folder" ] || find "$folder" -mindepth 1 -delete ;;
-          *) rm -rf "$folder/${base#.wh.}" ;;
+          *) rm -rf "${folder:?}/${base#.wh.}" ;;
         esac
         ;;
       *) [ "$type" = d ] || [ ! -d "$name" ] || [ -L "$name" ] || rm -rf "$name" ;;

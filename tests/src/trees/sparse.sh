@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # A layer for each way in which GNU tar writes files with holes: 1.tar to 4.tar. Run by sh with: a folder for them.
 set -eu
 out=$1

@@ -79,7 +79,8 @@ make_image() {
 # serve FOLDER: the registry's process is $registry_pid.
 serve() {
   printf 'version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:5000\n' "$1" >"$work/registry.yml"
-  OTEL_TRACES_EXPORTER=none on pull docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+  # Not by `on`: the process must be the registry's own.
+  OTEL_TRACES_EXPORTER=none nsenter --net="$net" docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
   registry_pid=$!
   holders+=("$registry_pid")
   local try
@@ -101,6 +102,7 @@ ended() {
 stop_serving() { ended "$registry_pid"; }
 
 new_host pull
+net=/proc/${holder_of[pull]}/ns/net
 key=$(printf '%s\n' "${layers[@]}" "$suite" "$newest" | sha256sum | cut -c 1-12)
 image=$PWD/target/bench-cache/pull-$key
 if [ ! -e "$image" ]; then
@@ -180,7 +182,6 @@ end_containerd() { daemon_used; end_daemon; }
 
 # --- the rounds
 
-net=/proc/${holder_of[pull]}/ns/net
 old=$work/old
 mkdir "$old"
 # The last resort is here: what is deleted costs the next run time.

@@ -290,6 +290,29 @@ fn overlays_own_attributes_are_stripped() {
     assert_eq!(xattrs(&stack.top().join("d")), "user.ok=[31]");
 }
 
+/// What is in a folder comes from the tar alone, whatever the folder's default ACL has for new files (acl(5)).
+#[test]
+fn nothing_inherits_a_default_acl() {
+    let acl = [
+        &[2, 0, 0, 0][..],
+        &[1, 0, 7, 0, 255, 255, 255, 255],
+        &[2, 0, 5, 0, 232, 3, 0, 0],
+        &[4, 0, 5, 0, 255, 255, 255, 255],
+        &[16, 0, 5, 0, 255, 255, 255, 255],
+        &[32, 0, 5, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    let tar = Tar::new()
+        .pax(&[("SCHILY.xattr.system.posix_acl_default", &acl)])
+        .dir("d/", 0o755)
+        .dir("d/sub/", 0o700)
+        .file("d/file", 0o640, "x");
+    let stack = stack([tar]);
+    assert!(xattrs(&stack.top().join("d")).starts_with("system.posix_acl_default="));
+    assert_eq!(xattrs(&stack.top().join("d/sub")), "");
+    assert_eq!(xattrs(&stack.top().join("d/file")), "");
+}
+
 #[test]
 fn every_form_of_entry_is_understood() {
     let long = format!("{}x", "n".repeat(120));

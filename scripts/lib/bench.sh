@@ -5,7 +5,7 @@
 
 [ "$(id -u)" = 0 ] || die "run it as root: timing sudo is no use"
 binary=${CORACLE_BIN:-$PWD/target/release/coracle}
-work=$(mktemp -d /tmp/cbench.XXXXXX)
+work=$(mktemp -d "${CORACLE_BENCH_DIR:-/tmp}/cbench.XXXXXX")
 holders=()
 hosts=()
 at_end=()

@@ -18,6 +18,7 @@ pub mod oci;
 pub mod registry;
 pub mod rules;
 pub mod terminal;
+pub mod trees;
 pub mod wait;
 
 pub use command::{Cmd, Output, Running};

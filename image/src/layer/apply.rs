@@ -36,6 +36,8 @@ pub struct Applied {
     pub(super) implicit: BTreeMap<Vec<u8>, ()>,
     /// The times of directories, set when nothing changes in them any more.
     pub(super) times: BTreeMap<Vec<u8>, Time>,
+    /// The default ACLs of directories, set when nothing is made in them any more.
+    pub(super) default_acls: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What hides the lower layers' file of the same path.
     hidden: BTreeMap<Vec<u8>, ()>,
     /// Hard links whose target is not in this layer: path, order in the tar, and target.
@@ -211,7 +213,11 @@ impl<R: Read> Applier<R> {
     }
 
     fn set_directory(&mut self, dir: &Directory, entry: &Entry) -> Result<(), LayerError> {
-        Metadata::of_entry(entry).set(dir.fd.as_fd(), &dir.path)?;
+        let mut metadata = Metadata::of_entry(entry);
+        if let Some(acl) = metadata.take_default_acl() {
+            self.done.default_acls.insert(dir.path.clone(), acl);
+        }
+        metadata.set(dir.fd.as_fd(), &dir.path)?;
         self.done.implicit.remove(&dir.path);
         self.done.times.insert(dir.path.clone(), entry.mtime);
         Ok(())
@@ -400,9 +406,11 @@ impl Applied {
         remove_range(&mut self.implicit, &range);
         remove_range(&mut self.hidden, &range);
         remove_range(&mut self.times, &range);
+        remove_range(&mut self.default_acls, &range);
         remove_range(&mut self.links, &range);
         self.implicit.remove(dir);
         self.times.remove(dir);
+        self.default_acls.remove(dir);
     }
 }
 

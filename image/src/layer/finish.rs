@@ -1,4 +1,4 @@
-//! The end of a layer: what it takes from the layers below, and the times of its directories.
+//! The end of a layer: what it takes from the layers below, and the default ACLs and times of its directories.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, mknodat, openat, symlinkat};
 use super::LayerError;
 use super::apply::{Applied, create_file, make_link, parent};
 use super::below::{Below, Found, shown};
-use super::metadata::{Metadata, set_time};
+use super::metadata::{Metadata, set_default_acl, set_time};
 use super::numbers::octets;
 use super::tree::{Directory, Missing, Tree, enter, is_directory, is_whiteout, set_opaque, split};
 
@@ -55,6 +55,10 @@ impl Applied {
             let dir = tree.open(&path).map_err(LayerError::place("open", &path))?;
             metadata.set(dir.as_fd(), &path)?;
             self.times.insert(path, metadata.mtime);
+        }
+        for (path, acl) in &self.default_acls {
+            let dir = tree.open(path).map_err(LayerError::place("open", path))?;
+            set_default_acl(dir.as_fd(), acl, path)?;
         }
         for (path, time) in &self.times {
             let dir = tree.open(path).map_err(LayerError::place("open", path))?;

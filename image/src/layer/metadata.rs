@@ -16,6 +16,8 @@ use super::entry::{Entry, Time, Xattrs};
 use super::numbers::octets;
 use super::tree::Directory;
 
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
 /// What is set on a file or directory.
 #[derive(Clone, Debug)]
 pub struct Metadata {
@@ -75,10 +77,18 @@ impl Metadata {
         fchmod(fd, Mode::from_raw_mode(self.mode))
             .map_err(LayerError::place("change the mode of", path))?;
         for (name, value) in &self.xattrs {
-            let result = fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty());
-            check_xattr(name, path, result)?;
+            set_xattr(fd, name, value, path)?;
         }
         Ok(())
+    }
+
+    /// Takes a directory's default ACL away: what is made in there would inherit it (acl(5)), so it is set last.
+    pub fn take_default_acl(&mut self) -> Option<Vec<u8>> {
+        let at = self
+            .xattrs
+            .iter()
+            .position(|(name, _)| name == DEFAULT_ACL)?;
+        Some(self.xattrs.swap_remove(at).1)
     }
 
     pub fn set_with_time(&self, fd: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> {
@@ -127,6 +137,15 @@ impl Metadata {
         }
         set_time_by_name(parent, name, self.mtime)
     }
+}
+
+pub fn set_default_acl(fd: BorrowedFd<'_>, acl: &[u8], path: &[u8]) -> Result<(), LayerError> {
+    set_xattr(fd, DEFAULT_ACL, acl, path)
+}
+
+fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], path: &[u8]) -> Result<(), LayerError> {
+    let result = fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty());
+    check_xattr(name, path, result)
 }
 
 pub fn set_time_by_name(parent: &Directory, name: &[u8], time: Time) -> Result<(), LayerError> {

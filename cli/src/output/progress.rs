@@ -67,7 +67,8 @@ impl<'a> Progress<'a> {
             PullEvent::Downloading { layer, done, total } => self.download(layer, done, total),
             PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
-            PullEvent::Notice(text) => self.line(&text),
+            // It may hold what a registry said.
+            PullEvent::Notice(text) => self.line(&crate::failure::printable(&text)),
             PullEvent::Digest(digest) => {
                 self.finish();
                 self.line(&format!("Digest: {digest}"));

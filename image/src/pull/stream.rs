@@ -106,9 +106,13 @@ fn unpack(
         let mut chunk = used.try_recv().unwrap_or_default();
         chunk.resize(CHUNK, 0);
         let mut filled = 0;
+        // A decoder that is given no room to write to may call that an error: zstd does.
         let end = loop {
+            if filled == CHUNK {
+                break Ok(false);
+            }
             match plain.read(&mut chunk[filled..]) {
-                Ok(0) => break Ok(filled < CHUNK),
+                Ok(0) => break Ok(true),
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => break Err(e),

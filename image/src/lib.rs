@@ -16,6 +16,9 @@ pub mod archive;
 pub mod pipe;
 pub mod store;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 mod digest;
 mod error;
 mod lock;

@@ -108,6 +108,9 @@ pub struct Document {
     pub content_type: String,
 }
 
+#[cfg(fuzzing)]
+pub(crate) use auth::challenges;
+
 impl<'a> Client<'a> {
     pub fn new(
         reference: &Reference,

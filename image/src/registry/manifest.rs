@@ -93,8 +93,8 @@ pub fn parse(document: &Document, what: &str) -> Result<Parsed, Error> {
     if DOCKER_V1.contains(&document.content_type.as_str()) {
         return Err(schema_1());
     }
-    let raw: Raw = serde_json::from_slice(&document.bytes)
-        .map_err(|e| refuse(format!("it is not a manifest: {e}")))?;
+    let raw: Raw =
+        strictly(&document.bytes).map_err(|e| refuse(format!("it is not a manifest: {e}")))?;
     if raw.schema_version == 1 || raw.fs_layers.is_some() {
         return Err(schema_1());
     }
@@ -152,6 +152,12 @@ pub fn parse(document: &Document, what: &str) -> Result<Parsed, Error> {
         } => image(config, layers, what).map(Parsed::Manifest),
         _ => Err(refuse("it is empty".into())),
     }
+}
+
+/// Reads a document of which all parts are JSON, those too that nobody looks at: who reads it next may look at them.
+pub fn strictly<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    let _: serde_json::Value = serde_json::from_slice(bytes)?;
+    serde_json::from_slice(bytes)
 }
 
 fn index(manifests: Vec<Descriptor>, what: &str) -> Result<Vec<(Blob, Platform)>, Error> {

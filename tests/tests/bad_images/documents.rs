@@ -375,6 +375,15 @@ fn configs() -> Vec<Row> {
             "it is not an image's config",
         ),
         config(
+            "config-of-half-a-letter",
+            |c, text| {
+                *text = c
+                    .to_string()
+                    .replace("\"config\":{}", "\"config\":{},\"x\":\"\\ud800\"")
+            },
+            "it is not an image's config",
+        ),
+        config(
             "config-of-nothing",
             |_, text| *text = "{}".into(),
             "it is not an image's config",

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod image_check;
 pub mod images;
 pub mod import;
 pub mod info;
@@ -39,9 +40,10 @@ pub mod volume;
 pub mod wait;
 
 mod cid_file;
+mod interrupt;
 mod streams;
 
-use management::Container;
+use management::{Container, Image};
 use runtime::Engine;
 use serde_json::{Map, Value};
 
@@ -112,6 +114,7 @@ pub fn dispatch(command: Command, global: Global) -> Answer {
         Command::Man(options) => completion::man(&context, options),
         Command::Container(Container::Prune(options)) => container_prune::run(&context, options),
         Command::Container(command) => dispatch(command.plain(), context.global),
+        Command::Image(Image::Check(options)) => image_check::run(&context, options),
         Command::Image(command) => dispatch(command.plain(), context.global),
         Command::Events(options) => events::run(&context, options),
     }

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::recipe::Recorder;
 use crate::layer::{LayerError, Limits};
 use crate::lock::{LayerLock, Mode};
 use crate::pull::stream;
@@ -41,8 +42,10 @@ pub fn import(
         layer: "of the archive".to_owned(),
         source,
     };
+    let recorder = Recorder::create(&staging.path().join("0")).map_err(layer_error)?;
     let plain = decompress(tar)?;
-    let (applied, diff_id) = stream::untar(plain, &dir, Limits::default()).map_err(layer_error)?;
+    let (applied, diff_id) =
+        stream::untar(plain, &dir, recorder, Limits::default()).map_err(layer_error)?;
     let size = applied.finish(&dir, &[]).map_err(layer_error)?;
     let config = image_config(&config, &diff_id, message);
     let bytes = config.to_string().into_bytes();

@@ -144,6 +144,29 @@ pub enum Error {
     },
 
     #[error(
+        "not enough space in {path}: the {layers} layers need more than the {free} inodes that are free: remove images or choose another root directory"
+    )]
+    NoInodes {
+        path: PathBuf,
+        layers: u64,
+        free: u64,
+    },
+
+    /// In the middle of a layer. What was finished before is kept.
+    #[error(
+        "applying layer {layer}: no space left in {root}: the layers to be pulled need about {needed} bytes, {free} bytes and {inodes} inodes are free there; the finished layers are kept for the next pull"
+    )]
+    LayerNoSpace {
+        layer: String,
+        source: Box<LayerError>,
+        root: PathBuf,
+        needed: u64,
+        free: u64,
+        /// `u64::MAX` where the file system has no fixed number of them.
+        inodes: u64,
+    },
+
+    #[error(
         "layer {layer} of image {image} is missing from {path}: remove the image and pull it again"
     )]
     LayerMissing {
@@ -151,6 +174,15 @@ pub enum Error {
         image: String,
         path: PathBuf,
     },
+
+    /// What is on disk is not what was pulled.
+    #[error("layer {layer} is damaged: {why}: try `coracle image check --repair`")]
+    LayerDamaged { layer: String, why: String },
+
+    #[error(
+        "layer {layer} was stored by a version that did not keep what its tar was like: try `coracle image check --repair`, or remove its image and pull it again"
+    )]
+    NoRecipe { layer: String },
 
     #[error("{operation} {path}")]
     Io {
@@ -168,6 +200,10 @@ pub enum Error {
     /// Another layer of the same pull failed; that failure is the one to report.
     #[error("given up because another layer failed")]
     Cancelled,
+
+    /// By the front end. What was finished is kept.
+    #[error("interrupted: the finished layers are kept for the next pull")]
+    Interrupted,
 }
 
 impl Error {
@@ -194,11 +230,16 @@ impl Error {
             Error::Layer { source, .. } if source.is_content() => ErrorKind::Untrusted,
             Error::Layer { .. }
             | Error::NoSpace { .. }
+            | Error::NoInodes { .. }
+            | Error::LayerNoSpace { .. }
             | Error::LayerMissing { .. }
+            | Error::LayerDamaged { .. }
+            | Error::NoRecipe { .. }
             | Error::Io { .. }
             | Error::Database { .. }
             | Error::Pack(_)
-            | Error::Cancelled => ErrorKind::Internal,
+            | Error::Cancelled
+            | Error::Interrupted => ErrorKind::Internal,
         }
     }
 

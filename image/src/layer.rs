@@ -13,16 +13,20 @@ mod below;
 mod entry;
 mod finish;
 mod metadata;
-mod numbers;
+pub(crate) mod numbers;
 mod pax;
 mod sparse;
 mod tree;
 
 pub mod changes;
+pub(crate) mod compare;
 pub mod pack;
+pub(crate) mod recipe;
 pub mod unpack;
 
 pub use apply::{Applied, apply};
+pub(crate) use apply::{apply_hollow, apply_recorded};
+pub(crate) use finish::Finished;
 
 /// Caps against bombs, far above what real images need.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ pub mod layer;
 pub mod pull;
 
 pub mod archive;
+pub mod check;
 pub mod pipe;
 pub mod store;
 
@@ -21,10 +22,12 @@ pub mod fuzzing;
 
 mod digest;
 mod error;
+mod interrupt;
 mod lock;
 mod staging;
 
 pub use error::{Error, ErrorKind};
+pub use interrupt::Interrupt;
 pub use reference::Reference;
 pub use staging::remove_at;
 pub use store::{Healthcheck, Image, ImageSummary, Removal, sweep};

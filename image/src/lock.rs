@@ -2,7 +2,7 @@
 //!
 //! All of them are byte ranges of one file: an open file description lock (fcntl(2), F_OFD_SETLK) on the byte whose offset
 //! the layer's chain ID gives. So nothing has to be cleaned up, and two holders in one process exclude each other too.
-//! Who takes several takes them in the order of the chain, lowest layer first; then no two pulls can wait for each other.
+//! A pull waits for nobody's lock while it could do something else: `pull/obtain.rs` says why no two can wait for each other.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -52,6 +52,12 @@ impl LayerLock {
                 Err(e) => return Err(Error::io("lock", lock_path(root))(e)),
             }
         }
+    }
+
+    /// From exclusive to shared, without a moment in between.
+    pub fn share(&self, root: &Path) -> Result<(), Error> {
+        self.set(Mode::Shared, false)
+            .map_err(Error::io("lock", lock_path(root)))
     }
 
     fn open(root: &Path, chain_id: &Digest) -> Result<Self, Error> {

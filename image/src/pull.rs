@@ -1,34 +1,32 @@
 //! `pull`: from a reference to a committed image, reporting what happens as values.
 //!
-//! Order: sweep, manifest and config, locks on all layers from the lowest up, download of the missing ones by a few
-//! threads, what they take from the layers below, commit. The database is only read before the commit, and locks no writer out
-//! while bytes come in.
+//! Order: sweep, manifest and config, a look at the space, the missing layers by a few threads (`obtain`), commit. The
+//! database is only read before the commit, and locks no writer out while bytes come in. What was finished before a
+//! failure is kept for the next pull.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::digest::{Digest, chain_ids};
 use crate::error::Error;
+use crate::interrupt::Interrupt;
 use crate::layer::Applied;
-use crate::lock::{LayerLock, Mode};
-use crate::registry::manifest::Layer;
 use crate::registry::{Access, Client, Registries, Watcher};
 use crate::staging::Staging;
-use crate::store::{self, ImageToCommit, KnownBlob, LayerToCommit};
+use crate::store::{self, ImageToCommit};
 use crate::{Image, Reference};
 
-mod resolve;
+pub(crate) mod ahead;
+mod body;
+mod obtain;
+pub(crate) mod resolve;
+mod space;
 pub(crate) mod stream;
 
-use resolve::Resolved;
-
-/// Layers that are downloaded at once.
-const THREADS: usize = 3;
+use obtain::{Layers, Source};
 
 /// What to pull, and how.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +34,8 @@ pub struct PullOptions {
     /// `os/arch[/variant]`; `None`: this host's.
     pub platform: Option<String>,
     pub registries: Registries,
+    /// Ends the pull with `Error::Interrupted`; what is finished is kept.
+    pub interrupt: Interrupt,
 }
 
 /// Progress, in the order in which things happen; layers interleave.
@@ -73,28 +73,42 @@ pub enum PullEvent {
     },
     /// A line for a person who waits: another process pulls the same layer, or the registry wants a pause.
     Notice(String),
+    /// The last one, where layers were downloaded.
+    Summary(Summary),
 }
 
-/// One layer of the image being pulled.
-struct Part {
-    layer: Layer,
-    diff_id: Digest,
-    chain_id: Digest,
-    /// The name in staging; none if the layer is there already.
-    staged: Option<String>,
-    _lock: LayerLock,
+/// What a pull took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of the blobs that were downloaded.
+    pub downloaded: u64,
+    /// Bytes of the files in them.
+    pub unpacked: u64,
+    pub elapsed: Duration,
+    /// Of all of this process's threads.
+    pub cpu: Duration,
+    /// Bytes that the root directory's file system has left.
+    pub free: u64,
+}
+
+/// What a thread of a pull has to say.
+enum Message {
+    Event(PullEvent),
+    /// The number of a layer, and what became of it.
+    Done(usize, Result<(std::os::fd::OwnedFd, Applied), Error>),
 }
 
 /// What the threads of a pull share.
 struct Shared {
-    events: mpsc::Sender<PullEvent>,
-    cancelled: AtomicBool,
+    messages: mpsc::Sender<Message>,
+    /// Some layer has failed, or the front end wants no more.
+    stop: Interrupt,
 }
 
 impl Shared {
     fn send(&self, event: PullEvent) {
         // The receiver lives as long as the threads do.
-        let _ = self.events.send(event);
+        let _ = self.messages.send(Message::Event(event));
     }
 }
 
@@ -104,7 +118,11 @@ impl Watcher for Shared {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.stop.is_requested()
+    }
+
+    fn stop(&self) -> Interrupt {
+        self.stop.clone()
     }
 }
 
@@ -136,22 +154,26 @@ pub fn pull(
         progress(status(false, reference));
         return Ok(image);
     }
-    let (events, receiver) = mpsc::channel();
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    let (messages, receiver) = mpsc::channel();
     let shared = Shared {
-        events,
-        cancelled: AtomicBool::new(false),
+        messages,
+        stop: Interrupt::default(),
     };
     let client = Client::new(reference, &options.registries, Access::Pull, &shared)?;
-    let resolved = pump(&receiver, progress, || {
+    let source = Source {
+        client: &client,
+        shared: &shared,
+        receiver: &receiver,
+        interrupt: &options.interrupt,
+    };
+    let resolved = pump(&source, progress, || {
         resolve::resolve(&client, reference, options)
     })?;
     let staging = Staging::create(root)?;
-    let parts = take_layers(conn, root, &resolved, &staging, progress)?;
-    let result = pump(&receiver, progress, || {
-        download(&client, &shared, &staging, &parts)
-    });
-    let layers = settle(root, &staging, reference, &parts, result?)?;
-    let chain: Vec<Digest> = parts.iter().map(|part| part.chain_id.clone()).collect();
+    let origin = (reference.registry.as_str(), reference.repository.as_str());
+    let mut layers = Layers::begin(conn, root, &staging, origin, &resolved, progress)?;
+    layers.obtain(conn, &source, progress)?;
     let digest_name = Reference {
         tag: None,
         digest: Some(resolved.digest.to_string()),
@@ -162,18 +184,30 @@ pub fn pull(
         config: &resolved.config_bytes,
         manifest: Some(&resolved.manifest_bytes),
         created: resolved.config.created().as_deref(),
-        chain: &chain,
+        chain: &layers.chain(),
         names: &[reference.clone(), digest_name],
     };
-    store::commit(conn, root, &staging, &layers, &to_commit)?;
-    for part in parts.iter().filter(|part| part.staged.is_some()) {
-        let layer = part.layer.blob.digest.short().to_owned();
-        progress(PullEvent::PullComplete { layer });
-    }
+    store::commit(conn, root, &staging, &layers.to_commit(), &to_commit)?;
+    layers.committed(progress)?;
     progress(PullEvent::Digest(resolved.digest.to_string()));
-    let newer = !layers.is_empty() || before.is_none_or(|found| found.id != resolved.id.as_str());
+    let newer = layers.any_new || before.is_none_or(|found| found.id != resolved.id.as_str());
     progress(status(newer, reference));
+    if layers.downloaded > 0 {
+        progress(PullEvent::Summary(Summary {
+            downloaded: layers.downloaded,
+            unpacked: layers.unpacked,
+            elapsed: begun.elapsed(),
+            cpu: cpu_time().saturating_sub(cpu),
+            free: space::free(staging.fd(), root)?.bytes,
+        }));
+    }
     store::load(conn, root, resolved.id.as_str())
+}
+
+/// Of this process so far (clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID).
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn status(newer: bool, reference: &Reference) -> PullEvent {
@@ -183,239 +217,34 @@ fn status(newer: bool, reference: &Reference) -> PullEvent {
     }
 }
 
-/// Runs `work` beside this thread, which meanwhile hands on the events.
+/// Runs `work` beside this thread, which meanwhile hands on what happens, and the front end's wish to stop.
 fn pump<T: Send>(
-    receiver: &mpsc::Receiver<PullEvent>,
+    source: &Source<'_>,
     progress: &mut dyn FnMut(PullEvent),
-    work: impl FnOnce() -> T + Send,
-) -> T {
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let mut hand_on = |message| {
+        if let Message::Event(event) = message {
+            progress(event);
+        }
+    };
     thread::scope(|scope| {
         let worker = scope.spawn(work);
         while !worker.is_finished() {
-            if let Ok(event) = receiver.recv_timeout(std::time::Duration::from_millis(20)) {
-                progress(event);
+            if source.interrupt.is_requested() {
+                source.shared.stop.request();
+            }
+            if let Ok(message) = source.receiver.recv_timeout(Duration::from_millis(20)) {
+                hand_on(message);
             }
         }
-        receiver.try_iter().for_each(progress);
-        worker
+        source.receiver.try_iter().for_each(hand_on);
+        let result = worker
             .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match source.shared.stop.is_requested() {
+            true => Err(Error::Interrupted),
+            false => result,
+        }
     })
-}
-
-/// Locks every layer, the lowest first: shared if it is there, exclusively if it is to be made.
-fn take_layers(
-    conn: &Connection,
-    root: &Path,
-    resolved: &Resolved,
-    staging: &Staging,
-    progress: &mut dyn FnMut(PullEvent),
-) -> Result<Vec<Part>, Error> {
-    let chain = chain_ids(&resolved.diff_ids);
-    let mut parts = Vec::with_capacity(chain.len());
-    for (i, chain_id) in chain.into_iter().enumerate() {
-        let layer = resolved.layers[i].clone();
-        let short = layer.blob.digest.short().to_owned();
-        let (lock, present) = lock_layer(conn, root, &chain_id, &short, progress)?;
-        progress(match present {
-            true => PullEvent::AlreadyExists { layer: short },
-            false => PullEvent::PullingFsLayer { layer: short },
-        });
-        parts.push(Part {
-            layer,
-            diff_id: resolved.diff_ids[i].clone(),
-            chain_id,
-            staged: (!present).then(|| i.to_string()),
-            _lock: lock,
-        });
-    }
-    check_space(staging, &parts)?;
-    Ok(parts)
-}
-
-/// The lock, and whether the layer is there.
-fn lock_layer(
-    conn: &Connection,
-    root: &Path,
-    chain_id: &Digest,
-    short: &str,
-    progress: &mut dyn FnMut(PullEvent),
-) -> Result<(LayerLock, bool), Error> {
-    let mut take = |mode| match LayerLock::try_take(root, chain_id, mode)? {
-        Some(lock) => Ok(lock),
-        None => {
-            let text = format!("waiting for another process that has layer {short} in hand");
-            progress(PullEvent::Notice(text));
-            LayerLock::take(root, chain_id, mode)
-        }
-    };
-    loop {
-        if store::has_layer(conn, root, chain_id)? {
-            let lock = take(Mode::Shared)?;
-            if store::has_layer(conn, root, chain_id)? {
-                return Ok((lock, true));
-            }
-        } else {
-            let lock = take(Mode::Exclusive)?;
-            if !store::has_layer(conn, root, chain_id)? {
-                return Ok((lock, false));
-            }
-        }
-        // It came or went while we waited: once more, with the other kind of lock.
-    }
-}
-
-/// Refuses at once what cannot fit even compressed.
-fn check_space(staging: &Staging, parts: &[Part]) -> Result<(), Error> {
-    let missing = parts.iter().filter(|part| part.staged.is_some());
-    let needed = missing.fold(0_u64, |sum, part| sum.saturating_add(part.layer.blob.size));
-    let stat = rustix::fs::fstatvfs(staging.fd())
-        .map_err(Error::io("look for free space in", staging.path()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if needed > free {
-        return Err(Error::NoSpace {
-            path: staging.path().to_owned(),
-            needed,
-            free,
-        });
-    }
-    Ok(())
-}
-
-type Downloaded = Vec<(OwnedFd, Applied)>;
-
-/// Downloads all missing layers; the first failure ends the others.
-fn download(
-    client: &Client<'_>,
-    shared: &Shared,
-    staging: &Staging,
-    parts: &[Part],
-) -> Result<Downloaded, Error> {
-    let todo: Vec<(&Part, &str)> = parts
-        .iter()
-        .filter_map(|part| Some((part, part.staged.as_deref()?)))
-        .collect();
-    let next = Mutex::new(todo.iter().enumerate());
-    let results: Mutex<Vec<Option<(OwnedFd, Applied)>>> =
-        Mutex::new(todo.iter().map(|_| None).collect());
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let worker = || {
-        loop {
-            let job = next.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((i, (part, staged))) = job else {
-                return;
-            };
-            if shared.cancelled() {
-                return;
-            }
-            match download_layer(client, shared, staging, part, staged) {
-                Ok(done) => results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(done),
-                Err(e) => {
-                    shared.cancelled.store(true, Ordering::Relaxed);
-                    failure
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .get_or_insert(e);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..THREADS.min(todo.len()) {
-            scope.spawn(worker);
-        }
-    });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(e) => Err(e),
-        None => Ok(results
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .into_iter()
-            .flatten()
-            .collect()),
-    }
-}
-
-/// One layer, begun again if the registry breaks off.
-fn download_layer(
-    client: &Client<'_>,
-    shared: &Shared,
-    staging: &Staging,
-    part: &Part,
-    staged: &str,
-) -> Result<(OwnedFd, Applied), Error> {
-    let layer = part.layer.blob.digest.short();
-    let total = part.layer.blob.size;
-    let progress = |done| {
-        shared.send(PullEvent::Downloading {
-            layer: layer.to_owned(),
-            done,
-            total,
-        });
-        if done == total {
-            shared.send(PullEvent::Extracting {
-                layer: layer.to_owned(),
-            });
-        }
-    };
-    let mut again = crate::registry::Backoff::new();
-    loop {
-        let root = staging.subdirectory(staged)?;
-        match stream::fetch(client, &part.layer, &part.diff_id, &root, &progress) {
-            Ok(applied) => return Ok((root, applied)),
-            Err(e @ Error::BrokenOff { .. }) => {
-                staging.discard(staged)?;
-                again.wait(e, None, shared)?;
-            }
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-/// Finishes the new layers, the lowest first, each over those below it.
-fn settle(
-    root: &Path,
-    staging: &Staging,
-    reference: &Reference,
-    parts: &[Part],
-    downloaded: Downloaded,
-) -> Result<Vec<LayerToCommit>, Error> {
-    let mut downloaded = downloaded.into_iter();
-    // The uppermost first.
-    let mut below: Vec<OwnedFd> = Vec::with_capacity(parts.len());
-    let mut layers = Vec::new();
-    for part in parts {
-        let Some(staged) = &part.staged else {
-            let path = store::layer_path(root, &part.chain_id);
-            let dir = std::fs::File::open(&path).map_err(Error::io("open", path))?;
-            below.insert(0, dir.into());
-            continue;
-        };
-        let Some((dir, applied)) = downloaded.next() else {
-            return Err(Error::untrusted(
-                staging.path().display().to_string(),
-                "a layer is missing",
-            ));
-        };
-        let fds: Vec<_> = below.iter().map(AsFd::as_fd).collect();
-        let size = applied.finish(&dir, &fds).map_err(|source| Error::Layer {
-            layer: part.layer.blob.digest.short().to_owned(),
-            source,
-        })?;
-        layers.push(LayerToCommit {
-            chain_id: part.chain_id.clone(),
-            diff_id: part.diff_id.clone(),
-            staged: staged.clone(),
-            size,
-            blob: Some(KnownBlob {
-                registry: reference.registry.clone(),
-                repository: reference.repository.clone(),
-                digest: part.layer.blob.digest.clone(),
-                size: part.layer.blob.size,
-                media_type: part.layer.media_type.clone(),
-            }),
-        });
-        below.insert(0, dir);
-    }
-    Ok(layers)
 }

@@ -14,9 +14,12 @@ use ureq::{Agent, Body};
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::interrupt::Interrupt;
 
 mod auth;
+mod blob;
 mod credentials;
+mod cut;
 mod http;
 pub mod manifest;
 pub mod platform;
@@ -24,7 +27,8 @@ mod retry;
 mod url;
 
 use auth::Auth;
-use http::{agent, header_text, registry_errors};
+pub use blob::BlobBody;
+use http::{agent, header_text, refuse_encoding, registry_errors};
 pub use retry::Backoff;
 use url::Url;
 
@@ -79,6 +83,10 @@ struct Call<'a> {
 pub trait Watcher: Send + Sync {
     fn notice(&self, text: String);
     fn cancelled(&self) -> bool;
+    /// Ends waiting for the network; `cancelled` must say so too.
+    fn stop(&self) -> Interrupt {
+        Interrupt::default()
+    }
 }
 
 pub struct Client<'a> {
@@ -138,7 +146,7 @@ impl<'a> Client<'a> {
             registry: reference.registry.clone(),
             familiar: reference.familiar_name(),
             repository: reference.repository.clone(),
-            agent: agent(loopback),
+            agent: agent(loopback, watcher.stop()),
             auth: Mutex::new(Auth::new(credentials, loopback)),
             access,
             scheme: OnceLock::new(),
@@ -178,19 +186,6 @@ impl<'a> Client<'a> {
             return Err(Error::untrusted(what, why));
         }
         Ok(document.bytes)
-    }
-
-    /// Begins the download of a blob of which `size` bytes are expected.
-    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
-        let path = format!("/v2/{}/blobs/{digest}", self.repository);
-        let response = self.get(&path, "*/*", &format!("blob {digest}"))?;
-        if let Some(length) = response.body().content_length()
-            && length != size
-        {
-            let why = format!("the registry sends {length} bytes and the manifest says {size}");
-            return Err(Error::untrusted(format!("blob {digest}"), why));
-        }
-        Ok(Box::new(response.into_body().into_reader()))
     }
 
     /// For a reader of `blob` that failed.
@@ -248,14 +243,16 @@ impl<'a> Client<'a> {
 
     /// A request for a document or blob.
     fn get(&self, path: &str, accept: &str, what: &str) -> Result<Response<Body>, Error> {
-        self.send(&Call {
+        let response = self.send(&Call {
             method: Method::GET,
             path,
             headers: &[(header::ACCEPT, accept)],
             body: None,
             what,
             expected: &[StatusCode::OK],
-        })
+        })?;
+        refuse_encoding(response.headers(), what)?;
+        Ok(response)
     }
 
     /// A request that succeeds, after as many tries as are due.

@@ -116,6 +116,25 @@ pub fn sweep(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// What killed processes have left in staging, for the next sweep.
+pub fn abandoned(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let base = base(root);
+    let entries = match fs::read_dir(&base) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", base)(e)),
+    };
+    let mut left = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", &base))?.path();
+        let Ok(dir) = File::open(&path) else { continue };
+        if flock(&dir, FlockOperation::NonBlockingLockShared).is_ok() && is_at(&dir, &path) {
+            left.push(path);
+        }
+    }
+    Ok(left)
+}
+
 fn base(root: &Path) -> PathBuf {
     root.join("layers/.staging")
 }

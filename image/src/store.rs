@@ -19,8 +19,11 @@ use crate::error::Error;
 
 mod commit;
 mod remove;
+#[allow(dead_code, reason = "push and save are its users")]
+pub(crate) mod tar;
 
-pub(crate) use commit::{ImageToCommit, LayerToCommit, commit};
+pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
+pub(crate) use remove::names_in;
 pub use remove::{remove, sweep};
 
 /// An image that can be run.
@@ -119,6 +122,10 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
              size INTEGER NOT NULL,         -- of the blob, bytes
              media_type TEXT NOT NULL,
              PRIMARY KEY (chain_id, registry, repository, digest)
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS kept_layers ( -- of no image yet, for the pull that was cut short
+             chain_id TEXT PRIMARY KEY,
+             since INTEGER NOT NULL         -- seconds since 1970
          ) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS image_names (
              name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest
@@ -374,6 +381,20 @@ pub fn known_blobs(conn: &Connection, chain_id: &Digest) -> Result<Vec<KnownBlob
         .collect()
 }
 
+/// The names of an image, those with a digest first: they mean it for ever.
+pub(crate) fn references_of(conn: &Connection, id: &Digest) -> Result<Vec<Reference>, Error> {
+    let names: Vec<String> = conn
+        .prepare_cached(
+            "SELECT name FROM image_names WHERE image_id = ?1 ORDER BY digest IS NULL, name",
+        )
+        .and_then(|mut statement| {
+            let rows = statement.query_map([id.as_str()], |row| row.get(0))?;
+            rows.collect()
+        })
+        .map_err(Error::db("look up the names of an image"))?;
+    names.iter().map(|name| Reference::parse(name)).collect()
+}
+
 /// Notes that a layer is in a repository.
 pub(crate) fn note_blob(
     conn: &Connection,
@@ -400,7 +421,7 @@ pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {
     root.join("layers").join(&chain_id.hex()[..32])
 }
 
-fn image_path(root: &Path, id: &Digest) -> PathBuf {
+pub(crate) fn image_path(root: &Path, id: &Digest) -> PathBuf {
     root.join("images").join(id.hex())
 }
 

@@ -530,5 +530,6 @@ fn a_killed_pulls_staging_goes_with_the_next_one() {
     )
     .unwrap();
     assert!(!dead.exists());
-    assert_eq!(store.left_overs().len(), 2, "{:?}", store.left_overs());
+    // The layer, its recipe, and the image.
+    assert_eq!(store.left_overs().len(), 3, "{:?}", store.left_overs());
 }

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::inspect::{Inspect, Kind};
 use super::{
-    attach, commit, container_prune, cp, create, diff, exec, export, images, import, kill, logs,
-    pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top, unpause, update,
-    wait,
+    attach, commit, container_prune, cp, create, diff, exec, export, image_check, images, import,
+    kill, logs, pause, port, ps, pull, rename, restart, rm, rmi, run, start, stats, stop, top,
+    unpause, update, wait,
 };
 use crate::args::Command;
 use crate::args::format::FormatArg;
@@ -44,6 +44,7 @@ pub enum Container {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    Check(image_check::Check),
     Import(import::Import),
     Inspect(InspectImage),
     #[command(visible_alias = "list")]
@@ -118,6 +119,8 @@ impl Container {
 impl Image {
     pub fn plain(self) -> Command {
         match self {
+            // It has no shorter name.
+            Image::Check(options) => Command::Image(Image::Check(options)),
             Image::Import(options) => Command::Import(options),
             Image::Inspect(options) => Command::Inspect(Inspect::of(
                 Kind::Image,

@@ -3,12 +3,13 @@
 use std::io::IsTerminal;
 
 use clap::Args;
+use image::Interrupt;
 use image::pull::PullOptions;
 use image::registry::Registries;
 
+use super::interrupt::Interruptible;
 use super::{Answer, Context};
 use crate::args::values;
-use crate::failure::Failure;
 use crate::output;
 use crate::output::progress::{Progress, Style};
 
@@ -42,14 +43,19 @@ pub fn run(context: &Context, options: Pull) -> Answer {
         progress.default_tag();
     }
     let platform = options.platform.filter(|text| !text.is_empty());
-    let result = engine.pull(
-        &reference,
-        &self::options(context, platform),
-        &mut |event| progress.event(event),
-    );
+    let signals = Interruptible::begin()?;
+    let pull = PullOptions {
+        interrupt: signals.interrupt(),
+        ..self::options(context, platform)
+    };
+    let result = engine.pull(&reference, &pull, &mut |event| progress.event(event));
     progress.finish();
-    result.map_err(Failure::from)?;
+    result.map_err(|error| signals.failure(error))?;
+    let summary = progress.summary();
     output::print(&reference.full())?;
+    if let Some(summary) = summary {
+        eprintln!("{summary}");
+    }
     Ok(0)
 }
 
@@ -60,6 +66,7 @@ pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
             insecure: context.global.insecure_registry.clone(),
             ..Registries::default()
         },
+        interrupt: Interrupt::default(),
     }
 }
 

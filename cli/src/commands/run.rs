@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
+use image::pull::PullOptions;
 use runtime::engine::StartMode;
 use runtime::request::Attach;
 use runtime::{ContainerRequest, Engine, NetworkMode};
 
 use super::cid_file::CidFile;
+use super::interrupt::Interruptible;
 use super::network::care;
 use super::streams::{self, Detaching, Join, Keys, Signals};
 use super::{Answer, Context, pull};
@@ -147,13 +149,17 @@ pub fn have_image(
     };
     let mut out = std::io::stderr();
     let mut progress = Progress::new(&mut out, style);
-    let result = engine.pull(
-        &reference,
-        &pull::options(context, request.platform.clone()),
-        &mut |event| progress.event(event),
-    );
+    let signals = Interruptible::begin()?;
+    let pull = PullOptions {
+        interrupt: signals.interrupt(),
+        ..pull::options(context, request.platform.clone())
+    };
+    let result = engine.pull(&reference, &pull, &mut |event| progress.event(event));
     progress.finish();
-    result?;
+    result.map_err(|error| signals.failure(error))?;
+    if let Some(summary) = progress.summary() {
+        eprintln!("{summary}");
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use image::pull::PullEvent;
+use image::pull::{PullEvent, Summary};
 
 use super::words;
 
@@ -30,6 +30,8 @@ pub struct Progress<'a> {
     last_redraw: Option<Instant>,
     /// Said once the registry has answered: a pull that never began is not announced.
     heading: Option<String>,
+    /// What the pull took, for stderr.
+    summary: Option<Summary>,
 }
 
 impl<'a> Progress<'a> {
@@ -41,6 +43,7 @@ impl<'a> Progress<'a> {
             drawn: 0,
             last_redraw: None,
             heading: None,
+            summary: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl<'a> Progress<'a> {
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
             // It may hold what a registry said.
             PullEvent::Notice(text) => self.line(&crate::failure::printable(&text)),
+            PullEvent::Summary(summary) => self.summary = Some(summary),
             PullEvent::Digest(digest) => {
                 self.finish();
                 self.line(&format!("Digest: {digest}"));
@@ -91,6 +95,19 @@ impl<'a> Progress<'a> {
         {
             self.redraw();
         }
+    }
+
+    /// One line for stderr: Docker's output on stdout stays as it is.
+    pub fn summary(&self) -> Option<String> {
+        let summary = self.summary.as_ref()?;
+        Some(format!(
+            "{} downloaded, {} unpacked in {:.1} s ({:.1} s of CPU time), {} free",
+            words::size(summary.downloaded),
+            words::size(summary.unpacked),
+            summary.elapsed.as_secs_f64(),
+            summary.cpu.as_secs_f64(),
+            words::size(summary.free)
+        ))
     }
 
     fn line(&mut self, text: &str) {

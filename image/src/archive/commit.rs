@@ -13,6 +13,7 @@ use super::changes;
 use crate::digest::{Digest, chain_ids};
 use crate::error::Error;
 use crate::layer::changes::Change;
+use crate::layer::recipe::Recorder;
 use crate::layer::{LayerError, Limits};
 use crate::lock::{LayerLock, Mode};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
@@ -55,10 +56,11 @@ pub fn commit(conn: &mut Connection, root: &Path, request: &Commit<'_>) -> Resul
         layer: "of the changes".to_owned(),
         source,
     };
+    let recorder = Recorder::create(&staging.path().join("0")).map_err(failed)?;
     let (writer, reader) = pipe();
     let (written, untarred) = std::thread::scope(|scope| {
         let writing = scope.spawn(move || write(request, writer));
-        let untarred = untar(reader, &dir);
+        let untarred = untar(reader, &dir, recorder);
         (writing.join(), untarred)
     });
     written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -118,12 +120,16 @@ fn write(request: &Commit<'_>, writer: PipeWriter) -> Result<(), Error> {
     }
 }
 
-fn untar(reader: PipeReader, dir: &OwnedFd) -> Result<(crate::layer::Applied, Digest), LayerError> {
+fn untar(
+    reader: PipeReader,
+    dir: &OwnedFd,
+    recorder: Recorder,
+) -> Result<(crate::layer::Applied, Digest), LayerError> {
     let limits = Limits {
         tar: u64::MAX,
         ..Limits::default()
     };
-    stream::untar(reader, dir, limits)
+    stream::untar(reader, dir, recorder, limits)
 }
 
 fn image_config(base: &Value, settings: Value, diff_ids: &[Digest], request: &Commit<'_>) -> Value {

@@ -15,6 +15,7 @@ use rustix::fs::{
 use super::entry::{Entries, Entry, Kind, Time};
 use super::metadata::Metadata;
 use super::numbers::octets;
+use super::recipe::Recorder;
 use super::tree::{
     Directory, Made, Missing, Tree, enter, is_directory, is_whiteout, names, set_opaque,
 };
@@ -43,22 +44,63 @@ pub struct Applied {
     pub(super) links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     links_seen: usize,
     pub(super) root_is_opaque: bool,
+    /// Files that come from the layers below.
+    pub(super) copied: Vec<Vec<u8>>,
+}
+
+/// What becomes of the files' data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Written,
+    /// The files are holes of the right size.
+    LeftOut,
 }
 
 struct Applier<R> {
     tree: Tree,
     entries: Entries<R>,
-    limits: Limits,
+    content: Content,
     done: Applied,
     buffer: Vec<u8>,
 }
 
 /// Applies a tar to an empty directory. Stops at the end of the archive; the stream may hold more.
 pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::Written)?;
+    Ok(applied)
+}
+
+/// As `apply`. The recorder comes back for what the stream has after the archive.
+pub(crate) fn apply_recorded<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    recorder: Recorder,
+    limits: Limits,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
+    let mut entries = Entries::new(tar, limits);
+    entries.recorder = Some(recorder);
+    run(root, entries, Content::Written)
+}
+
+/// As `apply`, for a look at everything but the content of files, which are holes.
+pub(crate) fn apply_hollow<R: Read>(
+    root: &OwnedFd,
+    tar: R,
+    limits: Limits,
+) -> Result<Applied, LayerError> {
+    let (applied, _) = run(root, Entries::new(tar, limits), Content::LeftOut)?;
+    Ok(applied)
+}
+
+fn run<R: Read>(
+    root: &OwnedFd,
+    entries: Entries<R>,
+    content: Content,
+) -> Result<(Applied, Option<Recorder>), LayerError> {
     let mut applier = Applier {
         tree: Tree::new(root)?,
-        entries: Entries::new(tar, limits),
-        limits,
+        entries,
+        content,
         done: Applied::default(),
         buffer: vec![0; 256 << 10],
     };
@@ -68,7 +110,7 @@ pub fn apply<R: Read>(root: &OwnedFd, tar: R, limits: Limits) -> Result<Applied,
         applier.entry(&entry).map_err(|e| e.at(&entry.path))?;
         path = entry.path;
     }
-    Ok(applier.done)
+    Ok((applier.done, applier.entries.recorder))
 }
 
 impl<R: Read> Applier<R> {
@@ -214,8 +256,8 @@ impl<R: Read> Applier<R> {
     /// Judges a file by its size, before a byte of it is written.
     fn count(&mut self, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
         let most = match entry.pieces {
-            None => self.limits.tar.min(self.limits.files),
-            Some(_) => self.limits.files,
+            None => self.entries.limits.tar.min(self.entries.limits.files),
+            Some(_) => self.entries.limits.files,
         };
         // What was replaced counts as well, which no honest layer comes to feel.
         self.done.size = self.done.size.saturating_add(entry.size);
@@ -242,20 +284,25 @@ impl<R: Read> Applier<R> {
                     .buffer
                     .len()
                     .min(usize::try_from(left).unwrap_or(usize::MAX));
-                let n = self.entries.read_data(&mut self.buffer[..most])?;
+                let n = self.entries.read_file(&mut self.buffer[..most])?;
                 if n == 0 {
                     return Err(LayerError::malformed("it ends in the middle of a file"));
                 }
-                file.write_all(&self.buffer[..n])
-                    .map_err(LayerError::place("write", path))?;
+                if self.content == Content::Written {
+                    file.write_all(&self.buffer[..n])
+                        .map_err(LayerError::place("write", path))?;
+                }
                 left -= n as u64;
             }
         }
-        if entry.pieces.is_some() {
+        if entry.pieces.is_some() || self.content == Content::LeftOut {
             file.set_len(entry.size)
                 .map_err(LayerError::place("write", path))?;
         }
-        Ok(())
+        match &mut self.entries.recorder {
+            Some(recorder) => recorder.file(path, entry.size, entry.pieces.as_deref()),
+            None => Ok(()),
+        }
     }
 
     fn link(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
@@ -283,6 +330,14 @@ impl<R: Read> Applier<R> {
             )),
             Some((dir, stat)) if !is_whiteout(&stat) => {
                 let dir = dir.clone();
+                let real = dir.join(last);
+                if real
+                    .strip_prefix(&*path)
+                    .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+                {
+                    let why = "a hard link to what it replaces";
+                    return Err(LayerError::refused(octets(&path), why));
+                }
                 let existing = parent.stat(name)?;
                 self.clear(parent, name, existing)?;
                 make_link(&dir, last, parent, name)
@@ -314,7 +369,13 @@ impl<R: Read> Applier<R> {
         let Some(stat) = existing else {
             return Ok(());
         };
-        self.tree.remove(parent, name)?;
+        match &mut self.entries.recorder {
+            Some(recorder) if recorder.wants(&stat) => {
+                recorder.move_aside(parent, name)?;
+                self.tree.forget();
+            }
+            _ => self.tree.remove(parent, name)?,
+        }
         if is_directory(&stat) {
             self.done.forget(&path);
         }

@@ -10,6 +10,7 @@ use tar::{EntryType, Header};
 
 use super::numbers::{header_number, header_size, octets};
 use super::pax::Pax;
+use super::recipe::Recorder;
 use super::sparse;
 use super::{LayerError, Limits};
 
@@ -57,12 +58,14 @@ pub struct Entry {
 /// A cursor over the entries of a tar.
 pub struct Entries<R> {
     inner: R,
-    limits: Limits,
+    pub(super) limits: Limits,
     count: u64,
     /// Of the current entry: bytes of data not read yet, then padding.
     pub(super) data: u64,
     pub(super) padding: u64,
     global: Pax,
+    /// Hears of all bytes; those of files' data come as data.
+    pub(super) recorder: Option<Recorder>,
 }
 
 /// What stands before an entry's own header.
@@ -82,6 +85,7 @@ impl<R: Read> Entries<R> {
             data: 0,
             padding: 0,
             global: Pax::default(),
+            recorder: None,
         }
     }
 
@@ -180,8 +184,25 @@ impl<R: Read> Entries<R> {
         Ok(entry)
     }
 
+    /// Reads data of the current entry that goes into its file; 0 at its end.
+    pub fn read_file(&mut self, buf: &mut [u8]) -> Result<usize, LayerError> {
+        let n = self.read(buf)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.data(&buf[..n]);
+        }
+        Ok(n)
+    }
+
     /// Reads data of the current entry; 0 at its end.
     pub fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, LayerError> {
+        let n = self.read(buf)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.bytes(&buf[..n])?;
+        }
+        Ok(n)
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize, LayerError> {
         let most = usize::try_from(self.data)
             .unwrap_or(usize::MAX)
             .min(buf.len());
@@ -225,6 +246,9 @@ impl<R: Read> Entries<R> {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(LayerError::Read(e)),
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.bytes(&block)?;
         }
         Ok(Some(block))
     }

@@ -1,5 +1,6 @@
 //! The end of a layer: what it takes from the layers below, and the times of its directories.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,10 +15,29 @@ use super::metadata::{Metadata, set_time};
 use super::numbers::octets;
 use super::tree::{Directory, Missing, Tree, enter, is_directory, is_whiteout, set_opaque, split};
 
+/// A layer that is complete.
+pub(crate) struct Finished {
+    /// Bytes of its files.
+    pub size: u64,
+    /// Files whose content comes from the layers below.
+    pub copied: Vec<Vec<u8>>,
+    /// The directories that have a time and a mode of the tar or of the layers below; those of others mean nothing.
+    pub settled: BTreeSet<Vec<u8>>,
+}
+
 impl Applied {
     /// Settles what depends on the layers below, the uppermost first, and then the times of directories.
     /// Returns the bytes of this layer's files.
-    pub fn finish(mut self, root: &OwnedFd, below: &[BorrowedFd<'_>]) -> Result<u64, LayerError> {
+    pub fn finish(self, root: &OwnedFd, below: &[BorrowedFd<'_>]) -> Result<u64, LayerError> {
+        self.finish_and_tell(root, below)
+            .map(|finished| finished.size)
+    }
+
+    pub(crate) fn finish_and_tell(
+        mut self,
+        root: &OwnedFd,
+        below: &[BorrowedFd<'_>],
+    ) -> Result<Finished, LayerError> {
         let mut tree = Tree::new(root)?;
         let below = Below::new(below)?;
         let mut links: Vec<_> = std::mem::take(&mut self.links).into_iter().collect();
@@ -45,7 +65,11 @@ impl Applied {
             let dir = tree.open(path).map_err(LayerError::place("open", path))?;
             set_time(dir.as_fd(), *time, path)?;
         }
-        Ok(self.size)
+        Ok(Finished {
+            size: self.size,
+            copied: self.copied,
+            settled: self.times.into_keys().collect(),
+        })
     }
 
     /// A hard link to a lower layer's file: that file is copied up, as link(2) does on overlayfs.
@@ -75,6 +99,7 @@ impl Applied {
                 }) => {
                     let dir = parent(tree, self, target_dir)?;
                     self.size += copy_up(&lower, &name, &stat, &dir, target_name)?;
+                    self.copied.push(dir.join(target_name));
                     dir
                 }
                 Some(Found::Directory(..)) => {

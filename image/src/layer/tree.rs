@@ -227,9 +227,14 @@ impl Tree {
         })
     }
 
+    /// The tree has been changed past it.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+
     /// Deletes a name with all below it.
     pub fn remove(&mut self, parent: &Directory, name: &[u8]) -> Result<(), LayerError> {
-        self.last = None;
+        self.forget();
         remove_tree(parent.fd.as_fd(), name)
             .map_err(LayerError::place("replace", &parent.join(name)))
     }

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,9 +13,12 @@ use std::time::{Duration, Instant};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+use super::ahead::Budget;
+use super::body::Body;
 use crate::digest::{Digest, HashReader};
 use crate::error::Error;
-use crate::layer::{Applied, LayerError, Limits, apply};
+use crate::layer::recipe::Recorder;
+use crate::layer::{Applied, LayerError, Limits, apply_recorded};
 use crate::registry::Client;
 use crate::registry::manifest::{Compression, Layer};
 
@@ -28,28 +32,40 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
 pub fn fetch(
     client: &Client<'_>,
+    budget: &Budget,
     layer: &Layer,
     diff_id: &Digest,
     root: &OwnedFd,
+    recorder: Recorder,
     progress: Progress<'_>,
 ) -> Result<Applied, Error> {
     let name = layer.blob.digest.short();
-    let reader = client.blob(&layer.blob.digest, layer.blob.size)?;
-    let mut blob = BlobReader::new(reader, client, layer, progress);
+    // Where this host fails, the rest of the blob is of no use; a bad tar may be explained by it.
+    let given_up = AtomicBool::new(false);
     let (sender, receiver) = sync_channel(AHEAD);
     let (give_back, used) = channel();
     let (unpacked, applied) = thread::scope(|scope| {
+        let body = Body::new(client, &layer.blob, budget, scope);
+        let mut blob = BlobReader::new(body, layer, progress);
+        let given_up = &given_up;
         let unpacking = scope.spawn(move || {
             let result = unpack(&mut blob, layer.compression, sender, &used);
-            blob.verify(result)
+            match given_up.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => blob.verify(result),
+            }
         });
-        let chunks = Chunks {
+        let mut chunks = Chunks {
             receiver,
             give_back,
             chunk: Vec::new(),
             at: 0,
         };
-        let applied = untar(chunks, root, Limits::for_blob(layer.blob.size));
+        let limits = Limits::for_blob(layer.blob.size);
+        let applied = untar(&mut chunks, root, recorder, limits);
+        let at_fault = matches!(&applied, Err(error) if !error.is_content());
+        given_up.store(at_fault, Ordering::Relaxed);
+        drop(chunks);
         // A panic there is a bug; it goes on here.
         let unpacked = unpacking
             .join()
@@ -70,10 +86,11 @@ pub fn fetch(
     Ok(applied)
 }
 
-/// Applies a plain tar, and hashes all of the stream, what follows the archive's end included.
+/// Applies a plain tar, and hashes and records all of the stream, what follows the archive's end included.
 pub fn untar<R: Read>(
     tar: R,
     root: &OwnedFd,
+    recorder: Recorder,
     limits: Limits,
 ) -> Result<(Applied, Digest), LayerError> {
     let capped = Capped {
@@ -82,15 +99,30 @@ pub fn untar<R: Read>(
         limit: limits.tar,
     };
     let mut stream = BufReader::with_capacity(CHUNK, capped);
-    let applied = apply(root, &mut stream, limits)?;
-    io::copy(&mut stream, &mut io::sink()).map_err(LayerError::Read)?;
+    let (applied, mut recorder) = apply_recorded(root, &mut stream, recorder, limits)?;
+    loop {
+        let rest = match stream.fill_buf() {
+            Ok([]) => break,
+            Ok(rest) => rest,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(LayerError::Read(e)),
+        };
+        if let Some(recorder) = &mut recorder {
+            recorder.bytes(rest)?;
+        }
+        let n = rest.len();
+        stream.consume(n);
+    }
+    if let Some(recorder) = recorder {
+        recorder.finish()?;
+    }
     let (_, digest, _) = stream.into_inner().inner.finish();
     Ok((applied, digest))
 }
 
 /// Sends the plain tar down the channel, until its end or until nobody wants it.
 fn unpack(
-    blob: &mut BlobReader<'_>,
+    blob: &mut BlobReader<'_, '_>,
     compression: Compression,
     sender: SyncSender<io::Result<Vec<u8>>>,
     used: &Receiver<Vec<u8>>,
@@ -140,11 +172,10 @@ pub fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<impl Read> {
 }
 
 /// The blob as it comes, hashed and counted.
-struct BlobReader<'a> {
-    inner: Box<dyn Read + Send>,
-    client: &'a Client<'a>,
-    layer: &'a Layer,
-    progress: Progress<'a>,
+struct BlobReader<'scope, 'env> {
+    body: Body<'scope, 'env>,
+    layer: &'env Layer,
+    progress: Progress<'env>,
     told: Instant,
     hash: Sha256,
     count: u64,
@@ -152,16 +183,10 @@ struct BlobReader<'a> {
     failure: Option<Error>,
 }
 
-impl<'a> BlobReader<'a> {
-    fn new(
-        inner: Box<dyn Read + Send>,
-        client: &'a Client<'a>,
-        layer: &'a Layer,
-        progress: Progress<'a>,
-    ) -> Self {
+impl<'scope, 'env> BlobReader<'scope, 'env> {
+    fn new(body: Body<'scope, 'env>, layer: &'env Layer, progress: Progress<'env>) -> Self {
         BlobReader {
-            inner,
-            client,
+            body,
             layer,
             progress,
             told: Instant::now(),
@@ -171,18 +196,14 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    fn what(&self) -> String {
-        format!("blob {}", self.layer.blob.digest)
-    }
-
     /// Reads what the decoder has left, and judges the whole.
     fn verify(mut self, unpacked: io::Result<()>) -> Result<(), Error> {
-        let rest = io::copy(&mut self, &mut io::sink());
+        // Its failure is kept below.
+        let _ = io::copy(&mut self, &mut io::sink());
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        let what = self.what();
-        rest.map_err(|e| self.client.broken_off(&what, &e))?;
+        let what = format!("blob {}", self.layer.blob.digest);
         let (wanted, got) = (&self.layer.blob.digest, Digest::finish(self.hash));
         if got != *wanted {
             let why = format!("its content has the digest {got}: the registry's copy is damaged");
@@ -201,29 +222,20 @@ impl<'a> BlobReader<'a> {
     }
 }
 
-impl Read for BlobReader<'_> {
+impl Read for BlobReader<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.client.watcher().cancelled() {
-            return Err(self.fail(Error::Cancelled));
+        if self.failure.is_some() {
+            return Err(io::Error::other("it has failed before"));
         }
-        let n = match self.inner.read(buf) {
+        let n = match self.body.read(buf) {
             Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
-            Err(e) => {
-                let error = self.client.broken_off(&self.what(), &e);
-                return Err(self.fail(error));
-            }
+            Err(error) => return Err(self.fail(error)),
         };
         let (size, count) = (self.layer.blob.size, self.count + n as u64);
         if count > size {
+            let what = format!("blob {}", self.layer.blob.digest);
             let why = format!("it is longer than the {size} bytes of the manifest");
-            let error = Error::untrusted(self.what(), why);
-            return Err(self.fail(error));
-        }
-        if n == 0 && count < size && !buf.is_empty() {
-            let short = io::Error::other(format!("it ended after {count} of {size} bytes"));
-            let error = self.client.broken_off(&self.what(), &short);
-            return Err(self.fail(error));
+            return Err(self.fail(Error::untrusted(what, why)));
         }
         self.hash.update(&buf[..n]);
         self.count = count;

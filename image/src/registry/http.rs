@@ -4,7 +4,13 @@ use std::io::Read;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body};
+
+use super::cut::Cutter;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
 
 /// The first code, and what the registry says in words, cut to a line.
 pub fn registry_errors(response: Response<Body>) -> (String, String) {
@@ -39,8 +45,19 @@ pub fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
     value.unwrap_or("").to_owned()
 }
 
-/// Requests without redirects of its own, and with a limit on every wait.
-pub fn agent(loopback: bool) -> Agent {
+/// Digests and sizes are those of the bytes as they are sent: a body that something has packed on the way is another one.
+pub fn refuse_encoding(headers: &HeaderMap, what: &str) -> Result<(), Error> {
+    match header_text(headers, header::CONTENT_ENCODING).as_str() {
+        "" | "identity" => Ok(()),
+        encoding => {
+            let why = format!("the registry sends it with the encoding {encoding:?}");
+            Err(Error::untrusted(what, why))
+        }
+    }
+}
+
+/// Requests without redirects of its own, with a limit on every wait, and cut off by `stop`.
+pub fn agent(loopback: bool, stop: Interrupt) -> Agent {
     use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
@@ -71,5 +88,6 @@ pub fn agent(loopback: bool) -> Agent {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
     }
-    config.build().into()
+    let connector = DefaultConnector::default().chain(Cutter(stop));
+    Agent::with_parts(config.build(), connector, DefaultResolver::default())
 }

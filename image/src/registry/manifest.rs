@@ -233,7 +233,8 @@ fn blob(descriptor: &Descriptor, what: &str) -> Result<Blob, Error> {
     })
 }
 
-fn compression(media_type: &str) -> Option<Compression> {
+/// How a layer of a media type is packed; `None` if it is no layer's.
+pub fn compression(media_type: &str) -> Option<Compression> {
     Some(match media_type {
         "application/vnd.oci.image.layer.v1.tar"
         | "application/vnd.docker.image.rootfs.diff.tar" => Compression::None,

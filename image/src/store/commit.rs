@@ -13,6 +13,7 @@ use super::{KnownBlob, image_path, layer_path, note_blob, tag};
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::recipe;
 use crate::lock::{LayerLock, Mode};
 use crate::staging::Staging;
 
@@ -55,16 +56,7 @@ pub(crate) fn commit(
     let _image_lock = LayerLock::take(root, image.id, Mode::Exclusive)?;
     write_image(staging, image)?;
     rustix::fs::syncfs(staging.fd()).map_err(Error::io("write to disk", staging.path()))?;
-    for layer in layers {
-        let to = layer_path(root, &layer.chain_id);
-        if to.exists() {
-            // What a killed process has left without a row. It goes when this staging directory does.
-            let aside = staging.path().join(format!("{}-old", layer.staged));
-            fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
-        }
-        let from = staging.path().join(&layer.staged);
-        fs::rename(&from, &to).map_err(Error::io("commit", &to))?;
-    }
+    place_layers(root, staging, layers)?;
     let to = image_path(root, image.id);
     if to.exists() {
         let aside = staging.path().join("image-old");
@@ -77,6 +69,53 @@ pub(crate) fn commit(
             .map_err(Error::io("write to disk", dir))?;
     }
     write_rows(conn, layers, image)
+}
+
+/// Makes layers permanent that no image has yet: the next pull finds them. `sweep` lets them be for a day. The caller holds
+/// their locks, exclusively.
+pub(crate) fn keep(
+    conn: &mut Connection,
+    root: &Path,
+    staging: &Staging,
+    layers: &[LayerToCommit],
+) -> Result<(), Error> {
+    const KEEP: &str = "keep finished layers";
+    rustix::fs::syncfs(staging.fd()).map_err(Error::io("write to disk", staging.path()))?;
+    place_layers(root, staging, layers)?;
+    let dir = root.join("layers");
+    File::open(&dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(Error::io("write to disk", dir))?;
+    let transaction = conn
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(Error::db(KEEP))?;
+    write_layer_rows(&transaction, layers)?;
+    for layer in layers {
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO kept_layers (chain_id, since) VALUES (?1, unixepoch())",
+                [layer.chain_id.as_str()],
+            )
+            .map_err(Error::db(KEEP))?;
+    }
+    transaction.commit().map_err(Error::db(KEEP))
+}
+
+fn place_layers(root: &Path, staging: &Staging, layers: &[LayerToCommit]) -> Result<(), Error> {
+    for layer in layers {
+        let to = layer_path(root, &layer.chain_id);
+        if to.exists() {
+            // What a killed process has left without a row. It goes when this staging directory does.
+            let aside = staging.path().join(format!("{}-old", layer.staged));
+            fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
+        }
+        let from = staging.path().join(&layer.staged);
+        // A directory is whole only with its recipe.
+        let (from_recipe, to_recipe) = (recipe::path(&from), recipe::path(&to));
+        fs::rename(&from_recipe, &to_recipe).map_err(Error::io("commit", &to_recipe))?;
+        fs::rename(&from, &to).map_err(Error::io("commit", &to))?;
+    }
+    Ok(())
 }
 
 fn write_image(staging: &Staging, image: &ImageToCommit<'_>) -> Result<(), Error> {
@@ -100,17 +139,7 @@ fn write_rows(
     let transaction = conn
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(Error::db(COMMIT))?;
-    for layer in layers {
-        transaction
-            .execute(
-                "INSERT OR REPLACE INTO layers (chain_id, diff_id, size) VALUES (?1, ?2, ?3)",
-                params![layer.chain_id.as_str(), layer.diff_id.as_str(), layer.size],
-            )
-            .map_err(Error::db(COMMIT))?;
-        if let Some(blob) = &layer.blob {
-            note_blob(&transaction, &layer.chain_id, blob)?;
-        }
-    }
+    write_layer_rows(&transaction, layers)?;
     let id = image.id.as_str();
     transaction
         .execute(
@@ -125,11 +154,33 @@ fn write_rows(
                 params![id, position, chain_id.as_str()],
             )
             .map_err(Error::db(COMMIT))?;
+        transaction
+            .execute(
+                "DELETE FROM kept_layers WHERE chain_id = ?1",
+                [chain_id.as_str()],
+            )
+            .map_err(Error::db(COMMIT))?;
     }
     for name in image.names {
         tag(&transaction, id, name)?;
     }
     transaction.commit().map_err(Error::db(COMMIT))
+}
+
+fn write_layer_rows(transaction: &Connection, layers: &[LayerToCommit]) -> Result<(), Error> {
+    const COMMIT: &str = "commit layers";
+    for layer in layers {
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO layers (chain_id, diff_id, size) VALUES (?1, ?2, ?3)",
+                params![layer.chain_id.as_str(), layer.diff_id.as_str(), layer.size],
+            )
+            .map_err(Error::db(COMMIT))?;
+        if let Some(blob) = &layer.blob {
+            note_blob(transaction, &layer.chain_id, blob)?;
+        }
+    }
+    Ok(())
 }
 
 /// The config's time in UTC; now, where it has none that can be read.

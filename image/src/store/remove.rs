@@ -9,6 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::{Removal, image_path, layer_path, resolve};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::recipe;
 use crate::lock::{LayerLock, Mode};
 use crate::staging::{self, Staging};
 
@@ -92,7 +93,7 @@ pub fn remove(
     removals.push(Removal::Deleted(id.clone()));
     discard(&staging, &image_path(root, &id_digest), "image")?;
     for (chain_id, _lock) in &layers {
-        discard(&staging, &layer_path(root, chain_id), &chain_id.hex()[..32])?;
+        discard_layer(&staging, &layer_path(root, chain_id))?;
         removals.push(Removal::Deleted(chain_id.to_string()));
     }
     drop(image_lock);
@@ -222,11 +223,11 @@ fn delete_layer_row(
         )
         .map_err(Error::db(REMOVE))?;
     if deleted > 0 {
-        conn.execute(
-            "DELETE FROM layer_blobs WHERE chain_id = ?1",
-            [chain_id.as_str()],
-        )
-        .map_err(Error::db(REMOVE))?;
+        for table in ["layer_blobs", "kept_layers"] {
+            let sql = format!("DELETE FROM {table} WHERE chain_id = ?1");
+            conn.execute(&sql, [chain_id.as_str()])
+                .map_err(Error::db(REMOVE))?;
+        }
     }
     Ok((deleted > 0).then(|| (chain_id.clone(), lock)))
 }
@@ -239,6 +240,18 @@ fn discard(staging: &Staging, path: &Path, name: &str) -> Result<(), Error> {
     }
 }
 
+/// A layer's directory with its recipe.
+fn discard_layer(staging: &Staging, path: &Path) -> Result<(), Error> {
+    for path in [path.to_owned(), recipe::path(path)] {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        discard(staging, &path, &name)?;
+    }
+    Ok(())
+}
+
+/// How long finished layers of a pull that was cut short wait for the next one, in seconds. A prune takes them at once.
+const KEPT: u32 = 24 * 3600;
+
 /// Deletes what killed processes have left: staging directories, layers of no image, directories of no row.
 /// Leaves alone whatever a live process holds. Every pull begins with it.
 pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
@@ -246,9 +259,10 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
     staging::sweep(root)?;
     let unused: Vec<String> = conn
         .prepare_cached(
-            "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)",
+            "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)
+             AND chain_id NOT IN (SELECT chain_id FROM kept_layers WHERE since > unixepoch() - ?1)",
         )
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .and_then(|mut statement| statement.query_map([KEPT], |row| row.get(0))?.collect())
         .map_err(Error::db(SWEEP))?;
     let known = |conn: &Connection, sql: &str| -> Result<BTreeSet<String>, Error> {
         conn.prepare_cached(sql)
@@ -257,8 +271,8 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
     };
     // Read before the rows: what is committed in between is then known.
     let on_disk = [
-        directories(&root.join("layers"))?,
-        directories(&root.join("images"))?,
+        names_in(&root.join("layers"))?,
+        names_in(&root.join("images"))?,
     ];
     let layers = known(conn, "SELECT substr(chain_id, 8, 32) FROM layers")?;
     let images = known(conn, "SELECT substr(id, 8) FROM images")?;
@@ -272,11 +286,7 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
     for chain_id in unused {
         let chain_id = Digest::expect(&chain_id, "a layer's row")?;
         if let Some((chain_id, _lock)) = delete_layer_row(conn, root, &chain_id)? {
-            discard(
-                &staging,
-                &layer_path(root, &chain_id),
-                &chain_id.hex()[..32],
-            )?;
+            discard_layer(&staging, &layer_path(root, &chain_id))?;
         }
     }
     for (directory, rows, sql) in [
@@ -306,15 +316,19 @@ pub fn sweep(conn: &mut Connection, root: &Path) -> Result<(), Error> {
                 .map_err(Error::db(SWEEP))?;
             if !exists {
                 tracing::debug!(directory, name, "deleting a directory without a row");
-                discard(&staging, &root.join(directory).join(name), name)?;
+                let path = root.join(directory).join(name);
+                match directory {
+                    "layers" => discard_layer(&staging, &path)?,
+                    _ => discard(&staging, &path, name)?,
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The names in a directory, without the hidden ones.
-fn directories(path: &Path) -> Result<BTreeSet<String>, Error> {
+/// The names in a directory, without the hidden ones; a recipe goes by the name of its layer.
+pub(crate) fn names_in(path: &Path) -> Result<BTreeSet<String>, Error> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
@@ -323,11 +337,13 @@ fn directories(path: &Path) -> Result<BTreeSet<String>, Error> {
     let mut names = BTreeSet::new();
     for entry in entries {
         let name = entry.map_err(Error::io("read", path))?.file_name();
-        names.extend(
-            name.into_string()
-                .ok()
-                .filter(|name| !name.starts_with('.')),
-        );
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        if !name.starts_with('.') {
+            let name = name.strip_suffix(recipe::SUFFIX).unwrap_or(&name);
+            names.insert(name.to_owned());
+        }
     }
     Ok(names)
 }

@@ -28,6 +28,23 @@ impl Engine {
         Ok(image::store::find(&self.conn, &self.settings.root, name)?)
     }
 
+    /// The check that the store is whole and unharmed, and its repair.
+    pub fn check_images(
+        &mut self,
+        options: &image::check::CheckOptions,
+        report: &mut dyn FnMut(image::check::Report),
+    ) -> Result<image::check::Summary, Error> {
+        let root = self.settings.root.clone();
+        let checked = image::check::check(
+            &mut self.conn,
+            &root,
+            options,
+            &|conn, image| store::runs_on(conn, image),
+            report,
+        );
+        Ok(checked?)
+    }
+
     pub fn images(&mut self) -> Result<Vec<image::ImageSummary>, Error> {
         Ok(image::store::list(&self.conn)?)
     }

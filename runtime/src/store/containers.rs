@@ -106,6 +106,20 @@ pub fn images_in_use(conn: &Connection) -> Result<Vec<(String, String)>, Error> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The short ID of a container that starts or runs on an image, if one does. One of which nothing is known counts.
+pub fn runs_on(conn: &Connection, image_id: &str) -> Option<String> {
+    let found = conn.query_row(
+        "SELECT substr(id, 1, 12) FROM containers WHERE image_id = ?1 AND owner_pid IS NOT NULL LIMIT 1",
+        [image_id],
+        |row| row.get(0),
+    );
+    match found {
+        Ok(id) => Some(id),
+        Err(rusqlite::Error::QueryReturnedNoRows) => None,
+        Err(_) => Some("?".to_owned()),
+    }
+}
+
 /// A name in use is a conflict.
 pub fn set_name(conn: &Connection, id: &str, name: &str) -> Result<(), Error> {
     if let Some(holder) = id_of_name(conn, name)? {

@@ -4,8 +4,8 @@ mod containers;
 mod owners;
 
 pub use containers::{
-    Stored, delete, find, get, ids, images_in_use, insert, list, set_health, set_name, set_request,
-    set_resolved,
+    Stored, delete, find, get, ids, images_in_use, insert, list, runs_on, set_health, set_name,
+    set_request, set_resolved,
 };
 pub use owners::{
     End, Owner, Restarting, Stopped, claim, claim_restart, end_restart, hand_over, owned, owners,
@@ -22,7 +22,7 @@ use rusqlite::config::DbConfig;
 use crate::error::Error;
 
 /// Bumped with the schema; a database that says the same is not looked at again.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 /// How long a command waits for others that write.
 const PATIENCE: Duration = Duration::from_secs(60);

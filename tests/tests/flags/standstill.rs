@@ -62,11 +62,16 @@ fn nobody_attaches_to_what_stands_still() {
     }
     host.run("unpause c1");
     host.run("run -d --name c2 --restart always busybox false");
-    // The pauses have become long enough to do this in one.
+    // Repeated until it has fallen into a pause, which ends by itself.
     restarts_at_least(&host, "c2", 5);
-    becomes(&host, "c2", "restarting");
-    host.try_run("attach c2")
-        .exits(1)
-        .complains("You cannot attach to a restarting container, wait until it is running");
+    eventually("a container in its pause refuses", || {
+        becomes(&host, "c2", "restarting");
+        let answer = host.try_run("attach c2");
+        let text = "You cannot attach to a restarting container, wait until it is running";
+        match answer.code() == 1 && answer.stderr.contains(text) {
+            true => Ok(()),
+            false => Err(answer),
+        }
+    });
     host.run("rm -f c1 c2");
 }

@@ -90,7 +90,12 @@ impl Failure {
                     }
                     _ => own_code,
                 };
-                (chain(error), code)
+                let text = match error {
+                    // Images and registries put names of their own into it.
+                    runtime::Error::Image(_) => printable(&chain(error)),
+                    _ => chain(error),
+                };
+                (text, code)
             }
         };
         let mut text = format!("coracle: {message}");
@@ -128,6 +133,18 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// A text of others on one line, without what a terminal would obey.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => out.extend(letter.escape_default()),
+            false => out.push(letter),
+        }
+    }
+    out
+}
+
 /// ` (os error 2)` tells nobody anything, and what the C library begins with a capital is in the middle of our line.
 fn without_number(text: String) -> String {
     match text.rfind(" (os error ") {
@@ -137,6 +154,14 @@ fn without_number(text: String) -> String {
             first.into_iter().chain(rest).collect()
         }
         _ => text,
+    }
+}
+
+/// Whether what arrived is to blame, and not a file of this host's: errors name those by their path.
+fn is_of_the_image(error: &image::Error) -> bool {
+    match error {
+        image::Error::Untrusted { what, .. } => !what.starts_with('/'),
+        error => error.kind() == image::ErrorKind::Untrusted,
     }
 }
 
@@ -156,6 +181,10 @@ fn advice(error: &runtime::Error) -> Option<String> {
                 .to_owned(),
         ),
         (runtime::Error::Image(image::Error::LoginRefused { .. }), _) => None,
+        (runtime::Error::Image(error), _) if is_of_the_image(error) => Some(
+            "Nothing of it was kept. Get it again, or another tag of it; if that is no better, tell those who publish it."
+.to_owned(),
+        ),
         (runtime::Error::Image(_), ErrorKind::Forbidden) => Some(
             "Credentials are those that 'coracle login' or 'docker login' has left in ~/.docker/config.json."
                 .to_owned(),
@@ -195,6 +224,27 @@ mod tests {
             "coracle: invalid hostPort: 99999\n\nRun 'coracle create --help' for more information"
         );
         assert_eq!(failure.report(Verb::Other).code, 1);
+    }
+
+    #[test]
+    fn what_an_image_says_does_not_reach_the_terminal() {
+        let error = image::Error::Untrusted {
+            what: "\u{1b}[2Jmanifest".into(),
+            why: "é\ncoracle: all is well\u{9b}".into(),
+        };
+        let text = Failure::Engine(error.into()).report(Verb::Other).text;
+        let first = text.lines().next().unwrap();
+        assert_eq!(
+            first,
+            "coracle: \\u{1b}[2Jmanifest: é\\ncoracle: all is well\\u{9b}"
+        );
+        assert!(text.contains("Nothing of it was kept"), "{text}");
+        let own = image::Error::Untrusted {
+            what: "/root/.docker/config.json".into(),
+            why: "not JSON".into(),
+        };
+        let text = Failure::Engine(own.into()).report(Verb::Other).text;
+        assert!(!text.contains("kept"), "{text}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Limits {
     pub pax: u64,
     /// Bytes of one layer's tar.
     pub tar: u64,
+    /// Bytes of all files of one layer, holes included.
+    pub files: u64,
 }
 
 impl Default for Limits {
@@ -50,17 +52,20 @@ impl Default for Limits {
             name: 4095,
             pax: 1 << 20,
             tar: 1 << 40,
+            files: 1 << 50,
         }
     }
 }
 
 impl Limits {
-    /// As the default, with at most 4 GiB or 256 bytes of tar for each byte of blob: deflate reaches 1,032.
+    /// As the default, with at most 4 GiB or 256 bytes of tar for each byte of blob: deflate reaches 1,032. An entry takes 10 bytes of
+    /// blob or more, unless it is like all others.
     pub fn for_blob(size: u64) -> Limits {
-        let tar = (4 << 30).max(size.saturating_mul(256));
+        let limits = Limits::default();
         Limits {
-            tar,
-            ..Limits::default()
+            tar: (4 << 30).max(size.saturating_mul(256)),
+            entries: limits.entries.min(100_000 + size / 4),
+            ..limits
         }
     }
 }
@@ -98,6 +103,16 @@ impl LayerError {
     /// Whether the layer is to blame, not this host.
     pub fn is_content(&self) -> bool {
         !matches!(self, LayerError::Place { .. })
+    }
+
+    /// The entry at which it was found; what names a path already stays as it is.
+    fn at(self, path: &[u8]) -> Self {
+        match self {
+            LayerError::Malformed(why) if !path.is_empty() => {
+                LayerError::Malformed(format!("{why}, at {}", numbers::octets(path)))
+            }
+            other => other,
+        }
     }
 
     fn malformed(why: impl Into<String>) -> Self {

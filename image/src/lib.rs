@@ -19,6 +19,9 @@ pub mod pipe;
 pub mod space;
 pub mod store;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 mod digest;
 mod error;
 mod interrupt;

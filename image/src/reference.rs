@@ -48,6 +48,10 @@ impl Reference {
         if self.registry != DEFAULT_REGISTRY {
             return format!("{}/{}", self.registry, self.repository);
         }
+        // `docker.io/host.io/x` would be another registry's without its own.
+        if split_registry(&self.repository).0.is_some() {
+            return self.full_name();
+        }
         match self.repository.strip_prefix(DEFAULT_NAMESPACE) {
             Some(short) if !short.contains('/') => short.to_owned(),
             _ => self.repository.clone(),
@@ -261,6 +265,11 @@ mod tests {
             "index.docker.io/redis",
             "docker.io/library/redis:latest",
             "redis:latest",
+        );
+        check(
+            "docker.io/host.io/x",
+            "docker.io/host.io/x:latest",
+            "docker.io/host.io/x:latest",
         );
         check(
             "library/redis",

@@ -126,6 +126,9 @@ pub struct Document {
     pub content_type: String,
 }
 
+#[cfg(fuzzing)]
+pub(crate) use challenge::challenges;
+
 impl<'a> Client<'a> {
     pub fn new(
         reference: &Reference,

@@ -65,7 +65,7 @@ pub struct Healthcheck {
 }
 
 /// `config.Healthcheck` of an image's configuration: times are nanoseconds. One that makes no sense is none.
-fn healthcheck(config: &[u8]) -> Option<Healthcheck> {
+pub(crate) fn healthcheck(config: &[u8]) -> Option<Healthcheck> {
     let config: serde_json::Value = serde_json::from_slice(config).ok()?;
     let check = config.get("config")?.get("Healthcheck")?;
     let number = |name: &str| check.get(name).and_then(serde_json::Value::as_u64);

@@ -524,7 +524,7 @@ fn malformed_and_oversized_tars_are_refused() {
     refused_bytes(
         &Tar::new().raw(huge.as_bytes()).finish(),
         Limits::default(),
-        "in the middle",
+        "over the limit",
     );
     huge.as_old_mut().size = [0xff; 12];
     huge.set_cksum();

@@ -39,6 +39,12 @@ pub struct Registry<'a> {
 impl<'a> Registry<'a> {
     #[track_caller]
     pub fn start(host: &'a Host, access: Access) -> Registry<'a> {
+        Registry::start_in(&host.netns, access)
+    }
+
+    /// One in a namespace that is no host's.
+    #[track_caller]
+    pub fn start_in(netns: &'a Netns, access: Access) -> Registry<'a> {
         let storage = tempfile::tempdir().expect("a folder for a registry");
         let mut config = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
@@ -59,11 +65,11 @@ impl<'a> Registry<'a> {
             .arg(&path)
             .env("OTEL_TRACES_EXPORTER", "none")
             .limit(Duration::from_secs(3600))
-            .spawn_in(&host.netns);
+            .spawn_in(netns);
         let registry = Registry {
             server,
             storage,
-            netns: &host.netns,
+            netns,
             access,
         };
         eventually("the registry listens", || {

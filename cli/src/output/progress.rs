@@ -72,7 +72,8 @@ impl<'a> Progress<'a> {
             }
             PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
-            PullEvent::Notice(text) => self.line(&text),
+            // It may hold what a registry said.
+            PullEvent::Notice(text) => self.line(&crate::failure::printable(&text)),
             PullEvent::Summary(summary) => self.summary = Some(summary),
             PullEvent::Digest(digest) => {
                 self.finish();

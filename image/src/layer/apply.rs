@@ -27,6 +27,9 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 /// Names that aufs, where the whiteouts come from, keeps for itself; no file of an image.
 const AUFS: &[u8] = b".wh..wh.";
 
+/// Bytes of a single name (NAME_MAX).
+const MAX_NAME: usize = 255;
+
 /// A tree that holds all of its layer, but for what comes from the layers below.
 #[derive(Default)]
 pub struct Applied {
@@ -39,7 +42,7 @@ pub struct Applied {
     /// The default ACLs of directories, set when nothing is made in them any more.
     pub(super) default_acls: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What hides the lower layers' file of the same path.
-    hidden: BTreeMap<Vec<u8>, ()>,
+    pub(super) hidden: BTreeMap<Vec<u8>, ()>,
     /// Hard links whose target is not in this layer: path, order in the tar, and target.
     pub(super) links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     links_seen: usize,
@@ -105,8 +108,10 @@ fn run<R: Read>(
         buffer: vec![0; 256 << 10],
     };
     applier.done.implicit.insert(Vec::new(), ());
-    while let Some(entry) = applier.entries.next()? {
-        applier.entry(&entry)?;
+    let mut path = Vec::new();
+    while let Some(entry) = applier.entries.next().map_err(|e| e.at(&path))? {
+        applier.entry(&entry).map_err(|e| e.at(&entry.path))?;
+        path = entry.path;
     }
     Ok((applier.done, applier.entries.recorder))
 }
@@ -240,9 +245,9 @@ impl<R: Read> Applier<R> {
         }
         let (kind, device) = match entry.kind {
             Kind::File => {
+                self.count(entry, &path)?;
                 let file = self.fresh_file(parent, name)?;
                 self.copy_data(&file, entry, &path)?;
-                self.done.size += entry.size;
                 return metadata.set_with_time(file.as_fd(), &path);
             }
             Kind::Symlink => {
@@ -282,6 +287,24 @@ impl<R: Read> Applier<R> {
                 file
             }
         }
+    }
+
+    /// Judges a file by its size, before a byte of it is written.
+    fn count(&mut self, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
+        let most = match entry.pieces {
+            None => self.entries.limits.tar.min(self.entries.limits.files),
+            Some(_) => self.entries.limits.files,
+        };
+        // What was replaced counts as well, which no honest layer comes to feel.
+        self.done.size = self.done.size.saturating_add(entry.size);
+        if self.done.size > most {
+            let why = format!(
+                "with its {} bytes the files are over the limit of {most}",
+                entry.size
+            );
+            return Err(LayerError::refused(octets(path), why));
+        }
+        Ok(())
     }
 
     fn copy_data(&mut self, mut file: &File, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
@@ -445,6 +468,11 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
     let parts: Vec<Vec<u8>> = names(path).into();
     if parts.iter().any(|part| part == b"..") {
         return Err(LayerError::refused(octets(path), "the path has .. in it"));
+    }
+    let name = |part: &Vec<u8>| part.strip_prefix(WHITEOUT).unwrap_or(part).len();
+    if let Some(length) = parts.iter().map(name).find(|&length| length > MAX_NAME) {
+        let why = format!("a name of {length} bytes is longer than Linux allows");
+        return Err(LayerError::refused(octets(path), why));
     }
     if path.contains(&0) {
         return Err(LayerError::refused(

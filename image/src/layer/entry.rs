@@ -58,7 +58,7 @@ pub struct Entry {
 /// A cursor over the entries of a tar.
 pub struct Entries<R> {
     inner: R,
-    limits: Limits,
+    pub(super) limits: Limits,
     count: u64,
     /// Of the current entry: bytes of data not read yet, then padding.
     pub(super) data: u64,
@@ -325,11 +325,14 @@ fn entry_kind(header: &Header, kind: EntryType, path: &[u8]) -> Result<Kind, Lay
                 "a device without numbers",
             ));
         };
-        let number = |field: &[u8]| {
-            u32::try_from(header_number(field)?)
-                .map_err(|_| LayerError::refused(octets(path), "a device number out of range"))
+        // mknod(2) has 12 bits and 20 bits for them, and cuts off what is more: 4096, 0 would be a whiteout.
+        let number = |field: &[u8], bits: u32| {
+            let number = u32::try_from(header_number(field)?).ok();
+            number
+                .filter(|number| number >> bits == 0)
+                .ok_or_else(|| LayerError::refused(octets(path), "a device number out of range"))
         };
-        Ok((number(ustar.0)?, number(ustar.1)?))
+        Ok((number(ustar.0, 12)?, number(ustar.1, 20)?))
     };
     Ok(match kind {
         // In the oldest format a directory is a file whose name ends in a slash.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, mknodat, openat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat, mknodat, openat, seek, symlinkat};
+use rustix::io::Errno;
 
 use super::LayerError;
 use super::apply::{Applied, create_file, make_link, parent};
-use super::below::{Below, Found, shown};
+use super::below::{Below, Found, is_opaque, shown};
 use super::metadata::{Metadata, set_default_acl, set_time};
 use super::numbers::octets;
 use super::tree::{Directory, Missing, Tree, enter, is_directory, is_whiteout, set_opaque, split};
@@ -42,6 +44,9 @@ impl Applied {
         links.sort_by_key(|(_, (order, _))| *order);
         for (path, (_, target)) in links {
             self.link_below(&mut tree, &below, &path, &target)?;
+        }
+        for path in std::mem::take(&mut self.hidden).into_keys() {
+            unhide(&mut tree, &below, &path)?;
         }
         if self.root_is_opaque {
             self.hide_root(&tree, &below)?;
@@ -131,6 +136,27 @@ impl Applied {
     }
 }
 
+/// Takes away a whiteout that hides nothing. Where a directory is this layer's alone, overlayfs shows the names of whiteouts in it.
+fn unhide(tree: &mut Tree, below: &Below, path: &[u8]) -> Result<(), LayerError> {
+    let (above, name) = split(path);
+    let Some(parent) = tree.directory(above, Missing::Stop)? else {
+        return Ok(());
+    };
+    if !parent.stat(name)?.as_ref().is_some_and(is_whiteout) {
+        return Ok(());
+    }
+    let mut alone = false;
+    for end in (0..path.len()).filter(|&at| path[at] == b'/') {
+        let dir = tree.open(&path[..end]);
+        let dir = dir.map_err(LayerError::place("open", &path[..end]))?;
+        alone = alone || is_opaque(dir.as_fd());
+    }
+    if alone || below.find(path)?.is_none() {
+        tree.remove(&parent, name)?;
+    }
+    Ok(())
+}
+
 fn missing_target(path: &[u8], target: &[u8]) -> LayerError {
     let why = format!("its hard link target {} is in no layer", shown(target));
     LayerError::refused(octets(path), why)
@@ -153,7 +179,7 @@ fn copy_up(
                 .map_err(LayerError::place("open below", &path))?;
             let metadata = Metadata::of_file(source.as_fd(), stat, &path)?;
             let mut file = create_file(dir, name)?;
-            let size = std::io::copy(&mut File::from(source), &mut file)
+            let size = copy_data(&File::from(source), &mut file)
                 .map_err(LayerError::place("copy from below", &path))?;
             metadata.set_with_time(file.as_fd(), &path)?;
             Ok(size)
@@ -178,4 +204,24 @@ fn copy_up(
             metadata.set_by_name(dir, name, true).map(|()| 0)
         }
     }
+}
+
+/// Copies a file, but not its holes: of those a small layer may have a thousand gigabytes.
+fn copy_data(mut from: &File, to: &mut File) -> io::Result<u64> {
+    let size = from.metadata()?.len();
+    let mut end = 0;
+    loop {
+        let start = match seek(from, SeekFrom::Data(end)) {
+            Ok(start) => start,
+            // No data from there on.
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        end = seek(from, SeekFrom::Hole(start))?;
+        seek(from, SeekFrom::Start(start))?;
+        seek(&*to, SeekFrom::Start(start))?;
+        io::copy(&mut (&mut from).take(end - start), to)?;
+    }
+    to.set_len(size)?;
+    Ok(size)
 }

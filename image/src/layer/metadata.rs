@@ -185,6 +185,11 @@ fn check_xattr(name: &[u8], path: &[u8], result: Result<(), Errno>) -> Result<()
             tracing::warn!(path = octets(path), attribute = octets(name), error = %e, "attribute not set");
             Ok(())
         }
+        // Of no kind, too large, or a value that its kind does not have.
+        Err(Errno::INVAL | Errno::RANGE | Errno::TOOBIG) => Err(LayerError::refused(
+            octets(path),
+            format!("an attribute {} that Linux does not take", octets(name)),
+        )),
         result => result.map_err(LayerError::place("set an attribute of", path)),
     }
 }

@@ -3,6 +3,10 @@
 use super::LayerError;
 use super::entry::{Time, Xattrs};
 use super::numbers::octets;
+use super::sparse::MAX_PIECES;
+
+/// Attributes of one file. Linux lists no more than 64 KiB of names.
+const MAX_XATTRS: usize = 1024;
 
 /// What the records say; `None` leaves the header's own field in force.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,10 @@ impl Pax {
             let ((key, value), rest) = split_record(records)?;
             pax.set(key, value)?;
             records = rest;
+            // Global records add up from header to header.
+            if pax.xattrs.len() > MAX_XATTRS || pax.sparse.list.len() > 2 * MAX_PIECES {
+                return Err(LayerError::malformed("too many PAX records"));
+            }
         }
         Ok(pax)
     }

@@ -10,7 +10,7 @@ use super::numbers::{header_size, octets};
 use super::pax::{Pax, decimal};
 
 /// More pieces than this are refused: they cost memory before a byte is written.
-const MAX_PIECES: usize = 1 << 20;
+pub const MAX_PIECES: usize = 1 << 20;
 
 /// Reads the map of an entry of type `S`.
 pub fn gnu<R: Read>(

@@ -48,7 +48,7 @@ pub fn resolve(
     let (document, manifest) = descend(client, top, &wanted, &name)?;
     let config_bytes = client.small_blob(&manifest.config.digest, manifest.config.size)?;
     let what = format!("config {}", manifest.config.digest);
-    let config: ImageConfiguration = serde_json::from_slice(&config_bytes)
+    let config: ImageConfiguration = manifest::strictly(&config_bytes)
         .map_err(|e| Error::untrusted(&what, format!("it is not an image's config: {e}")))?;
     check_platform(&config, asked.as_ref(), &name)?;
     let diff_ids: Result<Vec<Digest>, Error> = config

@@ -148,8 +148,8 @@ fn unpack(
         let mut chunk = used.try_recv().unwrap_or_default();
         chunk.resize(CHUNK, 0);
         let mut filled = 0;
+        // A decoder that is given no room to write to may call that an error: zstd does.
         let end = loop {
-            // A decoder of Zstandard takes room for nothing for an error.
             if filled == CHUNK {
                 break Ok(false);
             }

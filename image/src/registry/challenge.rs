@@ -14,6 +14,12 @@ impl Challenge {
     }
 }
 
+#[cfg(fuzzing)]
+pub fn challenges(text: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let challenges = parse_challenges(text).into_iter();
+    challenges.map(|c| (c.scheme, c.parameters)).collect()
+}
+
 /// `Bearer realm="...",service="...", Basic realm=...` (RFC 9110, 11.6.1).
 pub fn parse_challenges(text: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();

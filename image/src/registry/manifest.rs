@@ -86,15 +86,19 @@ struct Descriptor {
 /// Reads a document that the registry sent as the manifest of `what`.
 pub fn parse(document: &Document, what: &str) -> Result<Parsed, Error> {
     let refuse = |why: String| Error::untrusted(format!("manifest of {what}"), why);
+    let schema_1 = || {
+        let why = "it has Docker's schema 1, which nothing supports any more: push the image again";
+        refuse(why.into())
+    };
     if DOCKER_V1.contains(&document.content_type.as_str()) {
-        return Err(refuse(
-            "it has Docker's schema 1, which nothing supports any more: push the image again"
-                .into(),
-        ));
+        return Err(schema_1());
     }
-    let raw: Raw = serde_json::from_slice(&document.bytes)
-        .map_err(|e| refuse(format!("it is not a manifest: {e}")))?;
-    if raw.schema_version != 2 || raw.fs_layers.is_some() {
+    let raw: Raw =
+        strictly(&document.bytes).map_err(|e| refuse(format!("it is not a manifest: {e}")))?;
+    if raw.schema_version == 1 || raw.fs_layers.is_some() {
+        return Err(schema_1());
+    }
+    if raw.schema_version != 2 {
         return Err(refuse(format!(
             "schema version {} is not supported",
             raw.schema_version
@@ -148,6 +152,12 @@ pub fn parse(document: &Document, what: &str) -> Result<Parsed, Error> {
         } => image(config, layers, what).map(Parsed::Manifest),
         _ => Err(refuse("it is empty".into())),
     }
+}
+
+/// Reads a document of which all parts are JSON, those too that nobody looks at: who reads it next may look at them.
+pub fn strictly<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    let _: serde_json::Value = serde_json::from_slice(bytes)?;
+    serde_json::from_slice(bytes)
 }
 
 fn index(manifests: Vec<Descriptor>, what: &str) -> Result<Vec<(Blob, Platform)>, Error> {
@@ -318,7 +328,8 @@ mod tests {
     fn dishonest_manifests_are_refused() {
         refused(|v| v["manifests"] = json!([]), "both manifests and layers");
         refused(|v| v["mediaType"] = DOCKER_MANIFEST.into(), "was sent as");
-        refused(|v| v["schemaVersion"] = 1.into(), "schema version 1");
+        refused(|v| v["schemaVersion"] = 1.into(), "Docker's schema 1");
+        refused(|v| v["schemaVersion"] = 3.into(), "schema version 3");
         refused(|v| v["layers"] = json!([]), "no layers");
         refused(
             |v| v["layers"][0]["digest"] = "sha256:../../x".into(),

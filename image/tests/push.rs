@@ -31,7 +31,11 @@ fn image_for(server: &Server) -> (Store, Reference) {
     let tar = Tar::new()
         .add(Tar::header(tar::EntryType::Regular, "noise", 0o644), &noise)
         .finish();
-    archive::import(&mut store.conn, &root, &mut &*tar, Some(&name), &[], None).unwrap();
+    let options = archive::ImportOptions {
+        name: Some(&name),
+        ..archive::ImportOptions::default()
+    };
+    archive::import(&mut store.conn, &root, &mut &*tar, &options).unwrap();
     (store, name)
 }
 

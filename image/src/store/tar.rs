@@ -126,7 +126,13 @@ mod tests {
             let tar = changes::write(&source, &all, Vec::new()).unwrap();
             let mut conn = Connection::open_in_memory().unwrap();
             create_tables(&conn).unwrap();
-            let image = import(&mut conn, root.path(), &mut &*tar, None, &[], None).unwrap();
+            let image = import(
+                &mut conn,
+                root.path(),
+                &mut &*tar,
+                &crate::archive::ImportOptions::default(),
+            )
+            .unwrap();
             let layer = layers_of(&conn, &image.id).unwrap().remove(0);
             Stored { root, tar, layer }
         }

@@ -80,6 +80,10 @@ impl LayerLock {
             Mode::Shared => libc::F_RDLCK,
             Mode::Exclusive => libc::F_WRLCK,
         };
+        self.set_type(l_type, wait)
+    }
+
+    fn set_type(&self, l_type: libc::c_int, wait: bool) -> Result<(), Errno> {
         let range = libc::flock {
             l_type: l_type as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
@@ -93,6 +97,14 @@ impl LayerLock {
             FcntlArg::F_OFD_SETLK(&range)
         };
         fcntl(&self.file, request).map(drop)
+    }
+}
+
+/// Closing the file would not do: a child that another thread has just forked has a copy of it until its exec, and the lock with it.
+impl Drop for LayerLock {
+    fn drop(&mut self) {
+        // It cannot fail on a file that is open; if it did, closing it is what is left.
+        let _ = self.set_type(libc::F_UNLCK, false);
     }
 }
 
@@ -118,5 +130,17 @@ mod tests {
         drop(shared);
         let _held = take(&a, Mode::Exclusive).unwrap();
         assert!(take(&a, Mode::Shared).is_none());
+    }
+
+    #[test]
+    fn a_copy_that_a_forked_child_has_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("layers")).unwrap();
+        let id = Digest::of(b"a");
+        let take = || LayerLock::try_take(dir.path(), &id, Mode::Exclusive).unwrap();
+        let lock = take().unwrap();
+        let _copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(take().is_some());
     }
 }

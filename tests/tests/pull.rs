@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use harness::oci::{self, Config, Image};
 use harness::registry::{ADDRESS, Access, PASSWORD, USER};
-use harness::{Cmd, Host, Registry, eventually, images};
+use harness::{Cmd, Host, Registry, eventually, images, until};
 use nix::sys::signal::Signal;
 
 const SHELL: Config = Config {
@@ -316,6 +316,14 @@ fn layers(host: &Host) -> usize {
     names.filter(|name| name.len() == 32).count()
 }
 
+/// A pull that takes long makes permanent what it has, every ten seconds; that is as long as [`eventually`] waits.
+#[track_caller]
+fn wait_for_the_lower_layer(host: &Host) {
+    let is_kept = || (layers(host) == 1).then_some(()).ok_or(());
+    let kept = until(Duration::from_secs(60), is_kept);
+    kept.expect("the lower layer is to be kept");
+}
+
 #[test]
 fn an_interrupted_pull_says_so_and_the_next_one_goes_on() {
     let host = Host::builder().without_image().build();
@@ -323,10 +331,7 @@ fn an_interrupted_pull_says_so_and_the_next_one_goes_on() {
     let pull = || host.command(["pull", &name]).spawn_in(&host.netns);
     let pulling = pull();
     gate.wait_for(1);
-    // A pull that takes long makes permanent what it has.
-    eventually("the lower layer is kept", || {
-        (layers(&host) == 1).then_some(()).ok_or("not yet")
-    });
+    wait_for_the_lower_layer(&host);
     pulling.signal(Signal::SIGINT);
     let output = pulling.wait().exits(130);
     assert!(
@@ -364,9 +369,7 @@ fn a_pull_takes_over_from_one_that_is_killed() {
     let first = pull();
     gate.wait_for(1);
     let second = pull();
-    eventually("the lower layer is kept", || {
-        (layers(&host) == 1).then_some(()).ok_or("not yet")
-    });
+    wait_for_the_lower_layer(&host);
     assert_eq!(
         gate.waiting.load(Ordering::SeqCst),
         1,

@@ -58,7 +58,7 @@ pub fn rows() -> Vec<Row> {
             faulty_layer(
                 netns,
                 |answer| octets(&answer.body()[..5000]).chunked(),
-                &["it ended after 5000 of"],
+                &["it ended too early, after 5000 of"],
             );
         }),
         row("blob-always-cut", |netns| {
@@ -115,28 +115,33 @@ pub fn rows() -> Vec<Row> {
         }),
         row("ranges-that-lie", |netns| {
             let cuts = AtomicUsize::new(1);
-            eventually_pulled(netns, move |request, answer| {
+            let good = Image::good().files();
+            let mock = Mock::start(netns, "127.0.0.1", move |request| {
+                let answer = good.get(request)?;
                 if !is_layer(request) {
-                    return answer;
+                    return Some(answer);
                 }
                 let answer = answer.with("Accept-Ranges", "bytes");
                 if cuts
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                     .is_ok()
                 {
-                    return answer.cut_at(50_000);
+                    return Some(answer.cut_at(50_000));
                 }
-                // Another part than was asked for, and only once.
-                match request.header("range") {
-                    Some(_) if cuts.fetch_add(2, Ordering::Relaxed) == 0 => {
-                        let (all, part) = (answer.body().len(), answer.body()[..100].to_vec());
-                        let range = format!("bytes 0-99/{all}");
-                        Answer::new(206, "application/octet-stream", part)
-                            .with("Content-Range", &range)
-                    }
-                    _ => answer,
-                }
+                // Another part than was asked for.
+                let (all, part) = (answer.body().len(), answer.body()[..100].to_vec());
+                let range = format!("bytes 0-99/{all}");
+                Some(
+                    Answer::new(206, "application/octet-stream", part)
+                        .with("Content-Range", &range),
+                )
             });
+            let says = [
+                "asked for bytes=50000-",
+                "the registry sent \"bytes 0-99/",
+                ADVICE,
+            ];
+            Machine::new(netns).refuses(&reference(&mock), &says);
         }),
         row("busy", |netns| {
             let tries = AtomicUsize::new(0);

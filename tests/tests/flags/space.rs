@@ -1,6 +1,6 @@
 //! Prunes, and the space that everything takes.
 
-use harness::{Host, Output};
+use harness::{Host, Output, eventually};
 use serde_json::{Value, json};
 
 use crate::cell;
@@ -292,13 +292,19 @@ fn system_df_tells_what_is_on_disk() {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
-    let all = host.run("system df -v --format json").json();
-    assert_eq!(
-        all,
-        host.coracle(["system", "df", "-v", "--format", "{{json .}}"])
-            .ok()
-            .json()
-    );
+    // What is told in words of an age is another with the next second.
+    let all = eventually("both forms tell the same", || {
+        let forms = ["json", "{{json .}}"].map(|form| {
+            host.coracle(["system", "df", "-v", "--format", form])
+                .ok()
+                .json()
+        });
+        let [all, by_template] = forms;
+        match all == by_template {
+            true => Ok(all),
+            false => Err(format!("{all}\n{by_template}")),
+        }
+    });
     let images = all["Images"].as_array().unwrap();
     let number = |row: &Value, key: &str| row[key].as_u64().unwrap();
     for row in images {

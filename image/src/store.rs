@@ -155,10 +155,18 @@ pub fn create_tables(conn: &Connection) -> Result<(), Error> {
 
 /// The image that a name, an ID or a unique prefix of an ID stands for; `None` if there is none.
 pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>, Error> {
-    match resolve(conn, name)? {
-        Some(found) => load(conn, root, &found.id).map(Some),
-        None => Ok(None),
+    let mut has_failed = false;
+    while let Some(found) = resolve(conn, name)? {
+        let loaded = load(conn, root, &found.id);
+        // A removal takes the rows, then the files: what was read in between is of half an image. If it is there again, one more look
+        // shows whether it is whole.
+        let is_there = resolve(conn, name)?.is_some_and(|again| again.id == found.id);
+        if is_there && (loaded.is_ok() || has_failed) {
+            return loaded.map(Some);
+        }
+        has_failed = is_there;
     }
+    Ok(None)
 }
 
 /// The ID alone, whether its layers are whole or not.

@@ -172,6 +172,13 @@ pub fn pull(
     })?;
     let staging = Staging::create(root)?;
     let origin = (reference.registry.as_str(), reference.repository.as_str());
+    // Of an image that is here, Docker names no layers.
+    let known = store::load(conn, root, resolved.id.as_str()).is_ok();
+    let progress: &mut dyn FnMut(PullEvent) = &mut |event| {
+        if !(known && matches!(event, PullEvent::AlreadyExists { .. })) {
+            progress(event);
+        }
+    };
     let mut layers = Layers::begin(conn, root, &staging, origin, &resolved, progress)?;
     layers.obtain(conn, &source, progress)?;
     let digest_name = Reference {

@@ -8,10 +8,10 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use image::archive::load::LoadOptions;
 
-use super::{Answer, Context, pull};
+use super::{Answer, Context};
 use crate::failure::Failure;
 use crate::output::loading::Loading;
-use crate::output::progress::Style;
+use crate::output::progress::{Screen, Style};
 
 /// Load images from a tar archive or STDIN
 #[derive(Debug, Args)]
@@ -50,8 +50,8 @@ pub fn run(context: &Context, options: Load) -> Answer {
     };
     let mut engine = context.engine()?;
     // As with Docker, only a terminal sees the layers.
-    let style = match pull::style(std::io::stdout().is_terminal()) {
-        Style::Redraw { rows } if !options.quiet => Style::Redraw { rows },
+    let style = match Style::of(Screen::Stdout) {
+        style @ Style::Redraw(_) if !options.quiet => style,
         _ => Style::Quiet,
     };
     let load = LoadOptions {

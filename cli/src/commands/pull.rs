@@ -1,7 +1,5 @@
 //! `pull`: an image from a registry.
 
-use std::io::IsTerminal;
-
 use clap::Args;
 use image::Interrupt;
 use image::pull::PullOptions;
@@ -10,7 +8,7 @@ use super::interrupt::Interruptible;
 use super::{Answer, Context};
 use crate::args::values;
 use crate::output;
-use crate::output::progress::{Progress, Style};
+use crate::output::progress::{Progress, Screen, Style};
 
 /// Download an image from a registry
 #[derive(Debug, Args)]
@@ -34,7 +32,7 @@ pub fn run(context: &Context, options: Pull) -> Answer {
     let mut engine = context.engine()?;
     let style = match options.quiet {
         true => Style::Quiet,
-        false => style(std::io::stdout().is_terminal()),
+        false => Style::of(Screen::Stdout),
     };
     let mut out = std::io::stdout();
     let mut progress = Progress::new(&mut out, style);
@@ -63,17 +61,5 @@ pub fn options(context: &Context, platform: Option<String>) -> PullOptions {
         platform,
         registries: context.registries(),
         interrupt: Interrupt::default(),
-    }
-}
-
-/// How progress is shown on a stream.
-pub fn style(is_terminal: bool) -> Style {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr())
-        .or_else(|_| rustix::termios::tcgetwinsize(std::io::stdout()));
-    match size {
-        Ok(size) if is_terminal && size.ws_row > 2 => Style::Redraw {
-            rows: usize::from(size.ws_row),
-        },
-        _ => Style::Lines,
     }
 }

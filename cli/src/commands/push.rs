@@ -1,14 +1,12 @@
 //! `push`: an image to a registry.
 
-use std::io::IsTerminal;
-
 use clap::Args;
 use image::push::{Packing, PushOptions};
 
-use super::{Answer, Context, pull};
+use super::{Answer, Context};
 use crate::args::values;
 use crate::failure::Failure;
-use crate::output::progress::{Progress, Style};
+use crate::output::progress::{Progress, Screen, Style};
 use crate::output::{self, push_progress};
 
 /// Upload an image to a registry
@@ -56,7 +54,7 @@ pub fn run(context: &Context, options: Push) -> Answer {
     let mut engine = context.engine()?;
     let style = match options.quiet {
         true => Style::Quiet,
-        false => pull::style(std::io::stdout().is_terminal()),
+        false => Style::of(Screen::Stdout),
     };
     let mut out = std::io::stdout();
     let mut progress = Progress::new(&mut out, style);

@@ -1,7 +1,5 @@
 //! `run`: pull if missing, create, start, relay.
 
-use std::io::IsTerminal;
-
 use clap::{ArgAction, Args};
 use image::pull::PullOptions;
 use runtime::engine::StartMode;
@@ -18,7 +16,7 @@ use crate::args::small::Platform;
 use crate::args::values;
 use crate::failure::Failure;
 use crate::output;
-use crate::output::progress::{Progress, Style};
+use crate::output::progress::{Progress, Screen, Style};
 
 const USAGE: &str = "coracle run [OPTIONS] IMAGE [COMMAND] [ARG...]";
 
@@ -145,7 +143,7 @@ pub fn have_image(
     }
     let style = match quiet {
         true => Style::Quiet,
-        false => pull::style(std::io::stderr().is_terminal()),
+        false => Style::of(Screen::Stderr),
     };
     let mut out = std::io::stderr();
     let mut progress = Progress::new(&mut out, style);

@@ -4,8 +4,7 @@ use std::io::Write;
 
 use image::archive::load::LoadEvent;
 
-use super::progress::{Progress, Style, bar};
-use super::words;
+use super::progress::{Progress, Style};
 
 pub struct Loading<'a> {
     progress: Progress<'a>,
@@ -21,13 +20,7 @@ impl<'a> Loading<'a> {
     pub fn event(&mut self, event: LoadEvent) {
         match event {
             LoadEvent::Layer { layer, done, total } => {
-                let state = format!(
-                    "Loading layer {} {}/{}",
-                    bar(done, total),
-                    words::size(done),
-                    words::size(total)
-                );
-                self.progress.state(layer, state, done >= total);
+                self.progress.moving(layer, "Loading layer", done, total);
             }
             LoadEvent::Renamed { name, old } => self.say(&format!(
                 "The image {name} already exists, renaming the old one with ID {old} to empty string"

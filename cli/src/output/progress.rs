@@ -12,11 +12,46 @@ use super::words;
 pub enum Style {
     /// One line for each change; download counts are left out.
     Lines,
-    /// One line for each layer, redrawn in place, on a terminal of so many rows.
-    Redraw {
-        rows: usize,
-    },
+    /// One line for each layer, redrawn in place.
+    Redraw(Screen),
     Quiet,
+}
+
+/// The terminal that is drawn on. It is measured at each drawing, because its user may change its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    Stdout,
+    Stderr,
+    #[cfg(test)]
+    Of {
+        rows: usize,
+        columns: usize,
+    },
+}
+
+impl Screen {
+    /// Rows and columns; None where it does not say, or has no room to draw on.
+    fn size(self) -> Option<(usize, usize)> {
+        let size = match self {
+            Screen::Stdout => rustix::termios::tcgetwinsize(std::io::stdout()),
+            Screen::Stderr => rustix::termios::tcgetwinsize(std::io::stderr()),
+            #[cfg(test)]
+            Screen::Of { rows, columns } => return Some((rows, columns)),
+        };
+        size.ok()
+            .filter(|size| size.ws_row > 2 && size.ws_col > 2)
+            .map(|size| (usize::from(size.ws_row), usize::from(size.ws_col)))
+    }
+}
+
+impl Style {
+    /// Drawn where there is a terminal with a size, and lines elsewhere.
+    pub fn of(screen: Screen) -> Style {
+        match screen.size() {
+            Some(_) => Style::Redraw(screen),
+            None => Style::Lines,
+        }
+    }
 }
 
 /// More often than this a terminal only flickers.
@@ -73,7 +108,7 @@ impl<'a> Progress<'a> {
             PullEvent::Extracting { layer } => self.layer(layer, "Extracting".into()),
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
             // It may hold what a registry said.
-            PullEvent::Notice(text) => self.line(&crate::failure::printable(&text)),
+            PullEvent::Notice(text) => self.notice(&crate::failure::printable(&text)),
             PullEvent::Summary(summary) => self.summary = Some(summary),
             PullEvent::Digest(digest) => {
                 self.finish();
@@ -96,10 +131,11 @@ impl<'a> Progress<'a> {
 
     /// Draws the last state, before anything else is written to the same terminal.
     pub fn finish(&mut self) {
-        if let Style::Redraw { .. } = self.style
-            && self.last_redraw.take().is_some()
+        if let Style::Redraw(_) = self.style
+            && self.last_redraw.is_some()
         {
             self.redraw();
+            self.last_redraw = None;
         }
     }
 
@@ -124,16 +160,24 @@ impl<'a> Progress<'a> {
         self.layers.clear();
     }
 
-    /// A text for whoever waits, and only for them.
+    /// A text for whoever waits, and only for them. The layers move below it.
     pub fn notice(&mut self, text: &str) {
-        if self.style != Style::Quiet {
-            self.line(text);
+        match self.style {
+            Style::Quiet => {}
+            Style::Lines => self.line(text),
+            Style::Redraw(_) => {
+                let up = up(std::mem::take(&mut self.drawn));
+                let _ = writeln!(self.out, "{up}\x1b[J{text}");
+                if !self.layers.is_empty() {
+                    self.redraw();
+                }
+            }
         }
     }
 
     /// What a layer's line says from now on, on a terminal; `last`: for good.
     pub fn state(&mut self, layer: String, state: String, last: bool) {
-        let Style::Redraw { .. } = self.style else {
+        let Style::Redraw(_) = self.style else {
             return;
         };
         self.set(layer, state);
@@ -147,19 +191,25 @@ impl<'a> Progress<'a> {
 
     /// Bytes on their way, for whoever watches; on a terminal only.
     pub fn moving(&mut self, layer: String, what: &str, done: u64, total: u64) {
-        let state = format!(
-            "{what} {} {}/{}",
-            bar(done, total),
-            words::size(done),
-            words::size(total)
-        );
+        let Style::Redraw(screen) = self.style else {
+            return;
+        };
+        let (done_text, total_text) = (words::size(done), words::size(total));
+        let columns = screen.size().map_or(0, |(_, columns)| columns);
+        let state = match bar_width(columns) {
+            0 => format!("{what} {done_text}/{total_text}"),
+            width => format!(
+                "{what} {} {done_text}/{total_text}",
+                bar(done, total, width)
+            ),
+        };
         self.state(layer, state, false);
     }
 
     /// A layer's new state.
     pub fn layer(&mut self, layer: String, state: String) {
         match self.style {
-            Style::Redraw { .. } => {
+            Style::Redraw(_) => {
                 self.set(layer, state);
                 self.redraw();
             }
@@ -177,22 +227,22 @@ impl<'a> Progress<'a> {
     }
 
     /// All layers from the first line on: up, erase, write. The cursor cannot go above the screen, so of too many
-    /// layers only the last are redrawn; those are the ones still under way.
+    /// layers only the last are redrawn; those are the ones still under way. A line that wrapped would be two to go
+    /// up by, so each is cut to the width.
     fn redraw(&mut self) {
-        let Style::Redraw { rows } = self.style else {
+        let Style::Redraw(screen) = self.style else {
             return;
         };
-        let mut text = String::new();
-        if self.drawn > 0 {
-            text.push_str(&format!("\x1b[{}A", self.drawn));
-        }
-        let skipped = self
-            .layers
-            .len()
-            .saturating_sub(rows.saturating_sub(1).max(1));
+        // A terminal that has lost its size gets no more drawings than one of the usual size can take.
+        let (rows, columns) = screen.size().unwrap_or((24, 80));
+        let mut text = up(self.drawn);
+        let skipped = self.layers.len().saturating_sub(rows - 1);
         for (layer, state) in &self.layers[skipped..] {
-            text.push_str(&format!("\x1b[2K{layer}: {state}\n"));
+            let line: String = format!("{layer}: {state}").chars().take(columns).collect();
+            text.push_str(&format!("\x1b[2K{line}\n"));
         }
+        // What the keyboard has shown there, as `^C`, and lines of a screen that was higher.
+        text.push_str("\x1b[J");
         self.drawn = self.layers.len() - skipped;
         self.last_redraw = Some(Instant::now());
         let _ = self.out.write_all(text.as_bytes());
@@ -200,14 +250,30 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// To the first column, and so many lines up.
+fn up(lines: usize) -> String {
+    match lines {
+        0 => "\r".to_owned(),
+        lines => format!("\r\x1b[{lines}A"),
+    }
+}
+
+/// Docker's bar has 50 cells on a wide terminal, and is left out on others.
+fn bar_width(columns: usize) -> u64 {
+    match columns {
+        111.. => 50,
+        65.. => 25,
+        _ => 0,
+    }
+}
+
 /// `[=====>    ]`
-pub fn bar(done: u64, total: u64) -> String {
-    const WIDTH: u64 = 25;
+fn bar(done: u64, total: u64, width: u64) -> String {
     let filled = match total {
         0 => 0,
-        total => (done.min(total) * WIDTH / total).min(WIDTH),
+        total => (u128::from(done.min(total)) * u128::from(width) / u128::from(total)) as u64,
     };
-    let cells = (0..WIDTH).map(|cell| match cell {
+    let cells = (0..width).map(|cell| match cell {
         _ if cell < filled => '=',
         _ if cell == filled => '>',
         _ => ' ',
@@ -299,8 +365,15 @@ mod tests {
         let mut row: usize = 0;
         for line in text.split_terminator('\n') {
             let mut line = line;
-            while let Some(rest) = line.strip_prefix("\x1b[") {
-                let end = rest.find(['A', 'K']).unwrap();
+            loop {
+                line = line.strip_prefix('\r').unwrap_or(line);
+                let Some(rest) = line.strip_prefix("\x1b[") else {
+                    break;
+                };
+                let end = rest.find(['A', 'J', 'K']).unwrap();
+                if rest.as_bytes()[end] == b'J' {
+                    lines.truncate(row);
+                }
                 if rest.as_bytes()[end] == b'A' {
                     let up: usize = rest[..end].parse().unwrap();
                     row = row.checked_sub(up).expect("the cursor stays on the screen");
@@ -316,10 +389,75 @@ mod tests {
         lines
     }
 
+    const WIDE: Style = Style::Redraw(Screen::Of {
+        rows: 24,
+        columns: 120,
+    });
+
+    /// What a pull of so many layers has drawn when all but the first are on their way, with a notice among them.
+    fn halfway(rows: usize, columns: usize, layers: u64) -> String {
+        let mut out = Vec::new();
+        let style = Style::Redraw(Screen::Of { rows, columns });
+        let mut progress = Progress::new(&mut out, style);
+        let name = |i: u64| format!("{i:012}");
+        for i in 0..layers {
+            progress.event(PullEvent::PullingFsLayer { layer: name(i) });
+        }
+        progress.event(PullEvent::Notice("the registry wants a pause".into()));
+        for i in 1..layers {
+            progress.event(PullEvent::Downloading {
+                layer: name(i),
+                done: 1_000_000,
+                total: 2_000_000,
+            });
+        }
+        progress.finish();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_notice_stands_above_the_layers() {
+        let bar = "[=========================>                        ]";
+        assert_eq!(
+            screen(&halfway(24, 120, 3)),
+            [
+                "the registry wants a pause".to_owned(),
+                "000000000000: Pulling fs layer".to_owned(),
+                format!("000000000001: Downloading {bar} 1MB/2MB"),
+                format!("000000000002: Downloading {bar} 1MB/2MB"),
+            ]
+        );
+    }
+
+    #[test]
+    fn lines_are_cut_to_the_width() {
+        assert_eq!(
+            screen(&halfway(24, 20, 2))[1..],
+            ["000000000000: Pullin", "000000000001: Downlo"]
+        );
+        assert_eq!(
+            screen(&halfway(24, 60, 2))[2],
+            "000000000001: Downloading 1MB/2MB"
+        );
+    }
+
+    #[test]
+    fn the_cursor_never_goes_above_the_screen() {
+        for (rows, layers) in [(3, 10), (3, 2), (24, 127)] {
+            for part in halfway(rows, 80, layers).split("\x1b[").skip(1) {
+                if let Some((up, _)) = part.split_once('A')
+                    && let Ok(up) = up.parse::<usize>()
+                {
+                    assert!(up < rows, "{up} up of {rows}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn on_a_terminal_each_layer_keeps_one_line() {
         assert_eq!(
-            screen(&print(Style::Redraw { rows: 24 })),
+            screen(&print(WIDE)),
             [
                 "Using default tag: latest",
                 "latest: Pulling from library/redis",
@@ -333,9 +471,9 @@ mod tests {
 
     #[test]
     fn bars_fill() {
-        assert_eq!(bar(0, 0), "[>                        ]");
-        assert_eq!(bar(500, 1000), "[============>            ]");
-        assert_eq!(bar(1000, 1000), "[=========================]");
-        assert_eq!(bar(2000, 1000), "[=========================]");
+        assert_eq!(bar(0, 0, 25), "[>                        ]");
+        assert_eq!(bar(500, 1000, 25), "[============>            ]");
+        assert_eq!(bar(1000, 1000, 25), "[=========================]");
+        assert_eq!(bar(2000, 1000, 25), "[=========================]");
     }
 }

@@ -26,14 +26,14 @@ pub fn show(progress: &mut Progress<'_>, event: PushEvent) {
             progress.finish();
             progress.line(&format!("{tag}: digest: {digest} size: {size}"));
         }
-        PushEvent::Notice(text) => progress.line(&text),
+        PushEvent::Notice(text) => progress.notice(&crate::failure::printable(&text)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::progress::Style;
+    use crate::output::progress::{Screen, Style};
 
     fn print(style: Style) -> String {
         let layer = || "0123456789ab".to_owned();
@@ -71,7 +71,10 @@ mod tests {
              1: digest: sha256:00 size: 527\n"
         );
         assert_eq!(print(Style::Quiet), "");
-        let drawn = print(Style::Redraw { rows: 24 });
+        let drawn = print(Style::Redraw(Screen::Of {
+            rows: 24,
+            columns: 100,
+        }));
         assert!(
             drawn.contains("0123456789ab: Pushing [============>            ] 500B/1kB"),
             "{drawn}"

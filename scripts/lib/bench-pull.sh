@@ -261,5 +261,9 @@ echo "|---|---:|---:|"
 echo "| ${label[$fastest]}, the fastest of the others, to coracle | $(ratio "$fastest" coracle) | at least 4 |"
 echo "| coracle to the floor | $(ratio coracle floor) | at most 1.5 |"
 echo "| coracle to the floor, until all is on the disk (as coracle's commit waits for it) | $(ratio coracle floor_synced) | |"
+cpus=$(nproc)
+bound=$(awk -v pull="$(figures coracle)" -v cpu="$(median "${cpu[floor]}")" -v cpus="$cpus" 'BEGIN { split(pull, x); printf "%.2f", x[1] / 1000 / (cpu / cpus) }')
+echo "| coracle to the floor's CPU time / $cpus processors: no work of the floor ends earlier, however well it is shared out | $bound | |"
+echo "| CPU time of coracle to that of the floor | $(awk -v a="$(median "${cpu[coracle]}")" -v b="$(median "${cpu[floor]}")" 'BEGIN { printf "%.2f", a / b }') | |"
 echo "| peak memory of coracle, MB | $(greatest "${rss[coracle]}" | awk '{ printf "%.1f", $1 / 1024 }') | at most 64 |"
 load

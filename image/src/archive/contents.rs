@@ -110,7 +110,7 @@ fn blob_digest(name: &str) -> Option<Digest> {
     Digest::parse(&format!("sha256:{hex}"))
 }
 
-fn wrong_digest(promised: &Digest, found: &Digest) -> Error {
+pub fn wrong_digest(promised: &Digest, found: &Digest) -> Error {
     let why = format!("its content has the digest {found}: the archive is damaged");
     Error::untrusted(format!("blob {promised}"), why)
 }

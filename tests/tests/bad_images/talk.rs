@@ -58,7 +58,7 @@ pub fn rows() -> Vec<Row> {
             faulty_layer(
                 netns,
                 |answer| octets(&answer.body()[..5000]).chunked(),
-                &["it ended after 5000 of"],
+                &["it ended too early, after 5000 of"],
             );
         }),
         row("blob-always-cut", |netns| {
@@ -67,6 +67,19 @@ pub fn rows() -> Vec<Row> {
                 |answer| octets(answer.body()).cut_at(1000),
                 &["broke off while sending blob sha256:"],
             );
+        }),
+        row("header-with-a-control-byte", |netns| {
+            let good = Image::good().files();
+            let mock = Mock::start(netns, "127.0.0.1", move |request| {
+                let answer = good.get(request)?;
+                Some(match is_layer(request) {
+                    true => answer.with("X-Served-By", "a\u{1b}[2Jb"),
+                    false => answer,
+                })
+            });
+            Machine::new(netns).refuses(&reference(&mock), &["its answer is not HTTP"]);
+            let asked = mock.asked(&Image::good().layers[0].digest());
+            assert_eq!(asked.len(), 1, "it was tried again");
         }),
         row("blob-missing", |netns| {
             faulty_layer(

@@ -31,6 +31,24 @@ pub mod save;
 
 pub use commit::{Commit, commit};
 
+/// For the fuzz target: what `load` would load.
+#[cfg(fuzzing)]
+pub(crate) fn listed(
+    root: &Path,
+    input: std::fs::File,
+) -> Result<Vec<(String, Vec<String>, Vec<u64>)>, Error> {
+    let staging = Staging::create(root)?;
+    let archive = members::Archive::open(input, &staging)?;
+    let images = contents::images(&archive, None)?.into_iter();
+    Ok(images
+        .map(|image| {
+            let names = image.names.iter().map(Reference::to_string).collect();
+            let sizes = image.layers.iter().map(|layer| layer.extent.size).collect();
+            (image.id.to_string(), names, sizes)
+        })
+        .collect())
+}
+
 /// What an imported image is, beside its tar.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions<'a> {

@@ -57,16 +57,25 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of tar that a blob may become however small it is.
+const SMALL: u64 = 4 << 30;
+
 impl Limits {
     /// As the default, with at most 4 GiB or 256 bytes of tar for each byte of blob: deflate reaches 1,032. An entry takes 10 bytes of
     /// blob or more, unless it is like all others.
     pub fn for_blob(size: u64) -> Limits {
         let limits = Limits::default();
         Limits {
-            tar: (4 << 30).max(size.saturating_mul(256)),
+            tar: SMALL.max(size.saturating_mul(256)),
             entries: limits.entries.min(100_000 + size / 4),
             ..limits
         }
+    }
+
+    /// Bytes of tar that so many bytes of a blob may have become on the way, whatever size the manifest promises: nothing packs better than
+    /// deflate can, but zeros, and those only so long.
+    pub fn tar_of(received: u64) -> u64 {
+        SMALL.saturating_add(received.saturating_mul(1032))
     }
 }
 

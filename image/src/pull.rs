@@ -23,7 +23,7 @@ mod ahead;
 mod body;
 mod obtain;
 pub(crate) mod resolve;
-mod space;
+pub(crate) mod space;
 pub(crate) mod stream;
 
 use obtain::{Layers, Source};

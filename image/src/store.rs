@@ -10,25 +10,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
 
+mod blobs;
 mod commit;
 mod history;
 mod hold;
 mod names;
 mod prune;
 mod remove;
+mod summary;
+mod tables;
 pub(crate) mod tar;
 mod usage;
 
+pub(crate) use blobs::note_blob;
+pub use blobs::{KnownBlob, known_blobs};
 pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
 pub use history::{Step, history};
-pub(crate) use hold::{check_space, hold_layer};
+pub(crate) use hold::hold_layer;
 pub use names::name_again;
 pub(crate) use names::{
     config_bytes, layer_size, manifest_bytes, note_digest, repositories_of, tags_of,
@@ -36,6 +39,8 @@ pub(crate) use names::{
 pub use prune::{Candidate, PrunedImages, Unused, labels, prune, prune_layers};
 pub(crate) use remove::names_in;
 pub use remove::{InUse, remove, sweep};
+pub use summary::{ImageSummary, list};
+pub use tables::create_tables;
 pub use usage::{ImageUsage, Usage, usage};
 
 /// An image that can be run.
@@ -85,72 +90,11 @@ pub(crate) fn healthcheck(config: &[u8]) -> Option<Healthcheck> {
     })
 }
 
-/// One row of `images`.
-#[derive(Clone, Debug)]
-pub struct ImageSummary {
-    pub id: String,
-    /// `<none>` where the image has no name.
-    pub repository: String,
-    pub tag: String,
-    /// RFC 3339, from the config; the import's time where the config has none.
-    pub created: String,
-    /// Bytes of the files of all layers, unpacked.
-    pub size: u64,
-    /// Of the manifests by which this repository knows it.
-    pub digests: Vec<String>,
-}
-
 /// What `rmi` did, in order, for `Untagged:` and `Deleted:` lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
     Untagged(String),
     Deleted(String),
-}
-
-const NONE: &str = "<none>";
-
-/// Creates this crate's tables where they are missing. Cheap when they are there.
-pub fn create_tables(conn: &Connection) -> Result<(), Error> {
-    conn.execute_batch(
-        "CREATE TABLE IF NOT EXISTS images (
-             id TEXT PRIMARY KEY,           -- sha256:...
-             created TEXT NOT NULL          -- RFC 3339, UTC
-         ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS layers (
-             chain_id TEXT PRIMARY KEY,
-             diff_id TEXT NOT NULL,
-             size INTEGER NOT NULL          -- bytes of the files, unpacked
-         ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS image_layers (
-             image_id TEXT NOT NULL,
-             position INTEGER NOT NULL,     -- 0 is the lowest
-             chain_id TEXT NOT NULL,
-             PRIMARY KEY (image_id, position)
-         ) WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS image_layers_by_layer ON image_layers (chain_id);
-         CREATE TABLE IF NOT EXISTS layer_blobs ( -- where a layer has been seen in its packed form
-             chain_id TEXT NOT NULL,
-             registry TEXT NOT NULL,        -- as references name it
-             repository TEXT NOT NULL,
-             digest TEXT NOT NULL,          -- of the blob
-             size INTEGER NOT NULL,         -- of the blob, bytes
-             media_type TEXT NOT NULL,
-             PRIMARY KEY (chain_id, registry, repository, digest)
-         ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS kept_layers ( -- of no image yet, for the pull that was cut short
-             chain_id TEXT PRIMARY KEY,
-             since INTEGER NOT NULL         -- seconds since 1970
-         ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS image_names (
-             name TEXT PRIMARY KEY,         -- the full form, with a tag or a digest
-             repository TEXT NOT NULL,      -- the familiar form, without either
-             tag TEXT,
-             digest TEXT,
-             image_id TEXT NOT NULL
-         ) WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS image_names_by_image ON image_names (image_id);",
-    )
-    .map_err(Error::db("create the tables of images"))
 }
 
 /// The image that a name, an ID or a unique prefix of an ID stands for; `None` if there is none.
@@ -172,53 +116,6 @@ pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>,
 /// The ID alone, whether its layers are whole or not.
 pub fn id_of(conn: &Connection, name: &str) -> Result<Option<String>, Error> {
     Ok(resolve(conn, name)?.map(|found| found.id))
-}
-
-/// All images, newest first, a row for each name.
-pub fn list(conn: &Connection) -> Result<Vec<ImageSummary>, Error> {
-    const LIST: &str = "list the images";
-    // An image whose tags have gone is still known by its digest; then that row counts, without a tag.
-    let mut statement = conn
-        .prepare(
-            "SELECT images.id, names.repository, names.tag, images.created,
-                    (SELECT coalesce(sum(layers.size), 0) FROM image_layers JOIN layers USING (chain_id)
-                     WHERE image_layers.image_id = images.id),
-                    (SELECT group_concat(digest) FROM image_names AS d
-                     WHERE d.image_id = images.id AND d.repository = names.repository)
-             FROM images LEFT JOIN (
-                 SELECT DISTINCT image_id, repository, tag FROM image_names AS n
-                 WHERE tag IS NOT NULL OR NOT EXISTS (
-                     SELECT 1 FROM image_names AS m
-                     WHERE m.image_id = n.image_id AND m.repository = n.repository AND m.tag IS NOT NULL)
-             ) AS names ON names.image_id = images.id",
-        )
-        .map_err(Error::db(LIST))?;
-    let rows = statement
-        .query_map([], |row| {
-            Ok(ImageSummary {
-                id: row.get(0)?,
-                repository: row
-                    .get::<_, Option<String>>(1)?
-                    .unwrap_or_else(|| NONE.into()),
-                tag: row
-                    .get::<_, Option<String>>(2)?
-                    .unwrap_or_else(|| NONE.into()),
-                created: row.get(3)?,
-                size: row.get(4)?,
-                digests: row
-                    .get::<_, Option<String>>(5)?
-                    .map(|digests| digests.split(',').map(str::to_owned).collect())
-                    .unwrap_or_default(),
-            })
-        })
-        .map_err(Error::db(LIST))?;
-    let mut images: Vec<ImageSummary> = rows.collect::<Result<_, _>>().map_err(Error::db(LIST))?;
-    let age = |image: &ImageSummary| OffsetDateTime::parse(&image.created, &Rfc3339).ok();
-    images.sort_by(|a, b| {
-        let names = |i: &ImageSummary| (i.repository.clone(), i.tag.clone());
-        age(b).cmp(&age(a)).then_with(|| names(a).cmp(&names(b)))
-    });
-    Ok(images)
 }
 
 /// Gives an image another name (used by pull and import; `tag` later).
@@ -386,44 +283,6 @@ pub fn layers_of(conn: &Connection, id: &str) -> Result<Vec<StoredLayer>, Error>
         .collect()
 }
 
-/// A layer's packed form in a repository: what another pull or push need not make or send again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownBlob {
-    pub registry: String,
-    pub repository: String,
-    pub digest: Digest,
-    pub size: u64,
-    pub media_type: String,
-}
-
-/// Where a layer has been seen; in no order.
-pub fn known_blobs(conn: &Connection, chain_id: &Digest) -> Result<Vec<KnownBlob>, Error> {
-    const BLOBS: &str = "look up where a layer has been seen";
-    type Row = (String, String, String, u64, String);
-    let rows: Vec<Row> = conn
-        .prepare_cached(
-            "SELECT registry, repository, digest, size, media_type FROM layer_blobs WHERE chain_id = ?1",
-        )
-        .and_then(|mut statement| {
-            let rows = statement.query_map([chain_id.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-            })?;
-            rows.collect()
-        })
-        .map_err(Error::db(BLOBS))?;
-    rows.into_iter()
-        .map(|(registry, repository, digest, size, media_type)| {
-            Ok(KnownBlob {
-                registry,
-                repository,
-                digest: Digest::expect(&digest, "a blob's row")?,
-                size,
-                media_type,
-            })
-        })
-        .collect()
-}
-
 /// The names of an image, those with a digest first: they mean it for ever.
 pub(crate) fn references_of(conn: &Connection, id: &Digest) -> Result<Vec<Reference>, Error> {
     let names: Vec<String> = conn
@@ -436,28 +295,6 @@ pub(crate) fn references_of(conn: &Connection, id: &Digest) -> Result<Vec<Refere
         })
         .map_err(Error::db("look up the names of an image"))?;
     names.iter().map(|name| Reference::parse(name)).collect()
-}
-
-/// Notes that a layer is in a repository.
-pub(crate) fn note_blob(
-    conn: &Connection,
-    chain_id: &Digest,
-    blob: &KnownBlob,
-) -> Result<(), Error> {
-    conn.execute(
-        "INSERT OR REPLACE INTO layer_blobs (chain_id, registry, repository, digest, size, media_type)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![
-            chain_id.as_str(),
-            blob.registry,
-            blob.repository,
-            blob.digest.as_str(),
-            blob.size,
-            blob.media_type
-        ],
-    )
-    .map_err(Error::db("note where a layer has been seen"))?;
-    Ok(())
 }
 
 pub(crate) fn layer_path(root: &Path, chain_id: &Digest) -> PathBuf {

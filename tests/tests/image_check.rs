@@ -340,6 +340,40 @@ fn what_is_missing_is_found_even_by_a_quick_look() {
 }
 
 #[test]
+fn a_config_comes_back_for_the_platform_that_was_pulled() {
+    let host = Host::builder().without_image().build();
+    let registry = Registry::start(&host, Access::Open);
+    let layout = host.folder().join("layout");
+    let layers = vec![images::busybox_tar()];
+    let architectures = ["riscv64", "s390x", oci::this_architecture()];
+    let images = architectures.map(|architecture| Image {
+        layers: layers.clone(),
+        config: SHELL,
+        architecture,
+    });
+    oci::write_layout(&layout, "1", &images);
+    registry.push(&layout, "1", "many:1");
+    let name = registry.image("many:1");
+    host.run(&format!("pull -q --platform linux/s390x {name}"));
+    let mut folders = fs::read_dir(host.root().join("images")).unwrap();
+    let folder = folders.next().unwrap().unwrap().path();
+    let before = fs::read(folder.join("config.json")).unwrap();
+    for damage in [folder.join("config.json"), folder.clone()] {
+        match damage.is_dir() {
+            true => fs::remove_dir_all(damage).unwrap(),
+            false => flip(&damage, 20),
+        }
+        host.try_run("image check").exits(1);
+        let output = host.run("image check --repair");
+        let told = "its config was pulled again from";
+        assert!(output.text().contains(told), "{output}");
+        assert_eq!(fs::read(folder.join("config.json")).unwrap(), before);
+        host.run("image check")
+            .says("1 image and 1 layer checked: no problems");
+    }
+}
+
+#[test]
 fn rows_and_rubbish_are_put_in_order() {
     let host = Host::builder().without_image().build();
     let store = Store::new(&host);

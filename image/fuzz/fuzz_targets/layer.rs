@@ -1,4 +1,5 @@
 //! A tar of any content is applied as a layer, on a machine of its own: whatever comes of it, nothing else on that machine changes.
+//! What could be applied comes out of its recipe again, byte for byte.
 //!
 //! The machine is a tmpfs in which one thread lives by chroot(2); so `/etc/passwd` is its own, too. Bits of the first byte: 1: the
 //! checksums of headers are put right (or little but the check of them would be tried); 2: there is a layer below.
@@ -13,7 +14,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use image::layer::{Limits, apply_over};
+use image::fuzzing::apply_and_rebuild;
+use image::layer::Limits;
 use libfuzzer_sys::fuzz_target;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -133,16 +135,23 @@ fn apply(input: &[u8]) {
     };
     let top = Path::new("/layers/top");
     fs::create_dir(top).expect("a folder for the layer");
-    let root: OwnedFd = File::open(top).expect("the layer's folder").into();
     let lower: Vec<OwnedFd> = match how & 2 {
         0 => Vec::new(),
         _ => vec![File::open("/layers/below").expect("the layer below").into()],
     };
-    if let Err(error) = apply_over(&root, &mut &*tar, &lower, LIMITS) {
-        assert!(!error.to_string().is_empty());
+    match apply_and_rebuild(top, &tar, &lower, LIMITS) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(again) => {
+            let again = again.expect("what was applied comes back");
+            assert!(again == tar, "another tar comes out of the recipe");
+        }
     }
-    drop(root);
-    image::remove_at(top).expect("a layer can be removed");
+    for entry in fs::read_dir("/layers").expect("list the layers") {
+        let path = entry.expect("an entry").path();
+        if path != Path::new("/layers/below") {
+            image::remove_at(&path).expect("a layer can be removed");
+        }
+    }
 }
 
 /// The same tar with good checksums.

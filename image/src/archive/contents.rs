@@ -72,7 +72,7 @@ struct Item {
 
 fn docker(archive: &Archive) -> Result<Vec<Contained>, Error> {
     let bytes = archive.document("manifest.json")?;
-    let items: Vec<Item> = serde_json::from_slice(&bytes)
+    let items: Vec<Item> = manifest::strictly(&bytes)
         .map_err(|e| Error::untrusted("archive member \"manifest.json\"", e.to_string()))?;
     let image = |item: Item| {
         let config = archive.document(&item.config)?;
@@ -110,7 +110,7 @@ fn blob_digest(name: &str) -> Option<Digest> {
     Digest::parse(&format!("sha256:{hex}"))
 }
 
-fn wrong_digest(promised: &Digest, found: &Digest) -> Error {
+pub fn wrong_digest(promised: &Digest, found: &Digest) -> Error {
     let why = format!("its content has the digest {found}: the archive is damaged");
     Error::untrusted(format!("blob {promised}"), why)
 }
@@ -137,7 +137,7 @@ fn contained(
     names: Vec<Reference>,
 ) -> Result<Contained, Error> {
     let what = format!("config {id}");
-    let config: ImageConfiguration = serde_json::from_slice(&config_bytes)
+    let config: ImageConfiguration = manifest::strictly(&config_bytes)
         .map_err(|e| Error::untrusted(&what, format!("it is not an image's config: {e}")))?;
     let texts = config.rootfs().diff_ids().iter();
     let diff_ids: Vec<Digest> = texts
@@ -194,7 +194,7 @@ impl Entry {
 
 fn layout(archive: &Archive, asked: Option<&Platform>) -> Result<Vec<Contained>, Error> {
     let bytes = archive.document("index.json")?;
-    let index: Index = serde_json::from_slice(&bytes)
+    let index: Index = manifest::strictly(&bytes)
         .map_err(|e| Error::untrusted("archive member \"index.json\"", e.to_string()))?;
     let wanted = asked.cloned().unwrap_or_else(Platform::host);
     let mut images: Vec<Contained> = Vec::new();

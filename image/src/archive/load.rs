@@ -12,15 +12,14 @@ use rusqlite::Connection;
 
 use super::contents::{self, Contained, PackedLayer};
 use super::members::Archive;
-use super::packed;
 use crate::Reference;
 use crate::digest::{Digest, HashReader, chain_ids};
 use crate::error::Error;
 use crate::layer::recipe::Recorder;
-use crate::layer::{Applied, LayerError, Limits};
+use crate::layer::{Applied, LayerError};
 use crate::lock::LayerLock;
-use crate::pipe::{PipeWriter, pipe};
-use crate::pull::stream;
+use crate::pull::space;
+use crate::pull::stream::{self, Packed};
 use crate::registry::platform::Platform;
 use crate::staging::Staging;
 use crate::store::{self, ImageToCommit, LayerToCommit};
@@ -101,7 +100,7 @@ fn load_image(
 ) -> Result<(), Error> {
     let staging = Staging::create(root)?;
     let parts = take_layers(conn, root, image, progress)?;
-    store::check_space(&staging, needed(&parts))?;
+    space::fits(needed(&parts), space::free(staging.fd(), root)?, root)?;
     let applied = apply_all(archive, &staging, &parts, progress)?;
     let layers = settle(root, &parts, applied)?;
     let chain: Vec<Digest> = parts.iter().map(|part| part.chain_id.clone()).collect();
@@ -224,7 +223,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One layer from the archive into a directory of its own: unpacked and hashed on one thread, hashed again and applied on another.
+/// One layer from the archive into a directory of its own.
 fn apply(
     archive: &Archive,
     part: &Part<'_>,
@@ -249,59 +248,37 @@ fn apply(
     };
     let dir = staging.subdirectory(staged)?;
     let recorder = Recorder::create(&staging.path().join(staged)).map_err(failed)?;
-    let (writer, reader) = pipe();
-    let (unpacked, applied) = std::thread::scope(|scope| {
-        let unpacking = scope.spawn(move || {
-            let told = Told {
-                inner: archive.read(extent),
-                done: 0,
-                at: Instant::now(),
-                tell,
-                cancelled,
-            };
-            unpack(told, part.layer, writer)
-        });
-        let applied = stream::untar(reader, &dir, recorder, Limits::for_blob(extent.size));
-        let unpacked = unpacking.join();
-        let unpacked = unpacked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (unpacked, applied)
-    });
-    if cancelled.load(Ordering::Relaxed) {
-        return Err(Error::Cancelled);
-    }
-    let found = unpacked.map_err(|e| failed(LayerError::Read(e)))?;
-    // A blob that is not what was promised explains whatever is wrong with its tar.
-    if let Some(promised) = &part.layer.digest
-        && found != *promised
-    {
-        let why = format!("its content has the digest {found}: the archive is damaged");
-        return Err(Error::untrusted(format!("blob {promised}"), why));
-    }
-    let (applied, diff_id) = applied.map_err(failed)?;
-    if diff_id != *part.diff_id {
-        let wanted = part.diff_id;
-        let why = format!("its tar has the digest {diff_id} and the image's config says {wanted}");
-        return Err(Error::untrusted(format!("layer {name}"), why));
-    }
+    let applied = std::thread::scope(|scope| {
+        let told = Told {
+            inner: archive.read(extent),
+            done: 0,
+            at: Instant::now(),
+            tell,
+            cancelled,
+        };
+        let packed = Packed {
+            blob: HashReader::new(told),
+            compression: part.layer.compression,
+            size: extent.size,
+            name,
+            diff_id: part.diff_id,
+        };
+        stream::apply_packed(scope, packed, &dir, recorder, |mut blob, unpacked| {
+            let drained = io::copy(&mut blob, &mut io::sink());
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            drained.map_err(|e| failed(LayerError::Read(e)))?;
+            let found = blob.finish();
+            if let Some(promised) = &part.layer.digest
+                && found != *promised
+            {
+                return Err(contents::wrong_digest(promised, &found));
+            }
+            unpacked.map_err(|e| failed(LayerError::Read(e)))
+        })
+    })?;
     Ok((dir, applied))
-}
-
-/// Sends the plain tar down the pipe, and returns the digest of the packed form.
-fn unpack(blob: impl Read, layer: &PackedLayer, mut writer: PipeWriter) -> io::Result<Digest> {
-    let mut hashed = HashReader::new(blob);
-    let copied = packed::plain(&mut hashed, layer.compression)
-        .and_then(|mut plain| io::copy(&mut plain, &mut writer))
-        .and_then(|_| io::Write::flush(&mut writer));
-    match copied {
-        // Nobody reads any more: the other side says why.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-        // Without this the other side would take it for the end, and it is the one to say so.
-        Err(e) => writer.fail(&e),
-        Ok(()) => {}
-    }
-    drop(writer);
-    io::copy(&mut hashed, &mut io::sink())?;
-    Ok(hashed.finish())
 }
 
 /// The blob as it is read, told of now and then.

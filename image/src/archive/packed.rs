@@ -1,8 +1,6 @@
 //! How a stream is packed, told by its first bytes.
 
-use std::io::{self, BufReader, Cursor, Read};
-
-use flate2::bufread::MultiGzDecoder;
+use std::io::{Cursor, Read};
 
 use crate::error::Error;
 use crate::pull::stream;
@@ -30,20 +28,8 @@ pub fn open<'a>(tar: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>, Error> {
     let begun = tar.take(HEAD as u64).read_to_end(&mut head);
     begun.map_err(Error::io("read the archive", "-"))?;
     let compression = compression(&head)?;
-    plain(Cursor::new(head).chain(tar), compression).map_err(Error::io("read the archive", "-"))
-}
-
-/// What is inside.
-pub fn plain<'a, R: Read + 'a>(
-    packed: R,
-    compression: Compression,
-) -> io::Result<Box<dyn Read + 'a>> {
-    let packed = BufReader::with_capacity(64 << 10, packed);
-    Ok(match compression {
-        Compression::None => Box::new(packed),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(packed)),
-        Compression::Zstd => Box::new(stream::zstd_decoder(packed)?),
-    })
+    stream::plain(Cursor::new(head).chain(tar), compression)
+        .map_err(Error::io("read the archive", "-"))
 }
 
 fn refuse(why: &str) -> Error {

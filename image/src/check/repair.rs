@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::layer::changes;
 use crate::layer::recipe::{self, Recorder};
 use crate::lock::{LayerLock, Mode};
-use crate::pull::{PullOptions, resolve, stream};
+use crate::pull::{resolve, stream};
 use crate::registry::manifest::{Blob, Layer, compression};
 use crate::registry::{Access, Client, Registries, Watcher};
 use crate::staging::Staging;
@@ -293,11 +293,11 @@ impl Repair<'_> {
 
     fn fetch_image(&mut self, id: &Digest, reference: &Reference) -> Result<(), Error> {
         let client = Client::new(reference, self.registries, Access::Pull, &Quiet)?;
-        let resolved = resolve::resolve(&client, reference, &PullOptions::default())?;
-        if resolved.id != *id {
-            let why = format!("the registry now has image {} there", resolved.id.short());
-            return Err(Error::untrusted(reference.to_string(), why));
-        }
+        // For whichever platform it was pulled.
+        let resolved = resolve::resolve_id(&client, reference, id)?.ok_or_else(|| {
+            let why = "the registry now has another image there";
+            Error::untrusted(reference.to_string(), why)
+        })?;
         let staging = Staging::create(self.root)?;
         let chain = crate::digest::chain_ids(&resolved.diff_ids);
         let image = ImageToCommit {

@@ -6,12 +6,14 @@ use super::PullOptions;
 use crate::Reference;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::registry::manifest::{self, Layer, Manifest, Parsed};
+use crate::registry::manifest::{self, Blob, Layer, Manifest, Parsed};
 use crate::registry::platform::Platform;
 use crate::registry::{Client, Document};
 
 /// An index may lead to another one, not further.
 pub const MAX_DEPTH: usize = 2;
+/// Images of an index that are looked at to find one by its ID: no index of a real image has as many.
+const MAX_ENTRIES: usize = 64;
 
 pub struct Resolved {
     /// Of the document that the reference names, an index perhaps: what `Digest:` shows.
@@ -38,19 +40,58 @@ pub fn resolve(
         .map(Platform::parse)
         .transpose()?;
     let wanted = asked.clone().unwrap_or_else(Platform::host);
-    let tag_or_digest = reference
-        .digest
-        .as_deref()
-        .or(reference.tag.as_deref())
-        .unwrap_or("latest");
-    let top = client.manifest(tag_or_digest)?;
+    let top = client.manifest(tag_or_digest(reference))?;
     let digest = top.digest.clone();
     let (document, manifest) = descend(client, top, &wanted, &name)?;
+    let resolved = read(client, digest, document, manifest)?;
+    check_platform(&resolved.config, asked.as_ref(), &name)?;
+    Ok(resolved)
+}
+
+/// The image of this ID, for whatever platform it is, among those that the reference leads to. `None` if it is none of them.
+pub fn resolve_id(
+    client: &Client<'_>,
+    reference: &Reference,
+    id: &Digest,
+) -> Result<Option<Resolved>, Error> {
+    let name = reference.to_string();
+    let top = client.manifest(tag_or_digest(reference))?;
+    let digest = top.digest.clone();
+    let mut level = vec![top];
+    for _ in 0..=MAX_DEPTH {
+        let mut entries = Vec::new();
+        for document in level {
+            match manifest::parse(&document, &name)? {
+                Parsed::Manifest(manifest) if manifest.config.digest == *id => {
+                    return read(client, digest, document, manifest).map(Some);
+                }
+                Parsed::Manifest(_) => {}
+                Parsed::Index(below) => entries.extend(below),
+            }
+        }
+        entries.truncate(MAX_ENTRIES);
+        let documents = entries.iter().map(|(entry, _)| document_of(client, entry));
+        level = documents.collect::<Result<_, _>>()?;
+    }
+    Ok(None)
+}
+
+fn tag_or_digest(reference: &Reference) -> &str {
+    let digest = reference.digest.as_deref();
+    digest.or(reference.tag.as_deref()).unwrap_or("latest")
+}
+
+/// The config of a manifest, and what both say together.
+fn read(
+    client: &Client<'_>,
+    digest: Digest,
+    document: Document,
+    manifest: Manifest,
+) -> Result<Resolved, Error> {
     let config_bytes = client.small_blob(&manifest.config.digest, manifest.config.size)?;
     let what = format!("config {}", manifest.config.digest);
     let config: ImageConfiguration = manifest::strictly(&config_bytes)
         .map_err(|e| Error::untrusted(&what, format!("it is not an image's config: {e}")))?;
-    check_platform(&config, asked.as_ref(), &name)?;
     let diff_ids: Result<Vec<Digest>, Error> = config
         .rootfs()
         .diff_ids()
@@ -90,15 +131,7 @@ fn descend(
             Parsed::Manifest(manifest) => return Ok((document, manifest)),
             Parsed::Index(entries) => {
                 let entry = manifest::choose(entries, wanted, name)?;
-                document = client.manifest(entry.digest.as_str())?;
-                if document.bytes.len() as u64 != entry.size {
-                    let why = format!(
-                        "it has {} bytes and the index says {}",
-                        document.bytes.len(),
-                        entry.size
-                    );
-                    return Err(Error::untrusted(format!("manifest {}", entry.digest), why));
-                }
+                document = document_of(client, &entry)?;
             }
         }
     }
@@ -106,6 +139,19 @@ fn descend(
         format!("manifest of {name}"),
         "indexes are nested too deeply",
     ))
+}
+
+/// The document that an entry of an index names.
+fn document_of(client: &Client<'_>, entry: &Blob) -> Result<Document, Error> {
+    let document = client.manifest(entry.digest.as_str())?;
+    let size = document.bytes.len() as u64;
+    match size == entry.size {
+        true => Ok(document),
+        false => {
+            let why = format!("it has {size} bytes and the index says {}", entry.size);
+            Err(Error::untrusted(format!("manifest {}", entry.digest), why))
+        }
+    }
 }
 
 /// A platform that was asked for must be the config's; one that was not, only its system.

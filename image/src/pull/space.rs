@@ -1,4 +1,4 @@
-//! Whether what is to be pulled fits: looked at before the first byte comes, and said in numbers when it turns out not to.
+//! Whether what is to be pulled or loaded fits: looked at before the first byte comes, and said in numbers when it turns out not to.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -49,13 +49,7 @@ pub fn check<'a>(
         plain = plain.saturating_add(unpacked(layer));
         count += 1;
     }
-    if packed > free.bytes {
-        return Err(Error::NoSpace {
-            path: path.to_owned(),
-            needed: packed,
-            free: free.bytes,
-        });
-    }
+    fits(packed, free, path)?;
     if let Some(inodes) = free.inodes
         && inodes < count
     {
@@ -72,6 +66,18 @@ pub fn check<'a>(
             free.bytes
         )
     }))
+}
+
+/// Refuses at once so many bytes that cannot fit.
+pub fn fits(needed: u64, free: Free, path: &Path) -> Result<(), Error> {
+    match needed > free.bytes {
+        true => Err(Error::NoSpace {
+            path: path.to_owned(),
+            needed,
+            free: free.bytes,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// A layer's failure, with what there is and what it takes where there is no more space.

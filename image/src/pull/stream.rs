@@ -1,13 +1,15 @@
 //! One layer from the registry into its staging directory, without a temporary file: HTTP, SHA-256 and inflating on one
 //! thread, SHA-256 of the plain tar (the diff ID) and untarring on another.
 //!
-//! Nothing is committed here. What comes back has had its blob's size and digest and its diff ID verified.
+//! Nothing is committed here. What comes back has had its blob's size and digest and its diff ID verified. `load` takes the same way
+//! from an archive (`apply_packed`).
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use flate2::bufread::MultiGzDecoder;
@@ -39,48 +41,78 @@ pub fn fetch(
     recorder: Recorder,
     progress: Progress<'_>,
 ) -> Result<Applied, Error> {
-    let name = layer.blob.digest.short();
-    // Where this host fails, the rest of the blob is of no use; a bad tar may be explained by it.
-    let given_up = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let body = Body::new(client, &layer.blob, budget, scope);
+        let packed = Packed {
+            blob: BlobReader::new(body, layer, progress),
+            compression: layer.compression,
+            size: layer.blob.size,
+            name: layer.blob.digest.short(),
+            diff_id,
+        };
+        apply_packed(scope, packed, root, recorder, BlobReader::verify)
+    })
+}
+
+/// A layer as it is packed somewhere.
+pub struct Packed<'a, B> {
+    pub blob: B,
+    pub compression: Compression,
+    /// Of the blob, as far as is known: it may be promised only.
+    pub size: u64,
+    /// For messages.
+    pub name: &'a str,
+    /// What its tar must have.
+    pub diff_id: &'a Digest,
+}
+
+/// Unpacks a layer on another thread and applies it on this one. `judge` gets the blob, of which it reads what is left, and how
+/// unpacking went: a blob that is not what was promised explains whatever is wrong with its tar.
+pub fn apply_packed<'scope, B: Read + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    packed: Packed<'_, B>,
+    root: &OwnedFd,
+    recorder: Recorder,
+    judge: impl FnOnce(B, io::Result<()>) -> Result<(), Error>,
+) -> Result<Applied, Error> {
+    let (name, wanted, compression) = (packed.name, packed.diff_id, packed.compression);
     let (sender, receiver) = sync_channel(AHEAD);
     let (give_back, used) = channel();
-    let (unpacked, applied) = thread::scope(|scope| {
-        let body = Body::new(client, &layer.blob, budget, scope);
-        let mut blob = BlobReader::new(body, layer, progress);
-        let given_up = &given_up;
-        let unpacking = scope.spawn(move || {
-            let result = unpack(&mut blob, layer.compression, sender, &used);
-            match given_up.load(Ordering::Relaxed) {
-                true => Ok(()),
-                false => blob.verify(result),
-            }
-        });
-        let mut chunks = Chunks {
-            receiver,
-            give_back,
-            chunk: Vec::new(),
-            at: 0,
-        };
-        let limits = Limits::for_blob(layer.blob.size);
-        let applied = untar_buffered(&mut chunks, root, recorder, limits);
-        let at_fault = matches!(&applied, Err(error) if !error.is_content());
-        given_up.store(at_fault, Ordering::Relaxed);
-        drop(chunks);
-        // A panic there is a bug; it goes on here.
-        let unpacked = unpacking
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (unpacked, applied)
+    let received = Arc::new(AtomicU64::new(0));
+    let mut blob = Counted {
+        inner: packed.blob,
+        count: received.clone(),
+    };
+    let unpacking = scope.spawn(move || {
+        let result = unpack(&mut blob, compression, sender, &used);
+        (blob.inner, result)
     });
-    // A blob that is not what was promised explains whatever is wrong with its tar.
-    unpacked?;
+    let mut chunks = Chunks {
+        receiver,
+        give_back,
+        chunk: Vec::new(),
+        at: 0,
+    };
+    let limits = Limits::for_blob(packed.size);
+    let applied = untar_buffered(&mut chunks, root, recorder, limits, Some(&received));
+    drop(chunks);
+    // A panic there is a bug; it goes on here.
+    let (blob, unpacked) = unpacking
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // Where this host has failed, the rest of the blob is of no use.
+    if applied
+        .as_ref()
+        .map_or_else(LayerError::is_content, |_| true)
+    {
+        judge(blob, unpacked)?;
+    }
     let (applied, computed) = applied.map_err(|source| Error::Layer {
         layer: name.to_owned(),
         source,
     })?;
-    if computed != *diff_id {
-        let why =
-            format!("its tar has the digest {computed} and the image's config says {diff_id}");
+    if computed != *wanted {
+        let why = format!("its tar has the digest {computed} and the image's config says {wanted}");
         return Err(Error::untrusted(format!("layer {name}"), why));
     }
     Ok(applied)
@@ -93,22 +125,25 @@ pub fn untar<R: Read>(
     recorder: Recorder,
     limits: Limits,
 ) -> Result<(Applied, Digest), LayerError> {
-    untar_buffered(BufReader::with_capacity(CHUNK, tar), root, recorder, limits)
+    let tar = BufReader::with_capacity(CHUNK, tar);
+    untar_buffered(tar, root, recorder, limits, None)
 }
 
-/// As `untar`, without another buffer.
+/// As `untar`, without another buffer. `received`: bytes of the blob that the tar comes from, so far.
 fn untar_buffered<R: BufRead>(
     tar: R,
     root: &OwnedFd,
     recorder: Recorder,
     limits: Limits,
+    received: Option<&AtomicU64>,
 ) -> Result<(Applied, Digest), LayerError> {
     let mut stream = Hashed {
         inner: tar,
         hash: Sha256::new(),
         seen: 0,
-        left: limits.tar,
+        count: 0,
         limit: limits.tar,
+        received,
     };
     let (applied, mut recorder) = apply_recorded(root, &mut stream, recorder, limits)?;
     loop {
@@ -132,17 +167,12 @@ fn untar_buffered<R: BufRead>(
 
 /// Sends the plain tar down the channel, until its end or until nobody wants it.
 fn unpack(
-    blob: &mut BlobReader<'_, '_>,
+    blob: &mut impl Read,
     compression: Compression,
     sender: SyncSender<io::Result<Vec<u8>>>,
     used: &Receiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let buffered = BufReader::with_capacity(64 << 10, blob);
-    let mut plain: Box<dyn Read + '_> = match compression {
-        Compression::None => Box::new(buffered),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
-        Compression::Zstd => Box::new(zstd_decoder(buffered)?),
-    };
+    let mut plain = plain(blob, compression)?;
     loop {
         // Fresh memory costs a page fault every 4 KiB, as much as inflating into it.
         let mut chunk = used.try_recv().unwrap_or_default();
@@ -176,9 +206,32 @@ fn unpack(
     }
 }
 
-/// A Zstandard stream of one or more frames, with a window of at most 128 MiB (the library's default limit).
-pub fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<impl Read> {
-    zstd::stream::read::Decoder::with_buffer(stream)
+/// What is inside of a stream of one or more members or frames.
+pub fn plain<'a>(
+    packed: impl Read + 'a,
+    compression: Compression,
+) -> io::Result<Box<dyn Read + 'a>> {
+    let packed = BufReader::with_capacity(64 << 10, packed);
+    Ok(match compression {
+        Compression::None => Box::new(packed),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(packed)),
+        // With a window of at most 128 MiB, the library's default limit.
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+    })
+}
+
+/// Tells the other thread how much has come.
+struct Counted<B> {
+    inner: B,
+    count: Arc<AtomicU64>,
+}
+
+impl<B: Read> Read for Counted<B> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
 }
 
 /// The blob as it comes, hashed and counted.
@@ -303,26 +356,34 @@ fn read_buffered(stream: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize>
 }
 
 /// Hashes a stream where it lies, a buffer at a time, and stops a decompression bomb.
-struct Hashed<R> {
+struct Hashed<'a, R> {
     inner: R,
     hash: Sha256,
     /// Bytes of the inner buffer that are hashed already.
     seen: usize,
-    left: u64,
+    count: u64,
     limit: u64,
+    received: Option<&'a AtomicU64>,
 }
 
-impl<R: BufRead> BufRead for Hashed<R> {
+impl<R> Hashed<'_, R> {
+    fn most(&self) -> u64 {
+        let so_far = |received: &AtomicU64| Limits::tar_of(received.load(Ordering::Relaxed));
+        self.received.map_or(self.limit, so_far).min(self.limit)
+    }
+}
+
+impl<R: BufRead> BufRead for Hashed<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let most = self.most();
         let bytes = self.inner.fill_buf()?;
         let new = &bytes[self.seen..];
-        let Some(left) = self.left.checked_sub(new.len() as u64) else {
-            let limit = self.limit;
+        self.count += new.len() as u64;
+        if self.count > most {
             return Err(io::Error::other(format!(
-                "it unpacks to more than {limit} bytes"
+                "it unpacks to more than {most} bytes"
             )));
-        };
-        self.left = left;
+        }
         self.hash.update(new);
         self.seen = bytes.len();
         Ok(bytes)
@@ -334,8 +395,55 @@ impl<R: BufRead> BufRead for Hashed<R> {
     }
 }
 
-impl<R: BufRead> Read for Hashed<R> {
+impl<R: BufRead> Read for Hashed<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tar_may_become_is_told_by_what_has_come_and_not_by_what_is_promised() {
+        let most = |limit, received: Option<&AtomicU64>| {
+            let hashed = Hashed {
+                inner: io::empty(),
+                hash: Sha256::new(),
+                seen: 0,
+                count: 0,
+                limit,
+                received,
+            };
+            hashed.most()
+        };
+        let promised = Limits::for_blob(1 << 40).tar;
+        assert_eq!(most(promised, None), 1 << 48);
+        let received = AtomicU64::new(1000);
+        assert_eq!(most(promised, Some(&received)), (4 << 30) + 1_032_000);
+        received.store(1 << 40, Ordering::Relaxed);
+        assert_eq!(most(promised, Some(&received)), 1 << 48);
+        assert_eq!(most(100, Some(&received)), 100);
+    }
+
+    #[test]
+    fn a_stream_is_hashed_once_and_ends_at_its_limit() {
+        let read = |limit| {
+            let mut stream = Hashed {
+                inner: BufReader::with_capacity(7, &b"some bytes of a tar"[..]),
+                hash: Sha256::new(),
+                seen: 0,
+                count: 0,
+                limit,
+                received: None,
+            };
+            let mut bytes = [0; 3];
+            while stream.read(&mut bytes)? > 0 {}
+            Ok::<_, io::Error>(Digest::finish(stream.hash))
+        };
+        assert_eq!(read(19).unwrap(), Digest::of(b"some bytes of a tar"));
+        let error = read(18).unwrap_err().to_string();
+        assert_eq!(error, "it unpacks to more than 18 bytes");
     }
 }

@@ -223,14 +223,11 @@ impl Endpoint {
         })
     }
 
-    /// Whether another try may help.
+    /// Whether another try may help. An answer that is no HTTP will be none the next time.
     pub fn is_passing(&self, error: &ureq::Error) -> bool {
         matches!(
             error,
-            ureq::Error::Io(_)
-                | ureq::Error::Timeout(_)
-                | ureq::Error::ConnectionFailed
-                | ureq::Error::Protocol(_)
+            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed
         ) && self.reached.load(Ordering::Relaxed)
     }
 

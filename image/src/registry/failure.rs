@@ -56,6 +56,11 @@ impl Contact<'_> {
             ),
             ureq::Error::Io(e) => (e.to_string(), NETWORK),
             ureq::Error::Timeout(_) => ("it does not answer in time".to_owned(), NETWORK),
+            // Without what it was: that is the server's to choose.
+            ureq::Error::Protocol(_) => (
+                "its answer is not HTTP".to_owned(),
+                "check that the port is the registry's, and what stands in between",
+            ),
             other => (other.to_string(), NETWORK),
         };
         (detail, hint.to_owned())

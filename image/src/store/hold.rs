@@ -8,7 +8,6 @@ use super::has_layer;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::lock::{LayerLock, Mode};
-use crate::staging::Staging;
 
 /// The lock, and whether the layer is there: then it is shared, else exclusive. `waiting` is called before a wait for another process.
 pub(crate) fn hold_layer(
@@ -37,20 +36,5 @@ pub(crate) fn hold_layer(
             }
         }
         // It came or went while we waited: once more, with the other kind of lock.
-    }
-}
-
-/// Refuses at once what cannot fit.
-pub(crate) fn check_space(staging: &Staging, needed: u64) -> Result<(), Error> {
-    let stat = rustix::fs::fstatvfs(staging.fd())
-        .map_err(Error::io("look for free space in", staging.path()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    match needed > free {
-        true => Err(Error::NoSpace {
-            path: staging.path().to_owned(),
-            needed,
-            free,
-        }),
-        false => Ok(()),
     }
 }

@@ -151,6 +151,8 @@ impl Machine {
         self.assert_sober(&output);
         self.assert_untouched(&output);
         self.assert_empty(&output);
+        // Nor anything that only the check would find.
+        self.coracle(["image", "check"]).ok();
         output
     }
 

@@ -68,6 +68,19 @@ pub fn rows() -> Vec<Row> {
                 &["broke off while sending blob sha256:"],
             );
         }),
+        row("header-with-a-control-byte", |netns| {
+            let good = Image::good().files();
+            let mock = Mock::start(netns, "127.0.0.1", move |request| {
+                let answer = good.get(request)?;
+                Some(match is_layer(request) {
+                    true => answer.with("X-Served-By", "a\u{1b}[2Jb"),
+                    false => answer,
+                })
+            });
+            Machine::new(netns).refuses(&reference(&mock), &["its answer is not HTTP"]);
+            let asked = mock.asked(&Image::good().layers[0].digest());
+            assert_eq!(asked.len(), 1, "it was tried again");
+        }),
         row("blob-missing", |netns| {
             faulty_layer(
                 netns,

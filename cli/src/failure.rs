@@ -100,7 +100,7 @@ impl Failure {
         };
         let mut text = format!("coracle: {message}");
         if let Failure::Engine(error) = self
-            && let Some(advice) = advice(error)
+            && let Some(advice) = advice(error).or_else(|| make_room(&message))
         {
             text.push_str("\n\n");
             text.push_str(&advice);
@@ -193,6 +193,21 @@ fn advice(error: &runtime::Error) -> Option<String> {
     }
 }
 
+/// The same for a full disk, which any operation may meet: known by what the kernel and SQLite call it, as some causes are kept as text.
+fn make_room(message: &str) -> Option<String> {
+    let text = message.to_lowercase();
+    let full = [
+        "no space left on device",
+        "database or disk is full",
+        "disk quota exceeded",
+    ];
+    let is_full = full.iter().any(|words| text.contains(words));
+    (is_full && !text.contains("remove images")).then(|| {
+        "Make room there: 'coracle system df' tells what images, containers and volumes take, 'coracle system prune' frees what is unused."
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
@@ -260,5 +275,15 @@ mod tests {
         );
         let transparent = runtime::Error::Network(netmgr::Error::NetworkNotFound("n".into()));
         assert_eq!(chain(&transparent), "network n not found");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_to_do_and_only_once() {
+        let advice = make_room("read the archive -: write /r/x: No space left on device");
+        assert!(advice.is_some_and(|text| text.contains("coracle system prune")));
+        assert!(make_room("database: commit: database or disk is full").is_some());
+        let told = "create file /x: remove images or choose another root: no space left on device";
+        assert_eq!(make_room(told), None);
+        assert_eq!(make_room("No such image: x"), None);
     }
 }

@@ -2,13 +2,13 @@
 //! is never taken.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::oci::{self, Config, Image};
 use harness::registry::Access;
-use harness::{Cmd, Host, Registry, eventually, images};
+use harness::{Cmd, Host, Registry, eventually, images, usage};
 use serde_json::Value;
 
 /// Bytes of allocated blocks, as du(1) counts them, without what is no content: it grows with what is done.
@@ -18,14 +18,7 @@ fn content(host: &Host) -> u64 {
 }
 
 fn du(host: &Host, options: &[String]) -> u64 {
-    let output = Cmd::new("du")
-        .args(["--summarize", "--block-size=1"])
-        .args(options)
-        .arg(host.root())
-        .run()
-        .ok();
-    let bytes = output.text().split_whitespace().next();
-    bytes.and_then(|bytes| bytes.parse().ok()).unwrap()
+    usage::du(&host.root(), options)
 }
 
 /// A row of `system df`: what is there, and what could go.
@@ -51,34 +44,9 @@ fn verbose(host: &Host) -> Value {
         .json()
 }
 
-fn other(df: &Value, what: &str) -> u64 {
-    let rows = df["Others"].as_array().unwrap().iter();
-    let row = rows
-        .into_iter()
-        .find(|row| row["What"].as_str().unwrap().starts_with(what));
-    row.unwrap()["SizeBytes"].as_u64().unwrap()
-}
-
-/// The parts are the whole, and nothing in ROOT is left out. Between two looks that agree nothing has happened.
 #[track_caller]
 fn check_sum(host: &Host) {
-    eventually("the parts of `system df` are ROOT", || {
-        let before = du(host, &[]);
-        let df = verbose(host);
-        let kinds = ["Images", "Containers", "Local Volumes", "Build Cache"];
-        let kinds: u64 = kinds.iter().map(|kind| amount(host, kind).0).sum();
-        let others = df["Others"].as_array().unwrap().iter();
-        let others: u64 = others
-            .filter(|row| !row["What"].as_str().unwrap().ends_with("(in Images)"))
-            .map(|row| row["SizeBytes"].as_u64().unwrap())
-            .sum();
-        let total = df["TotalBytes"].as_u64().unwrap();
-        let after = du(host, &[]);
-        match before == after && total == after && kinds + others == total {
-            true if other(&df, "unknown") == 0 => Ok(()),
-            _ => Err(format!("du {before}, {after}; {kinds} + {others}; {df:#}")),
-        }
-    });
+    usage::check_sum(&host.root(), &|line| host.try_run(line));
 }
 
 /// As `prune` writes bytes: four digits.
@@ -247,34 +215,9 @@ fn held(host: &Host) -> u64 {
     held.map(|row| row["SizeBytes"].as_u64().unwrap()).sum()
 }
 
-/// The database and empty directories.
 #[track_caller]
 fn check_nothing_is_left(host: &Host) {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => walk(&path, found),
-                false => found.push(path),
-            }
-        }
-    }
-    let root = host.root();
-    for name in ["layers/.staging", "images", "containers", "volumes"] {
-        let path = root.join(name);
-        let count = fs::read_dir(&path).map_or(0, Iterator::count);
-        assert_eq!(count, 0, "{}", path.display());
-    }
-    let mut found = Vec::new();
-    walk(&root, &mut found);
-    found.retain(|path| {
-        let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
-        !name.starts_with("coracle.db")
-            && !name.starts_with("seccomp/")
-            && name != "reserve"
-            && name != "layers/.lock"
-    });
-    assert!(found.is_empty(), "{found:?}");
+    usage::check_nothing_is_left(&host.root());
 }
 
 #[test]
@@ -292,7 +235,7 @@ fn rubbish_and_layers_of_no_image_are_seen_and_freed() {
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("file"), [1; 54_321]).unwrap();
     }
-    let rubbish = other(&verbose(&host), "rubbish");
+    let rubbish = usage::other(&verbose(&host), "rubbish");
     assert!(rubbish > 3 * 54_321, "{rubbish}");
     check_sum(&host);
     assert_eq!(amount(&host, "Images").1, amount(&host, "Images").0);
@@ -314,19 +257,19 @@ fn rubbish_and_layers_of_no_image_are_seen_and_freed() {
         .spawn_in(&host.netns);
     eventually("it is held", || fs::metadata(host.folder().join("is-held")));
     let df = verbose(&host);
-    assert!(other(&df, "being pulled") > 12_345, "{df:#}");
-    assert_eq!(other(&df, "rubbish"), rubbish);
+    assert!(usage::other(&df, "being pulled") > 12_345, "{df:#}");
+    assert_eq!(usage::other(&df, "rubbish"), rubbish);
     check_prune(&host, "image prune -f", rubbish);
     assert!(held.join("file").exists());
     holder.signal(nix::sys::signal::Signal::SIGTERM);
     let _ = holder.wait();
     eventually("it is rubbish now", || {
-        match other(&verbose(&host), "being pulled") {
+        match usage::other(&verbose(&host), "being pulled") {
             0 => Ok(()),
             bytes => Err(bytes),
         }
     });
-    let rubbish = other(&verbose(&host), "rubbish");
+    let rubbish = usage::other(&verbose(&host), "rubbish");
     // Layers without an image, as pulls that came to nothing keep them.
     host.run("rm holds");
     let database = rusqlite::Connection::open(host.root().join("coracle.db")).unwrap();
@@ -338,9 +281,9 @@ fn rubbish_and_layers_of_no_image_are_seen_and_freed() {
         .unwrap();
     drop(database);
     let df = verbose(&host);
-    let unused = other(&df, "layers of no image");
+    let unused = usage::other(&df, "layers of no image");
     assert!(unused > 1_000_000, "{df:#}");
-    let config = other(&df, "rubbish") - rubbish;
+    let config = usage::other(&df, "rubbish") - rubbish;
     assert!(config > 0, "{df:#}");
     // A filter is about images: what a pull has kept stays, but rubbish goes.
     check_prune(&host, "image prune -f --filter until=1h", rubbish + config);
@@ -447,7 +390,7 @@ fn pulls_and_prunes_side_by_side_leave_whole_images_and_no_rubbish() {
     }
     check_sum(&host);
     let df = verbose(&host);
-    assert_eq!(other(&df, "being pulled"), 0, "{df:#}");
+    assert_eq!(usage::other(&df, "being pulled"), 0, "{df:#}");
     let (size, reclaimable) = amount(&host, "Images");
     assert_eq!(size, reclaimable);
     check_prune(&host, "image prune -af", size);

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -57,12 +58,7 @@ pub(crate) fn commit(
     write_image(staging, image)?;
     rustix::fs::syncfs(staging.fd()).map_err(Error::io("write to disk", staging.path()))?;
     place_layers(root, staging, layers)?;
-    let to = image_path(root, image.id);
-    if to.exists() {
-        let aside = staging.path().join("image-old");
-        fs::rename(&to, &aside).map_err(Error::io("move away", &to))?;
-    }
-    fs::rename(staging.path().join("image"), &to).map_err(Error::io("commit", &to))?;
+    place_image(root, staging, image.id)?;
     for dir in [root.join("layers"), images] {
         File::open(&dir)
             .and_then(|dir| dir.sync_all())
@@ -128,6 +124,16 @@ fn write_image(staging: &Staging, image: &ImageToCommit<'_>) -> Result<(), Error
         fs::write(&path, manifest).map_err(Error::io("write", &path))?;
     }
     Ok(())
+}
+
+/// In one step, also where the image is there already: its row is as well, and a kill between two steps would leave it without a config.
+fn place_image(root: &Path, staging: &Staging, id: &Digest) -> Result<(), Error> {
+    let (from, to) = (staging.path().join("image"), image_path(root, id));
+    let flags = match to.exists() {
+        true => RenameFlags::EXCHANGE,
+        false => RenameFlags::empty(),
+    };
+    renameat_with(CWD, &from, CWD, &to, flags).map_err(Error::io("commit", &to))
 }
 
 fn write_rows(

@@ -363,6 +363,10 @@ impl<'a> Client<'a> {
             if start.scheme == "https" && url.scheme != "https" {
                 return Err(refused("leads out of encryption"));
             }
+            // Who serves only reads from there may be sent anywhere; nobody may have us change things at a third server.
+            if call.body.is_some() && !url.same_origin(&start) {
+                return Err(refused("would have another server changed"));
+            }
         }
         let why = format!("more than {MAX_REDIRECTS} redirects");
         Err(Failure::Final(Error::untrusted(

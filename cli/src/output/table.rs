@@ -32,7 +32,9 @@ fn set(rows: &[String], least: usize) -> String {
     let lines = rows.iter().map(|row| {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            line.push_str(cell);
+            // What an image's author has written must not command the reader's terminal.
+            let obeyed = |c: char| c.is_control() && c != '\n';
+            line.extend(cell.chars().map(|c| if obeyed(c) { ' ' } else { c }));
             if column + 1 < row.len() {
                 let fill = widths[column].saturating_sub(cell.chars().count());
                 line.extend(std::iter::repeat_n(' ', fill));
@@ -67,6 +69,12 @@ mod tests {
             format(&rows),
             "A         B         C\n1                   3"
         );
+    }
+
+    #[test]
+    fn a_cell_cannot_command_a_terminal() {
+        let rows = ["\u{1b}[2J\u{9b}\tx\r".to_owned()];
+        assert_eq!(format(&rows), " [2J       x ");
     }
 
     #[test]

@@ -151,6 +151,7 @@ fn contained(
     if layers.is_empty() {
         return Err(Error::untrusted(what, "the image has no layers"));
     }
+    manifest::refuse_too_many(layers.len()).map_err(|why| Error::untrusted(&what, why))?;
     Ok(Contained {
         id,
         config,

@@ -97,7 +97,9 @@ pub fn explain(error: Error, layers: &[&Layer], free: Option<Free>, path: &Path)
             layer,
             source: Box::new(source),
             root: path.to_owned(),
-            needed: layers.iter().map(|layer| unpacked(layer)).sum(),
+            needed: layers
+                .iter()
+                .fold(0, |sum, layer| unpacked(layer).saturating_add(sum)),
             free: free.bytes,
             inodes: free.inodes.unwrap_or(u64::MAX),
         },

@@ -19,6 +19,8 @@ const DOCKER_V1: [&str; 2] = [
 /// What is asked for; a registry chooses.
 pub const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 
+const MAX_LAYERS: usize = 128;
+
 pub(crate) const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
@@ -188,6 +190,7 @@ fn image(config: Descriptor, layers: Vec<Descriptor>, what: &str) -> Result<Mani
     if layers.is_empty() {
         return Err(refuse("the image has no layers".into()));
     }
+    refuse_too_many(layers.len()).map_err(refuse)?;
     let config = blob(&config, what)?;
     if config.size > MAX_DOCUMENT {
         return Err(refuse(format!(
@@ -224,6 +227,16 @@ fn image(config: Descriptor, layers: Vec<Descriptor>, what: &str) -> Result<Mani
         config,
         layers: layers?,
     })
+}
+
+/// No container could be made of more layers: mount(2) of older kernels takes no more. Docker stops at 125.
+pub fn refuse_too_many(layers: usize) -> Result<(), String> {
+    match layers > MAX_LAYERS {
+        true => Err(format!(
+            "the image has {layers} layers, and no more than {MAX_LAYERS} can be mounted: have it built with fewer"
+        )),
+        false => Ok(()),
+    }
 }
 
 fn blob(descriptor: &Descriptor, what: &str) -> Result<Blob, Error> {

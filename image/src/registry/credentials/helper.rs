@@ -1,7 +1,7 @@
 //! Programs that keep credentials: `docker-credential-NAME get|store|erase`, by the protocol of docker-credential-helpers.
 
-use std::io::{Seek, Write};
-use std::process::{Command, Stdio};
+use std::io::{Read, Seek, Write};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// What they print, with a code other than 0, for a server that they do not know.
 const NOT_FOUND: &str = "credentials not found in native keychain";
+/// Credentials are shorter by far.
+const MAX_OUTPUT: u64 = 1 << 20;
 /// The user name that says that the secret is an identity token.
 const TOKEN: &str = "<token>";
 
@@ -72,17 +74,17 @@ impl Helper {
         let mut stdin = std::fs::File::from(stdin.map_err(|e| failed(&e))?);
         let written = stdin.write_all(input).and_then(|()| stdin.rewind());
         written.map_err(|e| failed(&e))?;
-        let output = Command::new(&self.program)
-            .arg(action)
-            .stdin(Stdio::from(stdin))
-            .stderr(Stdio::piped())
-            .output()
-            .map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => {
-                    self.failed("config.json names it, and it is not in PATH")
-                }
-                _ => failed(&e),
-            })?;
+        let output = limited(
+            Command::new(&self.program)
+                .arg(action)
+                .stdin(Stdio::from(stdin)),
+        )
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                self.failed("config.json names it, and it is not in PATH")
+            }
+            _ => failed(&e),
+        })?;
         if output.status.success() {
             return Ok(Some(output.stdout));
         }
@@ -112,9 +114,45 @@ impl Helper {
     }
 }
 
+/// Runs a program whose standard output and error go to memory, up to [`MAX_OUTPUT`] of each: one that prints for ever is ended by
+/// the pipe that nobody reads any more.
+fn limited(command: &mut Command) -> std::io::Result<Output> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = std::thread::scope(|scope| {
+        let stderr = scope.spawn(|| beginning(stderr));
+        (beginning(stdout), stderr.join().unwrap_or_default())
+    });
+    Ok(Output {
+        status: child.wait()?,
+        stdout,
+        stderr,
+    })
+}
+
+fn beginning(stream: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(stream) = stream {
+        // What was read before an error is what it has said.
+        let _ = stream.take(MAX_OUTPUT).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_that_prints_for_ever_is_cut_off() {
+        let output = limited(Command::new("sh").args(["-c", "yes & exec yes >&2"])).unwrap();
+        assert!(!output.status.success());
+        assert_eq!(output.stdout.len() as u64, MAX_OUTPUT);
+        assert_eq!(output.stderr.len() as u64, MAX_OUTPUT);
+    }
 
     #[test]
     fn a_helpers_name_is_a_plain_word() {

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_cell_cannot_command_a_terminal() {
         let rows = ["\u{1b}[2J\u{9b}\tx\r".to_owned()];
-        assert_eq!(format(&rows), " [2J       x ");
+        assert_eq!(format(&rows), " [2J      x ");
     }
 
     #[test]

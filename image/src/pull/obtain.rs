@@ -12,6 +12,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ use crate::store::{self, KnownBlob, LayerToCommit};
 const THREADS: usize = 3;
 /// How often other processes' layers, and the front end's wish to stop, are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Bytes of a blob whose layer is worth a flush of its own; a small image waits for nothing but its commit.
+const FLUSH_FROM: u64 = 16 << 20;
 /// A pull that takes longer makes permanent what it has so often: others may wait for it, and a kill costs less.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -180,6 +183,9 @@ impl<'a> Layers<'a> {
         let budget = Budget::default();
         let mut failure = None;
         let mut waits = false;
+        // What is finished goes to the disk while the rest comes in: the commit's own wait is then short.
+        let flushing = AtomicBool::new(false);
+        let staging = self.staging;
         thread::scope(|scope| {
             let mut running = 0;
             loop {
@@ -222,6 +228,15 @@ impl<'a> Layers<'a> {
                     Ok(Message::Done(i, result)) => {
                         running -= 1;
                         waits = false;
+                        let worth = self.parts[i].layer.blob.size >= FLUSH_FROM;
+                        if worth && running > 0 && !flushing.swap(true, Ordering::Relaxed) {
+                            let flushing = &flushing;
+                            scope.spawn(move || {
+                                // Only ahead of time: the commit's tells of failures.
+                                let _ = rustix::fs::syncfs(staging.fd());
+                                flushing.store(false, Ordering::Relaxed);
+                            });
+                        }
                         if let Some(e) = self.finished(i, result) {
                             // Those that stop because of it say only that.
                             failure.get_or_insert(e);

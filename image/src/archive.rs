@@ -110,8 +110,7 @@ pub fn import(
         chain: std::slice::from_ref(&diff_id),
         names: options.name.map_or(&[], std::slice::from_ref),
     };
-    store::commit(conn, root, &staging, &layers, &to_commit)?;
-    store::load(conn, root, id.as_str())
+    store::commit(conn, root, &staging, &layers, &to_commit)
 }
 
 fn image_config(config: &Value, diff_id: &Digest, platform: &Platform, message: &str) -> Value {

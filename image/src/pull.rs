@@ -194,7 +194,7 @@ pub fn pull(
         chain: &layers.chain(),
         names: &[reference.clone(), digest_name],
     };
-    store::commit(conn, root, &staging, &layers.to_commit(), &to_commit)?;
+    let image = store::commit(conn, root, &staging, &layers.to_commit(), &to_commit)?;
     layers.committed(progress)?;
     progress(PullEvent::Digest(resolved.digest.to_string()));
     let newer = layers.any_new || before.is_none_or(|found| found.id != resolved.id.as_str());
@@ -208,7 +208,7 @@ pub fn pull(
             free: space::free(staging.fd(), root)?.bytes,
         }));
     }
-    store::load(conn, root, resolved.id.as_str())
+    Ok(image)
 }
 
 /// Of this process so far (clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID).

@@ -202,9 +202,14 @@ fn push_one(
         Some(found) if found.name.is_some() => Digest::expect(&found.id, "an image's row")?,
         _ => return Err(Error::NoSuchTag(name.to_string())),
     };
-    let (layers, _locks) = lock_layers(conn, root, &id)?;
-    let config = store::config_bytes(root, &id)?;
-    let original = Original::read(root, &id, layers.len())?;
+    let seen = store::steady(conn, id.as_str(), || {
+        let (layers, locks) = lock_layers(conn, root, &id)?;
+        let config = store::config_bytes(root, &id)?;
+        let original = Original::read(root, &id, layers.len())?;
+        Ok((layers, locks, config, original))
+    })?;
+    let (layers, _locks, config, original) =
+        seen.ok_or_else(|| Error::NoSuchTag(name.to_string()))?;
     check_platform(name, &config, options)?;
     let mut parts = parts_of(conn, &layers)?;
     if let Some(original) = &original {

@@ -29,7 +29,7 @@ mod usage;
 
 pub(crate) use blobs::note_blob;
 pub use blobs::{KnownBlob, known_blobs};
-pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, keep};
+pub(crate) use commit::{ImageToCommit, LayerToCommit, commit, commit_unseen, keep};
 pub use history::{Step, history};
 pub(crate) use hold::hold_layer;
 pub use names::name_again;
@@ -111,6 +111,28 @@ pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>,
         has_failed = is_there;
     }
     Ok(None)
+}
+
+/// Looks at an image whose rows and files are read at different moments, while others remove it and pull it again: what is half an
+/// image is looked at once more. `None`: it has gone.
+pub(crate) fn steady<T>(
+    conn: &Connection,
+    id: &str,
+    mut look: impl FnMut() -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    let mut has_failed = false;
+    loop {
+        let seen = look();
+        let is_there = conn
+            .prepare_cached("SELECT 1 FROM images WHERE id = ?1")
+            .and_then(|mut statement| statement.exists([id]))
+            .map_err(Error::db("look up an image"))?;
+        match seen {
+            _ if !is_there => return Ok(None),
+            Err(_) if !has_failed => has_failed = true,
+            seen => return seen.map(Some),
+        }
+    }
 }
 
 /// The ID alone, whether its layers are whole or not.

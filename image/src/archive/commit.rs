@@ -106,8 +106,7 @@ pub fn commit(conn: &mut Connection, root: &Path, request: &Commit<'_>) -> Resul
         chain: &chain,
         names: request.name.map_or(&[], std::slice::from_ref),
     };
-    store::commit(conn, root, &staging, &layers, &to_commit)?;
-    store::load(conn, root, id.as_str())
+    store::commit(conn, root, &staging, &layers, &to_commit)
 }
 
 fn write(request: &Commit<'_>, writer: PipeWriter) -> Result<(), Error> {

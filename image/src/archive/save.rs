@@ -65,7 +65,11 @@ pub fn save(
     let asked = asked.transpose()?;
     let mut images = Vec::new();
     for (id, names) in wanted(conn, names)? {
-        images.push(hold(conn, root, &id, names, asked.as_ref())?);
+        let image = store::steady(conn, &id, || {
+            hold(conn, root, &id, names.clone(), asked.as_ref())
+        })?;
+        let name = || names.first().map_or(id.clone(), ToString::to_string);
+        images.push(image.ok_or_else(|| Error::NotFound(name()))?);
     }
     let sizes = sizes(root, &images)?;
     let mut archive = Archive { out };

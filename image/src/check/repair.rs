@@ -308,7 +308,8 @@ impl Repair<'_> {
             chain: &chain,
             names: &[],
         };
-        store::commit(self.conn, self.root, &staging, &[], &image)?;
+        // Its layers may be what comes next.
+        store::commit_unseen(self.conn, self.root, &staging, &[], &image)?;
         self.write_chain(id, &chain)
     }
 

@@ -10,13 +10,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{KnownBlob, image_path, layer_path, note_blob, tag};
-use crate::Reference;
+use super::{KnownBlob, image_path, layer_path, load, note_blob, tag};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe;
 use crate::lock::{LayerLock, Mode};
 use crate::staging::Staging;
+use crate::{Image, Reference};
 
 /// A layer that is whole in staging.
 pub(crate) struct LayerToCommit {
@@ -40,13 +40,26 @@ pub(crate) struct ImageToCommit<'a> {
     pub names: &'a [Reference],
 }
 
+/// Returns the image as it is now: afterwards somebody may remove it.
 pub(crate) fn commit(
     conn: &mut Connection,
     root: &Path,
     staging: &Staging,
     layers: &[LayerToCommit],
     image: &ImageToCommit<'_>,
-) -> Result<(), Error> {
+) -> Result<Image, Error> {
+    let _lock = commit_unseen(conn, root, staging, layers, image)?;
+    load(conn, root, image.id.as_str())
+}
+
+/// As `commit`, whatever the layers that are there already look like. Nobody removes the image while the lock lives.
+pub(crate) fn commit_unseen(
+    conn: &mut Connection,
+    root: &Path,
+    staging: &Staging,
+    layers: &[LayerToCommit],
+    image: &ImageToCommit<'_>,
+) -> Result<LayerLock, Error> {
     let images = root.join("images");
     fs::DirBuilder::new()
         .recursive(true)
@@ -54,7 +67,7 @@ pub(crate) fn commit(
         .create(&images)
         .map_err(Error::io("create", &images))?;
     // So that a sweep leaves the directory alone until its row is there.
-    let _image_lock = LayerLock::take(root, image.id, Mode::Exclusive)?;
+    let lock = LayerLock::take(root, image.id, Mode::Exclusive)?;
     write_image(staging, image)?;
     rustix::fs::syncfs(staging.fd()).map_err(Error::io("write to disk", staging.path()))?;
     place_layers(root, staging, layers)?;
@@ -64,7 +77,8 @@ pub(crate) fn commit(
             .and_then(|dir| dir.sync_all())
             .map_err(Error::io("write to disk", dir))?;
     }
-    write_rows(conn, layers, image)
+    write_rows(conn, layers, image)?;
+    Ok(lock)
 }
 
 /// Makes layers permanent that no image has yet: the next pull finds them. `sweep` lets them be for a day. The caller holds

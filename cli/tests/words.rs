@@ -356,13 +356,6 @@ fn bad_values_of_other_commands_are_1() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_and_says_so() {
-    let told = coracle(&["import", "http://127.0.0.1/x.tar"]);
-    assert_ne!(told.code, Some(0));
-    assert!(told.stderr.contains("not built yet"), "{}", told.stderr);
-}
-
-#[test]
 fn a_terminal_is_asked_for_before_anything_is_made() {
     check(
         &["run", "-it", "bb", "true"],

@@ -9,7 +9,7 @@ build_programs() {
   say "building"
   cargo test --workspace --no-run --quiet --message-format=json-render-diagnostics >"$listing"
   printf '%-20s %5d s\n' "build" $((SECONDS - start))
-  mapfile -t programs < <(sed -nE 's/^\{"reason":"compiler-artifact","package_id":"[^"]*\/([a-z]+)#.*"target":\{[^}]*"name":"([^"]+)".*"executable":"([^"]+)".*/\1 \2 \3/p' "$listing")
+  mapfile -t programs < <(sed -nE 's/^\{"reason":"compiler-artifact","package_id":"[^"]*\/([a-z]+)#.*"target":\{[^}]*"name":"([^"]+)".*"executable":"([^"]+)".*/\1 \2 \3/p' "$listing" | grep -v /examples/)
   binary=
   for program in "${programs[@]}"; do
     read -r _ name path <<<"$program"

@@ -23,6 +23,11 @@ fn meaning(name: &str) -> Option<&'static str> {
         "CONTAINER" => "A container: its name, its ID or the beginning of it",
         "NEW_NAME" => "The container's name from now on",
         "IMAGE" => "An image: its name and tag, its ID or the beginning of it",
+        "SOURCE_IMAGE[:TAG]" => {
+            "An image that is here: its name and tag, its ID or the beginning of it"
+        }
+        "TARGET_IMAGE[:TAG]" => "The name that it has from now on, too",
+        "TERM" => "How the names begin",
         "NETWORK" => "A network: its name, its ID or the beginning of it",
         "VOLUME" => "A volume: its name",
         "NAME|ID" => "A container, image, network or volume: its name or ID",

@@ -38,7 +38,6 @@ pub fn run(context: &Context, options: Import) -> Answer {
     let is_url = ["http://", "https://"]
         .iter()
         .any(|scheme| options.file.starts_with(scheme));
-    let mut engine = context.engine()?;
     let mut tar: Box<dyn Read> = match options.file.as_str() {
         "-" => Box::new(std::io::stdin()),
         url if is_url => {
@@ -57,7 +56,7 @@ pub fn run(context: &Context, options: Import) -> Answer {
         message: Some(options.message.as_deref().unwrap_or(&origin)),
         platform: options.platform.as_deref().filter(|text| !text.is_empty()),
     };
-    let image = engine.import(&mut tar, &import)?;
+    let image = context.engine()?.import(&mut tar, &import)?;
     output::print(&image.id)?;
     Ok(0)
 }

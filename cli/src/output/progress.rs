@@ -363,8 +363,9 @@ mod tests {
     fn screen(text: &str) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let mut row: usize = 0;
-        for line in text.split_terminator('\n') {
-            let mut line = line;
+        for line in text.split_inclusive('\n') {
+            let ends = line.ends_with('\n');
+            let mut line = line.trim_end_matches('\n');
             loop {
                 line = line.strip_prefix('\r').unwrap_or(line);
                 let Some(rest) = line.strip_prefix("\x1b[") else {
@@ -379,6 +380,9 @@ mod tests {
                     row = row.checked_sub(up).expect("the cursor stays on the screen");
                 }
                 line = &rest[end + 1..];
+            }
+            if line.is_empty() && !ends {
+                continue;
             }
             if row == lines.len() {
                 lines.push(String::new());

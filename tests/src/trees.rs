@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{lgetxattr, llistxattr};
 use serde_json::Value;
@@ -267,7 +267,8 @@ pub fn list_mounted(layers: &[PathBuf]) -> Tree {
         )
         .expect("an overlay");
         let tree = list(at.path());
-        nix::mount::umount(at.path()).expect("unmount an overlay");
+        // Detached: a child that another thread forks just now holds what was opened here until its exec.
+        umount2(at.path(), MntFlags::MNT_DETACH).expect("unmount an overlay");
         tree
     };
     std::thread::scope(|scope| match scope.spawn(look).join() {

@@ -339,7 +339,7 @@ fn list(root: &Path, name: &str, listing: &mut Listing) {
 
 /// What overlayfs shows of layers, the uppermost first: kind and content by path.
 pub fn merged(layers: &[PathBuf]) -> Listing {
-    use nix::mount::{MsFlags, mount};
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use nix::sched::{CloneFlags, unshare};
     std::thread::scope(|scope| {
         let look = || {
@@ -378,8 +378,9 @@ pub fn merged(layers: &[PathBuf]) -> Listing {
             .expect("an overlay");
             let mut listing = Listing::new();
             show(&root, "", &mut listing);
-            nix::mount::umount(&root).expect("unmount");
-            nix::mount::umount(at.path()).expect("unmount");
+            // Detached: a child that another thread forks just now holds what was opened here until its exec.
+            umount2(&root, MntFlags::MNT_DETACH).expect("unmount");
+            umount2(at.path(), MntFlags::MNT_DETACH).expect("unmount");
             listing
         };
         scope.spawn(look).join().expect("a look at the layers")

@@ -3,7 +3,7 @@
 //! Reads layers' blobs (gzip) from files, hashes them with SHA-256, inflates them, hashes the tar, and writes its regular files, each with its
 //! content under its own path. One thread for each processor takes the layers, the largest first; within a thread nothing waits for
 //! anything else. It makes folders and files and nothing more: no owner, mode, time, attribute, link or device, no check of a path,
-//! no download, no database. The crates that hash and inflate are Coracle's own.
+//! no download, no database. What hashes and inflates is Coracle's own.
 //!
 //!     floor [--sync] FOLDER BLOB...
 //!
@@ -12,13 +12,14 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use flate2::bufread::MultiGzDecoder;
+use image::plain::plain;
+use image::registry::manifest::Compression;
 use sha2::{Digest, Sha256};
 
 const CHUNK: usize = 256 << 10;
@@ -86,8 +87,8 @@ impl<R: Read> Read for Hashing<R> {
 
 fn layer(blob: &Path, root: &Path) -> io::Result<String> {
     fs::create_dir_all(root)?;
-    let mut blob = BufReader::with_capacity(CHUNK, Hashing::new(File::open(blob)?));
-    let plain = Hashing::new(MultiGzDecoder::new(&mut blob));
+    let mut blob = Hashing::new(File::open(blob)?);
+    let plain = Hashing::new(plain(&mut blob, Compression::Gzip)?);
     let mut archive = tar::Archive::new(BufReader::with_capacity(CHUNK, plain));
     let mut folders = HashSet::from([root.to_owned()]);
     let mut buffer = vec![0; CHUNK];
@@ -117,10 +118,7 @@ fn layer(blob: &Path, root: &Path) -> io::Result<String> {
     let mut plain = archive.into_inner();
     io::copy(&mut plain, &mut io::sink())?;
     let tar = plain.into_inner().hash.finalize();
-    while !blob.fill_buf()?.is_empty() {
-        let n = blob.buffer().len();
-        blob.consume(n);
-    }
-    let blob = blob.into_inner().hash.finalize();
+    // The last member's reader has looked for another one: this blob is at its end.
+    let blob = blob.hash.finalize();
     Ok(format!("sha256:{blob:x} sha256:{tar:x}"))
 }

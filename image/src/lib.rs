@@ -16,6 +16,7 @@ pub mod push;
 pub mod archive;
 pub mod check;
 pub mod pipe;
+pub mod plain;
 pub mod space;
 pub mod store;
 

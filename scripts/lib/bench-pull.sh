@@ -3,18 +3,19 @@
 # writing the same blobs takes. Sourced by scripts/bench with: ROUNDS.
 #
 # The image is made of Debian's packages and served by docker-registry on the loopback of a network namespace, in which all of them pull.
-# Each round makes the roots anew, all on the file system of $CORACLE_BENCH_DIR (/tmp). What an engine has written is moved aside and deleted
-# in the end, or when room is short, and then waited for: on ext4 a deletion makes the next engine slower.
+# Each run has a new file system (ext4) for itself, on one file in $CORACLE_BENCH_DIR (/tmp), written around the host's page cache: what an
+# engine leaves behind, in the cache, in the journal or among the inodes (without a journal ext4 spares those deleted in the last minutes,
+# and looks at each of them), is not the next one's to bear.
 
 rounds=${1:-5}
-# Less than this free, and what is old is deleted between two runs.
-room_gb=12
-install_packages skopeo umoci podman debootstrap time coreutils
+disk_mb=4096
+install_packages skopeo umoci podman debootstrap time coreutils e2fsprogs mount
 install_asleep docker.io containerd
 unpack_program docker-registry docker-registry "$PWD/target/test-tools"
 case $(stat -f -c %T "$work") in
   tmpfs | ramfs | overlayfs) die "$work is on $(stat -f -c %T "$work"): name a folder on a disk by CORACLE_BENCH_DIR" ;;
 esac
+[ "$(df --output=avail -B 1M "$work" | tail -n 1)" -ge $((disk_mb + 1024)) ] || die "$work has too little space: $((disk_mb + 1024)) MB are needed"
 build
 floor=${CORACLE_FLOOR:-$PWD/target/release/examples/floor}
 [ -n "${CORACLE_FLOOR:-}" ] || cargo build --release --quiet --package coracle-image --example floor
@@ -182,39 +183,43 @@ end_containerd() { daemon_used; end_daemon; }
 
 # --- the rounds
 
-old=$work/old
-mkdir "$old"
-# The last resort is here: what is deleted costs the next run time.
-make_room() {
-  local free
-  free=$(df --output=avail -B 1G "$work" | tail -n 1)
-  if [ "$free" -lt "$room_gb" ]; then
-    rm -rf "${old:?}"/*
-    sync -f "$work"
-    sleep 10
-  fi
-  free=$(df --output=avail -B 1G "$work" | tail -n 1)
-  [ "$free" -ge 3 ] || die "there are only $free GB free in $work"
+root=$work/root
+mkdir "$root"
+# Written once, so that no run pays for the allocation.
+dd if=/dev/zero of="$work/disk" bs=1M count="$disk_mb" conv=fsync status=none
+disk=$(losetup --direct-io=on --find --show "$work/disk") || die "there is no loop device to put file systems on"
+disk_away() {
+  umount "$root" 2>/dev/null
+  losetup --detach "$disk"
+}
+clean_up_by disk_away
+new_disk() {
+  mkfs.ext4 -q -F -N 200000 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 "$disk"
+  mount -t ext4 "$disk" "$root"
+}
+# A daemon's last child may be about to end.
+old_disk() {
+  local try
+  for ((try = 0; try < 50; try++)); do
+    ! umount "$root" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  die "the disk is in use after $1: $(grep " $root" /proc/self/mountinfo)"
 }
 has() { declare -F "$1" >/dev/null; }
 # round_of ENGINE
-runs=0
 round_of() {
   local engine=$1
-  runs=$((runs + 1)) root=$work/root
-  make_room
-  mkdir "$root"
+  new_disk
   ! has "start_$engine" || "start_$engine"
-  # What others have written is not this one's to write.
-  sync -f "$work"
+  # What mkfs has written is not the engine's to write.
+  sync -f "$root"
   timed "$engine" "pull_$engine"
   ! has "end_$engine" || "end_$engine"
   read -r user system peak < <(tail -n 1 "$work/usage")
   cpu[$engine]+="$(awk -v a="$user" -v b="$system" 'BEGIN { print a + b }') "
   rss[$engine]+="$peak "
-  # A mount that an engine leaves must not be deleted through.
-  ! grep -q " $root/" /proc/self/mountinfo || die "$engine has left mounts in $root"
-  mv "$root" "$old/$runs"
+  old_disk "$engine"
 }
 engines=(coracle podman docker containerd skopeo floor floor_synced)
 # The registry's files come from memory in all of the rounds.
@@ -236,8 +241,9 @@ declare -A label=(
   [floor]="floor: inflate, SHA-256 of both sides, write, from files"
   [floor_synced]="floor, until all is on the disk"
 )
-median() { tr ' ' '\n' <<<"$1" | sed '/^$/d' | sort -n | awk '{ t[NR] = $1 } END { m = int((NR + 1) / 2); n = int(NR / 2) + 1; printf "%.2f", (t[m] + t[n]) / 2 }'; }
-greatest() { tr ' ' '\n' <<<"$1" | sed '/^$/d' | sort -n | tail -n 1; }
+median() { spread "$1" | cut -d ' ' -f 1; }
+# greatest_mb KILOBYTES...
+greatest_mb() { spread "$1" 1024 | cut -d ' ' -f 3; }
 echo
 awk '{ gzip += $2; plain += $4; entries += $5 } END { printf "A pull of %d layers, %.0f MB gzip, %.0f MB plain, %d entries", NR, gzip / 1e6, plain / 1e6, entries }' "$image/layers"
 echo " (layers of $(awk '{ printf "%s%.0f", (NR > 1 ? ", " : ""), $4 / 1e6 } END { print " MB plain" }' "$image/layers")), into a fresh root, $rounds rounds, taking turns:"
@@ -246,7 +252,7 @@ echo "| | median ms | least | greatest | CPU s | peak memory MB |"
 echo "|---|---:|---:|---:|---:|---:|"
 fastest=
 for engine in "${engines[@]}"; do
-  echo "$(row "${label[$engine]}" "$engine") $(median "${cpu[$engine]}") | $(greatest "${rss[$engine]}" | awk '{ printf "%.0f", $1 / 1024 }') |"
+  echo "$(row "${label[$engine]}" "$engine") $(median "${cpu[$engine]}") | $(greatest_mb "${rss[$engine]}") |"
   case $engine in
     podman | docker | containerd)
       if [ -z "$fastest" ] || [ "$(ratio "$engine" "$fastest" | awk '{ print ($1 < 1) }')" = 1 ]; then fastest=$engine; fi
@@ -265,5 +271,5 @@ cpus=$(nproc)
 bound=$(awk -v pull="$(figures coracle)" -v cpu="$(median "${cpu[floor]}")" -v cpus="$cpus" 'BEGIN { split(pull, x); printf "%.2f", x[1] / 1000 / (cpu / cpus) }')
 echo "| coracle to the floor's CPU time / $cpus processors: no work of the floor ends earlier, however well it is shared out | $bound | |"
 echo "| CPU time of coracle to that of the floor | $(awk -v a="$(median "${cpu[coracle]}")" -v b="$(median "${cpu[floor]}")" 'BEGIN { printf "%.2f", a / b }') | |"
-echo "| peak memory of coracle, MB | $(greatest "${rss[coracle]}" | awk '{ printf "%.1f", $1 / 1024 }') | at most 64 |"
+echo "| peak memory of coracle, MB | $(greatest_mb "${rss[coracle]}") | at most 64 |"
 load

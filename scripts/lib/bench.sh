@@ -103,11 +103,13 @@ timed() {
   end=${EPOCHREALTIME/[.,]/}
   times[$series]+="$((end - start)) "
 }
-# figures SERIES: median, least and greatest, in milliseconds.
-figures() {
-  tr ' ' '\n' <<<"${times[$1]}" | sed '/^$/d' | sort -n |
-    awk '{ t[NR] = $1 / 1000 } END { m = int((NR + 1) / 2); n = int(NR / 2) + 1; printf "%.1f %.1f %.1f", (t[m] + t[n]) / 2, t[1], t[NR] }'
+# spread NUMBERS [UNIT]: their median, least and greatest, in units of so many.
+spread() {
+  tr ' ' '\n' <<<"$1" | sed '/^$/d' | sort -n |
+    awk -v unit="${2:-1}" '{ t[NR] = $1 / unit } END { m = int((NR + 1) / 2); n = int(NR / 2) + 1; printf "%.2f %.2f %.2f", (t[m] + t[n]) / 2, t[1], t[NR] }'
 }
+# figures SERIES: median, least and greatest, in milliseconds.
+figures() { spread "${times[$1]}" 1000 | awk '{ printf "%.1f %.1f %.1f", $1, $2, $3 }'; }
 # row LABEL SERIES
 row() {
   local median least most

@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read};
 
 use crate::error::Error;
-use crate::pull::stream;
+use crate::plain::plain;
 use crate::registry::manifest::Compression;
 
 /// As many bytes as the longest magic number has.
@@ -28,8 +28,7 @@ pub fn open<'a>(tar: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>, Error> {
     let begun = tar.take(HEAD as u64).read_to_end(&mut head);
     begun.map_err(Error::io("read the archive", "-"))?;
     let compression = compression(&head)?;
-    stream::plain(Cursor::new(head).chain(tar), compression)
-        .map_err(Error::io("read the archive", "-"))
+    plain(Cursor::new(head).chain(tar), compression).map_err(Error::io("read the archive", "-"))
 }
 
 fn refuse(why: &str) -> Error {

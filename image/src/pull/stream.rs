@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 pub use super::ahead::Budget;
@@ -21,6 +20,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe::Recorder;
 use crate::layer::{Applied, LayerError, Limits, apply_recorded};
+use crate::plain::plain;
 use crate::registry::Client;
 use crate::registry::manifest::{Compression, Layer};
 
@@ -204,20 +204,6 @@ fn unpack(
             }
         }
     }
-}
-
-/// What is inside of a stream of one or more members or frames.
-pub fn plain<'a>(
-    packed: impl Read + 'a,
-    compression: Compression,
-) -> io::Result<Box<dyn Read + 'a>> {
-    let packed = BufReader::with_capacity(64 << 10, packed);
-    Ok(match compression {
-        Compression::None => Box::new(packed),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(packed)),
-        // With a window of at most 128 MiB, the library's default limit.
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
-    })
 }
 
 /// Tells the other thread how much has come.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::mock::{Answer, Mock, Request};
-use harness::oci::{self, Config, Image};
+use harness::oci::{self, Image, SHELL};
 use harness::registry::{PASSWORD, USER};
 use harness::{Cmd, Host, Output, Running, eventually, images, net};
 
@@ -13,15 +13,6 @@ use crate::authority::Pair;
 
 /// `htpasswd -nbB` of the harness's user and password.
 const HTPASSWD: &str = "sailor:$2b$05$2RYFAzxvsk5FGH5T2X.jaet7BT0cBh/v.0qv./BDiNL1A5nrzfCX2\n";
-
-const SHELL: Config = Config {
-    entrypoint: &[],
-    cmd: &["sh"],
-    env: &[],
-    exposed_ports: &[],
-    working_dir: "/",
-    user: "",
-};
 
 pub struct World {
     pub host: Host,

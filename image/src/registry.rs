@@ -1,13 +1,14 @@
-//! Talks HTTP to one registry about one repository: authentication, redirects, retries ("OCI distribution-spec, Pull").
+//! Talks to one registry about one repository ("OCI distribution-spec, Pull"): a client, which of the mirrors it asks, and the documents
+//! that it fetches. How a request is sent is in `call`, blobs are in `blob` and `upload`.
 //!
 //! Hands out bytes; what they mean is for `manifest` and for the callers. Credentials go to the registry and to the
 //! token server that it names, encrypted unless the registry itself is one that may be spoken to in the clear.
 
 use std::io::Read;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use ureq::http::{Method, Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use crate::Reference;
@@ -18,6 +19,7 @@ use crate::interrupt::Interrupt;
 mod agents;
 mod auth;
 mod blob;
+mod call;
 mod certificates;
 mod challenge;
 pub mod credentials;
@@ -35,8 +37,9 @@ mod upload;
 mod url;
 
 pub use blob::BlobBody;
+use call::Call;
 use endpoint::Endpoint;
-use http::{header_text, refuse_encoding, registry_errors};
+use http::{header_text, refuse_encoding};
 pub use retry::Backoff;
 pub use settings::{Insecure, Mirror, Registries};
 pub use upload::{Interrupted, Upload};
@@ -44,7 +47,6 @@ use url::Url;
 
 /// Manifests and configs beyond this are refused; the specification asks registries to take 4 MiB.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-const MAX_REDIRECTS: usize = 10;
 
 /// What a client is going to do in its repository: the scope of the token that it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +63,6 @@ impl Access {
             Access::Push => "pull,push",
         }
     }
-}
-
-/// A request to the registry, sent as often as it takes.
-struct Call<'a> {
-    method: Method,
-    /// From `/v2/` on.
-    path: &'a str,
-    headers: &'a [(header::HeaderName, &'a str)],
-    body: Option<&'a [u8]>,
-    /// For messages: `manifest latest`, `blob sha256:...`.
-    what: &'a str,
-    /// The answers that are a success.
-    expected: &'a [StatusCode],
 }
 
 /// Where the client tells of waiting, and learns that it should give up.
@@ -109,8 +98,8 @@ pub struct Client<'a> {
     /// The one that is asked; those before it have failed.
     current: AtomicUsize,
     /// `repository:library/x:pull`
-    /// And what tokens must be good for besides: `repository:library/y:pull`, where blobs are mounted from.
     scope: String,
+    /// What tokens must be good for besides: `repository:library/y:pull`, where blobs are mounted from.
     more_scopes: Mutex<Vec<String>>,
     access: Access,
     /// Set once the registry has refused an upload in pieces.
@@ -260,20 +249,6 @@ impl<'a> Client<'a> {
         Ok(response)
     }
 
-    /// A request that succeeds, after as many tries as are due; of the registry itself, once its mirrors have failed.
-    fn send(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
-        loop {
-            let at = self.current.load(Ordering::Relaxed);
-            let endpoint = &self.endpoints[at];
-            match self.send_to(endpoint, call) {
-                Err(error) if endpoint.is_mirror && !matches!(error, Error::Cancelled) => {
-                    self.pass_over(at, &error);
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// A mirror that has failed is not asked again.
     fn pass_over(&self, at: usize, error: &Error) {
         let next = at + 1;
@@ -287,177 +262,4 @@ impl<'a> Client<'a> {
             ));
         }
     }
-
-    fn send_to(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Body>, Error> {
-        let mut backoff = Backoff::new();
-        // A mirror has someone behind it: nobody need wait for it.
-        let mut wait = |error: Error, after| match endpoint.is_mirror {
-            true => Err(error),
-            false => backoff.wait(error, after, self.watcher),
-        };
-        let mut authenticated = false;
-        loop {
-            let url = endpoint.url(call.path)?;
-            let used = endpoint.auth().header();
-            let (response, own) = match self.follow(endpoint, url, call, used.as_deref()) {
-                Ok(response) => response,
-                Err(Failure::Passing(e)) => {
-                    wait(e, None)?;
-                    continue;
-                }
-                Err(Failure::Final(e)) => return Err(e),
-            };
-            let status = response.status();
-            if call.expected.contains(&status) {
-                return Ok(response);
-            }
-            if status == StatusCode::UNAUTHORIZED && own && !authenticated {
-                authenticated = true;
-                self.authenticate(endpoint, response.headers(), used.as_deref())?;
-                continue;
-            }
-            let after = retry::retry_after(response.headers());
-            let error = self.status_error(endpoint, response, call.what);
-            if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                wait(error, after)?;
-                continue;
-            }
-            return Err(error);
-        }
-    }
-
-    /// Sends a request and follows redirects; the second value is whether the registry itself answered last.
-    fn follow(
-        &self,
-        endpoint: &Endpoint,
-        start: Url,
-        call: &Call<'_>,
-        auth: Option<&str>,
-    ) -> Result<(Response<Body>, bool), Failure> {
-        let mut url = start.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let own = url.same_origin(&start);
-            let mut request = Request::builder()
-                .method(call.method.clone())
-                .uri(url.to_string());
-            for (name, value) in call.headers {
-                request = request.header(name, *value);
-            }
-            // Another host must not see the token: it may be a storage server of anyone's.
-            if let (true, Some(auth)) = (own, auth) {
-                request = request.header(header::AUTHORIZATION, auth);
-            }
-            let response = run(endpoint, &url, request, call.body)?;
-            endpoint.note_answer();
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok((response, own));
-            }
-            let location = header_text(response.headers(), header::LOCATION);
-            let refused = |why: &str| {
-                Failure::Final(Error::untrusted(
-                    format!("registry {}", endpoint.name),
-                    format!("its redirect to {location:?} {why}"),
-                ))
-            };
-            url = url.join(&location).ok_or_else(|| refused("is malformed"))?;
-            if start.scheme == "https" && url.scheme != "https" {
-                return Err(refused("leads out of encryption"));
-            }
-            // Who serves only reads from there may be sent anywhere; nobody may have us change things at a third server.
-            if call.body.is_some() && !url.same_origin(&start) {
-                return Err(refused("would have another server changed"));
-            }
-        }
-        let why = format!("more than {MAX_REDIRECTS} redirects");
-        Err(Failure::Final(Error::untrusted(
-            format!("registry {}", endpoint.name),
-            why,
-        )))
-    }
-
-    fn authenticate(
-        &self,
-        endpoint: &Endpoint,
-        headers: &HeaderMap,
-        used: Option<&str>,
-    ) -> Result<(), Error> {
-        let more = self.more_scopes.lock();
-        let more = more.unwrap_or_else(PoisonError::into_inner).join(" ");
-        let scope = format!("{} {more}", self.scope);
-        endpoint
-            .authenticate(headers, used, Some(scope.trim()), false, self.watcher)
-            .map_err(|failure| match failure {
-                auth::Failure::NoCredentials(detail) => self.denied(&detail),
-                other => endpoint.unauthorized(other),
-            })
-    }
-
-    fn denied(&self, detail: &str) -> Error {
-        let (repository, detail) = (self.familiar.clone(), detail.to_owned());
-        match self.access {
-            Access::Pull => Error::AccessDenied { repository, detail },
-            Access::Push => Error::PushDenied { repository, detail },
-        }
-    }
-
-    fn status_error(&self, endpoint: &Endpoint, response: Response<Body>, what: &str) -> Error {
-        let status = response.status().as_u16();
-        let (code, detail) = registry_errors(response);
-        match (status, what.split_once(' ')) {
-            (401 | 403, _) => self.denied(&detail),
-            // Docker says the same of a repository that is missing and of one that is hidden.
-            (404, _) if code == "NAME_UNKNOWN" => self.denied(&detail),
-            (413, _) => Error::TooLarge {
-                registry: endpoint.name.clone(),
-                what: what.to_owned(),
-            },
-            (404, Some(("manifest", tag))) => {
-                let separator = if Digest::parse(tag).is_some() {
-                    '@'
-                } else {
-                    ':'
-                };
-                Error::ManifestUnknown(format!("{}{separator}{tag}", self.familiar))
-            }
-            (404, Some(("blob", digest))) => Error::BlobUnknown {
-                digest: digest.to_owned(),
-                repository: self.familiar.clone(),
-                registry: endpoint.name.clone(),
-            },
-            _ => Error::RegistryStatus {
-                registry: endpoint.name.clone(),
-                status,
-                request: what.to_owned(),
-                detail,
-            },
-        }
-    }
-}
-
-fn run(
-    endpoint: &Endpoint,
-    url: &Url,
-    request: ureq::http::request::Builder,
-    body: Option<&[u8]>,
-) -> Result<Response<Body>, Failure> {
-    let route = endpoint.route(url).map_err(Failure::Final)?;
-    let sent = match body {
-        Some(body) => request.body(body).map(|request| route.agent.run(request)),
-        None => request.body(()).map(|request| route.agent.run(request)),
-    };
-    let sent = sent.map_err(ureq::Error::from).flatten();
-    sent.map_err(|error| {
-        let told = endpoint.unreachable(&error, &url.authority, route.via.as_deref());
-        match endpoint.is_passing(&error) {
-            true => Failure::Passing(told),
-            false => Failure::Final(told),
-        }
-    })
-}
-
-/// Why no answer came.
-enum Failure {
-    /// Another try may help.
-    Passing(Error),
-    Final(Error),
 }

@@ -3,266 +3,15 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use common::files::Files;
+use common::server::{Answer, Gate, Request, Server};
 use common::*;
 use image::pull::{PullEvent, PullOptions, pull};
-use image::{Error, ErrorKind, Image, Reference, store};
-use serde_json::json;
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// A request, as far as the tests look at it.
-#[derive(Clone, Debug)]
-struct Request {
-    path: String,
-    /// First and last byte.
-    range: Option<(usize, usize)>,
-    if_range: Option<String>,
-    authorization: Option<String>,
-    /// How many there were before of the same path.
-    number: usize,
-}
-
-#[derive(Default)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// Close the connection after this many bytes of the body.
-    cut: Option<usize>,
-    /// Pause before each 64 KiB.
-    pause: Duration,
-    /// Before the body's last byte, wait until it opens.
-    gate: Option<Arc<Gate>>,
-}
-
-impl Answer {
-    fn of(status: u16) -> Answer {
-        Answer {
-            status,
-            ..Answer::default()
-        }
-    }
-
-    fn with(mut self, name: &str, value: &str) -> Answer {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// Shut until opened.
-#[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-
-    fn wait(&self) {
-        let shut = self.0.lock().unwrap();
-        drop(self.1.wait_while(shut, |open| !*open).unwrap());
-    }
-}
-
-/// An image's documents and blobs by path.
-#[derive(Clone)]
-struct Files {
-    by_path: HashMap<String, (String, Vec<u8>)>,
-    /// The paths of the layers' blobs, the lowest first.
-    layers: Vec<String>,
-}
-
-impl Files {
-    fn new(layers: &[PackedLayer]) -> Files {
-        let config = json!({
-            "architecture": host_architecture(), "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|l| &l.diff_id).collect::<Vec<_>>()},
-        })
-        .to_string();
-        let descriptors: Vec<_> = layers
-            .iter()
-            .map(|l| json!({"mediaType": l.media_type, "digest": sha256(&l.blob), "size": l.blob.len()}))
-            .collect();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(config.as_bytes()), "size": config.len()},
-        });
-        let mut files = Files {
-            by_path: HashMap::new(),
-            layers: Vec::new(),
-        };
-        let mut put = |path: String, kind: &str, bytes: Vec<u8>| {
-            files.by_path.insert(path, (kind.to_owned(), bytes));
-        };
-        let blob = |bytes: &[u8]| format!("/v2/x/blobs/{}", sha256(bytes));
-        put(blob(config.as_bytes()), "text/plain", config.into_bytes());
-        put(
-            "/v2/x/manifests/1".into(),
-            MANIFEST,
-            manifest.to_string().into_bytes(),
-        );
-        put("/v2/".into(), "text/plain", Vec::new());
-        for layer in layers {
-            put(blob(&layer.blob), "text/plain", layer.blob.clone());
-            files.layers.push(blob(&layer.blob));
-        }
-        files
-    }
-
-    /// What an honest registry answers, ranges included.
-    fn answer(&self, request: &Request) -> Answer {
-        let Some((kind, bytes)) = self.by_path.get(&request.path) else {
-            return Answer::of(404);
-        };
-        let (status, body) = match request.range {
-            Some((first, last)) => (206, bytes[first..=last].to_vec()),
-            None => (200, bytes.clone()),
-        };
-        let mut answer = Answer::of(status).with("Content-Type", kind);
-        if let Some((first, last)) = request.range {
-            let range = format!("bytes {first}-{last}/{}", bytes.len());
-            answer = answer.with("Content-Range", &range);
-        }
-        answer.body = body;
-        answer
-            .with("Accept-Ranges", "bytes")
-            .with("ETag", "\"one\"")
-    }
-}
-
-type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
-
-/// Ends with the test's process; its threads wait until then.
-struct Registry {
-    port: u16,
-    requests: Arc<Mutex<Vec<Request>>>,
-    /// The most answers to ranges that were under way at once.
-    parallel: Arc<AtomicUsize>,
-}
-
-impl Registry {
-    fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Registry {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let registry = Registry {
-            port: listener.local_addr().unwrap().port(),
-            requests: Arc::default(),
-            parallel: Arc::default(),
-        };
-        let handler: Arc<Handler> = Arc::new(handler);
-        let (seen, most) = (registry.requests.clone(), registry.parallel.clone());
-        let now = Arc::new(AtomicUsize::new(0));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (handler, seen) = (handler.clone(), seen.clone());
-                let (now, most) = (now.clone(), most.clone());
-                std::thread::spawn(move || serve(stream, &*handler, &seen, &now, &most));
-            }
-        });
-        registry
-    }
-
-    fn reference(&self) -> Reference {
-        Reference::parse(&format!("127.0.0.1:{}/x:1", self.port)).unwrap()
-    }
-
-    fn requests(&self, path: &str) -> Vec<Request> {
-        let requests = self.requests.lock().unwrap();
-        requests
-            .iter()
-            .filter(|request| request.path == path)
-            .cloned()
-            .collect()
-    }
-}
-
-fn serve(
-    stream: TcpStream,
-    handler: &Handler,
-    seen: &Mutex<Vec<Request>>,
-    now: &AtomicUsize,
-    most: &AtomicUsize,
-) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut line = String::new();
-    while reader.read_line(&mut line).unwrap_or(0) > 0 {
-        let mut request = Request {
-            path: line.split(' ').nth(1).unwrap_or("").to_owned(),
-            range: None,
-            if_range: None,
-            authorization: None,
-            number: 0,
-        };
-        line.clear();
-        while reader.read_line(&mut line).unwrap_or(0) > 0 && !line.trim().is_empty() {
-            let (name, value) = line.split_once(':').unwrap();
-            let value = value.trim().to_owned();
-            match name.to_ascii_lowercase().as_str() {
-                "authorization" => request.authorization = Some(value),
-                "if-range" => request.if_range = Some(value),
-                "range" => {
-                    let (first, last) = value["bytes=".len()..].split_once('-').unwrap();
-                    request.range = Some((first.parse().unwrap(), last.parse().unwrap()));
-                }
-                _ => {}
-            }
-            line.clear();
-        }
-        line.clear();
-        {
-            let mut seen = seen.lock().unwrap();
-            request.number = seen.iter().filter(|r| r.path == request.path).count();
-            seen.push(request.clone());
-        }
-        let answer = handler(&request);
-        let ranged = usize::from(answer.status == 206);
-        most.fetch_max(
-            now.fetch_add(ranged, Ordering::SeqCst) + ranged,
-            Ordering::SeqCst,
-        );
-        let sent = send(&stream, &answer);
-        now.fetch_sub(ranged, Ordering::SeqCst);
-        if sent.is_err() || answer.cut.is_some() {
-            return;
-        }
-    }
-}
-
-fn send(mut stream: &TcpStream, answer: &Answer) -> std::io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
-    if !answer
-        .headers
-        .iter()
-        .any(|(name, _)| name == "Transfer-Encoding")
-    {
-        head += &format!("Content-Length: {}\r\n", answer.body.len());
-    }
-    for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes())?;
-    let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
-    let (body, last) = match &answer.gate {
-        Some(_) => body.split_at(body.len() - 1),
-        None => (body, &[][..]),
-    };
-    for chunk in body.chunks(64 << 10) {
-        std::thread::sleep(answer.pause);
-        stream.write_all(chunk)?;
-    }
-    if let Some(gate) = &answer.gate {
-        gate.wait();
-    }
-    stream.write_all(last)
-}
+use image::{Error, ErrorKind, Image, store};
 
 struct Pulled {
     result: Result<Image, Error>,
@@ -282,11 +31,11 @@ impl Pulled {
     }
 }
 
-fn pull_from(registry: &Registry) -> Pulled {
+fn pull_from(registry: &Server) -> Pulled {
     pull_into(Store::new(), registry)
 }
 
-fn pull_into(mut store: Store, registry: &Registry) -> Pulled {
+fn pull_into(mut store: Store, registry: &Server) -> Pulled {
     let root = store.path().to_owned();
     let (reference, options) = (registry.reference(), PullOptions::default());
     let mut events = Vec::new();
@@ -300,20 +49,6 @@ fn pull_into(mut store: Store, registry: &Registry) -> Pulled {
     }
 }
 
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
 fn tar_of(name: &str, length: usize) -> Vec<u8> {
     let header = Tar::header(tar::EntryType::Regular, name, 0o644);
     Tar::new().add(header, &noise(length)).finish()
@@ -322,15 +57,6 @@ fn tar_of(name: &str, length: usize) -> Vec<u8> {
 /// A layer of one file of that many bytes.
 fn layer(name: &str, length: usize) -> PackedLayer {
     packed(tar_of(name, length))
-}
-
-fn plain_layer(name: &str, length: usize) -> PackedLayer {
-    let tar = tar_of(name, length);
-    PackedLayer {
-        diff_id: sha256(&tar),
-        blob: tar,
-        media_type: PLAIN,
-    }
 }
 
 #[track_caller]
@@ -346,7 +72,7 @@ fn a_download_that_is_cut_at_99_percent_goes_on_there() {
     let path = files.layers[0].clone();
     let (watched, size) = (path.clone(), files.by_path[&path].1.len());
     let cut = size / 100 * 99;
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         if request.path == watched && request.number == 0 {
             answer.cut = Some(cut);
@@ -355,10 +81,10 @@ fn a_download_that_is_cut_at_99_percent_goes_on_there() {
     });
     let pulled = pull_from(&registry);
     assert_file(&pulled, "f", 1_000_000);
-    let requests = registry.requests(&path);
+    let requests = registry.requests_for(&path);
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[1].range, Some((cut, size - 1)));
-    assert_eq!(requests[1].if_range.as_deref(), Some("\"one\""));
+    assert_eq!(requests[1].header("if-range"), Some("\"one\""));
     assert_eq!(pulled.notices().len(), 1);
     assert!(pulled.notices()[0].contains(&format!("after {cut} of {size} bytes")));
 }
@@ -368,14 +94,12 @@ fn a_body_that_ends_early_in_good_order_goes_on_too_and_so_does_a_short_range() 
     let files = Files::new(&[layer("f", 1_000_000)]);
     let path = files.layers[0].clone();
     let watched = path.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
-        let whole = &files.by_path[&request.path].1;
         match (request.path == watched, request.number) {
             (true, 0) => {
-                let head = format!("{:x}\r\n", 500_000);
-                answer.body = [head.as_bytes(), &whole[..500_000], b"\r\n0\r\n\r\n"].concat();
-                answer.with("Transfer-Encoding", "chunked")
+                answer.body.truncate(500_000);
+                answer.chunked()
             }
             // Less than it was asked for, and it says so.
             (true, 1) => files.answer(&Request {
@@ -388,7 +112,7 @@ fn a_body_that_ends_early_in_good_order_goes_on_too_and_so_does_a_short_range() 
     let pulled = pull_from(&registry);
     assert_file(&pulled, "f", 1_000_000);
     let starts: Vec<_> = registry
-        .requests(&path)
+        .requests_for(&path)
         .iter()
         .map(|r| r.range.map(|r| r.0))
         .collect();
@@ -401,7 +125,7 @@ fn a_registry_that_ignores_ranges_is_read_from_the_start() {
     let files = Files::new(&[layer("f", 1_000_000)]);
     let path = files.layers[0].clone();
     let watched = path.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(&Request {
             range: None,
             ..request.clone()
@@ -413,15 +137,15 @@ fn a_registry_that_ignores_ranges_is_read_from_the_start() {
     });
     let pulled = pull_from(&registry);
     assert_file(&pulled, "f", 1_000_000);
-    assert_eq!(registry.requests(&path).len(), 2);
+    assert_eq!(registry.requests_for(&path).len(), 2);
 }
 
 /// Cuts the first answer for the layer, and gives `second` for the next one.
-fn cut_then(second: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> (Registry, String) {
+fn cut_then(second: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> (Server, String) {
     let files = Files::new(&[layer("f", 1_000_000)]);
     let path = files.layers[0].clone();
     let watched = path.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         match (request.path == watched, request.number) {
             (true, 0) => {
@@ -438,17 +162,14 @@ fn cut_then(second: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> (Regis
 #[test]
 fn ranges_that_were_not_asked_for_are_refused() {
     let ranged = |range: &'static str| {
-        move |mut answer: Answer| {
-            answer.headers.retain(|(name, _)| name != "Content-Range");
+        move |answer: Answer| {
+            let answer = answer.without("Content-Range");
             answer.with("Content-Range", range)
         }
     };
     let (elsewhere, _) = cut_then(ranged("bytes 0-299999/1000000"));
     let (nowhere, _) = cut_then(ranged("lines 1-2/3"));
-    let (without, _) = cut_then(|mut answer| {
-        answer.headers.retain(|(name, _)| name != "Content-Range");
-        answer
-    });
+    let (without, _) = cut_then(|answer| answer.without("Content-Range"));
     let (longer, _) = cut_then(|mut answer| {
         answer.body.push(0);
         answer
@@ -475,7 +196,7 @@ fn a_pause_that_the_registry_asks_for_in_the_middle_is_made_and_said() {
         let (registry, path) = cut_then(move |_| Answer::of(status).with("Retry-After", "1"));
         let pulled = pull_from(&registry);
         assert_file(&pulled, "f", 1_000_000);
-        let requests = registry.requests(&path);
+        let requests = registry.requests_for(&path);
         let ranges: Vec<_> = requests.iter().map(|r| r.range.map(|r| r.0)).collect();
         assert_eq!(ranges, [None, Some(700_000), Some(700_000)]);
         let notices = pulled.notices();
@@ -487,7 +208,7 @@ fn a_pause_that_the_registry_asks_for_in_the_middle_is_made_and_said() {
 #[test]
 fn a_token_that_expires_in_the_middle_is_renewed() {
     let given = AtomicUsize::new(0);
-    let tokens = Registry::start(move |_| {
+    let tokens = Server::start(move |_| {
         let mut answer = Answer::of(200);
         let number = given.fetch_add(1, Ordering::SeqCst);
         answer.body = format!(r#"{{"token":"t{number}"}}"#).into_bytes();
@@ -497,10 +218,10 @@ fn a_token_that_expires_in_the_middle_is_renewed() {
     let files = Files::new(&[layer("f", 1_000_000)]);
     let path = files.layers[0].clone();
     let (watched, expired) = (path.clone(), AtomicUsize::new(0));
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         let valid = format!("Bearer t{}", expired.load(Ordering::SeqCst));
-        if request.path != "/v2/" && request.authorization.as_ref() != Some(&valid) {
+        if request.path != "/v2/" && request.authorization() != Some(&valid) {
             return Answer::of(401).with("WWW-Authenticate", &realm);
         }
         if request.path == watched && request.range.is_none() {
@@ -511,11 +232,11 @@ fn a_token_that_expires_in_the_middle_is_renewed() {
     });
     let pulled = pull_from(&registry);
     assert_file(&pulled, "f", 1_000_000);
-    assert_eq!(tokens.requests.lock().unwrap().len(), 2);
+    assert_eq!(tokens.requests().len(), 2);
     let seen: Vec<_> = registry
-        .requests(&path)
+        .requests_for(&path)
         .iter()
-        .map(|r| (r.range.map(|r| r.0), r.authorization.clone().unwrap()))
+        .map(|r| (r.range.map(|r| r.0), r.authorization().unwrap().to_owned()))
         .collect();
     let (first, second) = ("Bearer t0".to_owned(), "Bearer t1".to_owned());
     assert_eq!(
@@ -531,10 +252,10 @@ fn a_token_that_expires_in_the_middle_is_renewed() {
 #[test]
 fn a_large_layer_from_a_slow_connection_comes_in_ranges_at_once() {
     const SIZE: usize = 24 << 20;
-    let files = Files::new(&[plain_layer("f", SIZE)]);
+    let files = Files::new(&[plain(tar_of("f", SIZE))]);
     let path = files.layers[0].clone();
     let watched = path.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         if request.path == watched {
             answer.pause = Duration::from_millis(15);
@@ -543,7 +264,7 @@ fn a_large_layer_from_a_slow_connection_comes_in_ranges_at_once() {
     });
     let pulled = pull_from(&registry);
     assert_file(&pulled, "f", SIZE);
-    let requests = registry.requests(&path);
+    let requests = registry.requests_for(&path);
     assert_eq!(requests[0].range, None);
     let mut ranges: Vec<_> = requests.iter().filter_map(|r| r.range).collect();
     assert!(ranges.len() >= 4, "{ranges:?}");
@@ -553,7 +274,7 @@ fn a_large_layer_from_a_slow_connection_comes_in_ranges_at_once() {
         ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0),
         "each piece is asked for once: {ranges:?}"
     );
-    let parallel = registry.parallel.load(Ordering::SeqCst);
+    let parallel = registry.ranges_at_once();
     // An answer counts until this side has seen the end of its sending.
     assert!((2..=8).contains(&parallel), "{parallel}");
     assert_eq!(pulled.notices(), Vec::<&str>::new());
@@ -563,16 +284,16 @@ fn a_large_layer_from_a_slow_connection_comes_in_ranges_at_once() {
 fn a_registry_that_only_says_that_it_takes_ranges_is_read_by_one_connection() {
     const SIZE: usize = 20 << 20;
     for says in [true, false] {
-        let files = Files::new(&[plain_layer("f", SIZE)]);
+        let files = Files::new(&[plain(tar_of("f", SIZE))]);
         let path = files.layers[0].clone();
         let watched = path.clone();
-        let registry = Registry::start(move |request| {
+        let registry = Server::start(move |request| {
             let mut answer = files.answer(&Request {
                 range: None,
                 ..request.clone()
             });
             if !says {
-                answer.headers.retain(|(name, _)| name != "Accept-Ranges");
+                answer = answer.without("Accept-Ranges");
             }
             if request.path == watched && request.range.is_none() {
                 answer.pause = Duration::from_millis(8);
@@ -581,7 +302,7 @@ fn a_registry_that_only_says_that_it_takes_ranges_is_read_by_one_connection() {
         });
         let pulled = pull_from(&registry);
         assert_file(&pulled, "f", SIZE);
-        assert_eq!(registry.requests(&path).len(), 1 + usize::from(says));
+        assert_eq!(registry.requests_for(&path).len(), 1 + usize::from(says));
     }
 }
 
@@ -589,7 +310,7 @@ fn a_registry_that_only_says_that_it_takes_ranges_is_read_by_one_connection() {
 fn an_encoded_body_is_refused() {
     let files = Files::new(&[layer("f", 1000)]);
     let path = files.layers[0].clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let answer = files.answer(request);
         match request.path == path {
             true => answer.with("Content-Encoding", "gzip"),
@@ -603,12 +324,12 @@ fn an_encoded_body_is_refused() {
 }
 
 /// What is made of three layers while the second one's last byte is held back.
-fn held_back() -> (Registry, Arc<Gate>, Vec<String>) {
+fn held_back() -> (Server, Arc<Gate>, Vec<String>) {
     let files = Files::new(&[layer("a", 1000), layer("b", 2000), layer("c", 3000)]);
     let paths = files.layers.clone();
     let (gate, held) = (Arc::new(Gate::default()), paths[1].clone());
     let shut = gate.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         if request.path == held {
             answer.gate = Some(shut.clone());
@@ -649,7 +370,10 @@ fn an_interrupted_pull_ends_at_once_and_keeps_the_finished_layers() {
     pulled.result.unwrap();
     let there = |event: &&PullEvent| matches!(event, PullEvent::AlreadyExists { .. });
     assert_eq!(pulled.events.iter().filter(there).count(), 1);
-    let counts: Vec<_> = paths.iter().map(|p| registry.requests(p).len()).collect();
+    let counts: Vec<_> = paths
+        .iter()
+        .map(|p| registry.requests_for(p).len())
+        .collect();
     assert_eq!(counts, [1, 2, 2]);
 }
 
@@ -657,7 +381,7 @@ fn an_interrupted_pull_ends_at_once_and_keeps_the_finished_layers() {
 fn layers_that_are_kept_too_long_go_with_a_sweep() {
     let files = Files::new(&[layer("a", 1000), layer("b", 2000)]);
     let upper = files.layers[1].clone();
-    let registry = Registry::start(move |request| match request.path == upper {
+    let registry = Server::start(move |request| match request.path == upper {
         true => Answer::of(404),
         false => files.answer(request),
     });
@@ -685,7 +409,7 @@ fn two_pulls_at_once_share_the_layers() {
     let paths = files.layers.clone();
     let gate = Arc::new(Gate::default());
     let shut = gate.clone();
-    let registry = Registry::start(move |request| {
+    let registry = Server::start(move |request| {
         let mut answer = files.answer(request);
         if files.layers.contains(&request.path) {
             answer.gate = Some(shut.clone());
@@ -696,7 +420,7 @@ fn two_pulls_at_once_share_the_layers() {
     let asked = || {
         paths
             .iter()
-            .filter(|path| !registry.requests(path).is_empty())
+            .filter(|path| !registry.requests_for(path).is_empty())
             .count()
     };
     let wait_for = |count| {
@@ -723,7 +447,11 @@ fn two_pulls_at_once_share_the_layers() {
         );
         assert_eq!(first.layers, second.layers);
     });
-    assert!(paths.iter().all(|path| registry.requests(path).len() == 1));
+    assert!(
+        paths
+            .iter()
+            .all(|path| registry.requests_for(path).len() == 1)
+    );
     assert_eq!(
         store.left_overs().len(),
         2 * 5 + 1,
@@ -754,7 +482,7 @@ fn a_layer_that_another_pull_gives_up_is_taken_over() {
     };
     std::thread::scope(|scope| {
         let first = scope.spawn(|| pull_here(options.clone()));
-        while registry.requests(&paths[1]).is_empty() {
+        while registry.requests_for(&paths[1]).is_empty() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let second = scope.spawn(|| pull_here(PullOptions::default()));
@@ -797,7 +525,7 @@ fn packings_of_every_name_and_of_several_parts_are_unpacked() {
             media_type,
             diff_id: sha256(&tar),
         }]);
-        let pulled = pull_from(&Registry::start(move |request| files.answer(request)));
+        let pulled = pull_from(&Server::start(move |request| files.answer(request)));
         assert_file(&pulled, "f", 300_000);
     }
 }

@@ -2,210 +2,25 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
+use common::files::{Files, INDEX, MANIFEST};
+use common::server::{Answer, Server};
 use common::*;
 use image::pull::{PullEvent, PullOptions, pull};
 use image::registry::Registries;
-use image::{Error, ErrorKind, Image, Reference};
+use image::{Error, ErrorKind, Image};
 use serde_json::{Value, json};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const PLAIN_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-struct Request {
-    path: String,
-    authorization: Option<String>,
+/// An image of one plain layer.
+fn files() -> Files {
+    changed(|_| {})
 }
 
-struct Response {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// Close the connection after this many bytes of the body.
-    cut: Option<usize>,
-}
-
-impl Response {
-    fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Response {
-        let headers = vec![("Content-Type".into(), content_type.into())];
-        Response {
-            status,
-            headers,
-            body: body.into(),
-            cut: None,
-        }
-    }
-
-    fn with(mut self, name: &str, value: &str) -> Response {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
-
-type Handler = dyn Fn(&Request) -> Option<Response> + Send + Sync;
-
-/// Ends with the test's process; its thread waits in accept(2) until then.
-struct Server {
-    port: u16,
-    requests: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    fn start(handler: impl Fn(&Request) -> Option<Response> + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), requests.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (handler, seen) = (handler.clone(), seen.clone());
-                std::thread::spawn(move || serve(stream, &*handler, &seen));
-            }
-        });
-        Server { port, requests }
-    }
-
-    fn reference(&self) -> Reference {
-        Reference::parse(&format!("127.0.0.1:{}/x:1", self.port)).unwrap()
-    }
-
-    fn count(&self, part: &str) -> usize {
-        self.requests
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|r| r.path.contains(part))
-            .count()
-    }
-
-    fn authorizations(&self, part: &str) -> Vec<Option<String>> {
-        let requests = self.requests.lock().unwrap();
-        requests
-            .iter()
-            .filter(|r| r.path.contains(part))
-            .map(|r| r.authorization.clone())
-            .collect()
-    }
-}
-
-fn serve(stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Request>>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        let path = line.split(' ').nth(1).unwrap_or("").to_owned();
-        let mut authorization = None;
-        loop {
-            let mut header = String::new();
-            if reader.read_line(&mut header).unwrap_or(0) == 0 {
-                return;
-            }
-            if header.trim().is_empty() {
-                break;
-            }
-            if let Some((name, value)) = header.split_once(':')
-                && name.eq_ignore_ascii_case("authorization")
-            {
-                authorization = Some(value.trim().to_owned());
-            }
-        }
-        let request = Request {
-            path,
-            authorization,
-        };
-        let response = handler(&request).unwrap_or(Response::new(404, "text/plain", "no"));
-        seen.lock().unwrap().push(request);
-        let mut head = format!("HTTP/1.1 {} X\r\n", response.status);
-        if !response
-            .headers
-            .iter()
-            .any(|(name, _)| name == "Transfer-Encoding")
-        {
-            head += &format!("Content-Length: {}\r\n", response.body.len());
-        }
-        for (name, value) in &response.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        let body = &response.body[..response.cut.unwrap_or(response.body.len())];
-        let sent = stream
-            .write_all(format!("{head}\r\n").as_bytes())
-            .and_then(|()| stream.write_all(body));
-        if sent.is_err() || response.cut.is_some() {
-            return;
-        }
-    }
-}
-
-/// An image of one plain layer, as documents and blobs by path.
-struct Files {
-    by_path: HashMap<String, (String, Vec<u8>)>,
-    layer: String,
-    manifest: Value,
-}
-
-impl Files {
-    fn new() -> Files {
-        Files::changed(|_| {})
-    }
-
-    fn changed(change: impl FnOnce(&mut Value)) -> Files {
-        let tar = Tar::new()
-            .file("f", 0o644, &"content ".repeat(10_000))
-            .finish();
-        let config = json!({
-            "architecture": host_architecture(), "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [sha256(&tar)]},
-        })
-        .to_string()
-        .into_bytes();
-        let mut manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(&config), "size": config.len()},
-            "layers": [{"mediaType": PLAIN_LAYER, "digest": sha256(&tar), "size": tar.len()}],
-        });
-        change(&mut manifest);
-        let layer = format!("/v2/x/blobs/{}", sha256(&tar));
-        let mut files = Files {
-            by_path: HashMap::new(),
-            layer: layer.clone(),
-            manifest: manifest.clone(),
-        };
-        files.put(
-            &format!("/v2/x/blobs/{}", sha256(&config)),
-            "application/octet-stream",
-            config,
-        );
-        files.put(&layer, "application/octet-stream", tar);
-        files.put(
-            "/v2/x/manifests/1",
-            MANIFEST,
-            manifest.to_string().into_bytes(),
-        );
-        files.put("/v2/", "text/plain", Vec::new());
-        files
-    }
-
-    fn put(&mut self, path: &str, content_type: &str, bytes: Vec<u8>) {
-        self.by_path
-            .insert(path.to_owned(), (content_type.to_owned(), bytes));
-    }
-
-    fn get(&self, path: &str) -> Option<Response> {
-        let (content_type, bytes) = self.by_path.get(path)?;
-        Some(Response::new(200, content_type, bytes.clone()))
-    }
-
-    fn serve(self) -> Server {
-        Server::start(move |request| self.get(&request.path))
-    }
+fn changed(change: impl FnOnce(&mut Value)) -> Files {
+    let content = "content ".repeat(10_000);
+    let tar = Tar::new().file("f", 0o644, &content).finish();
+    Files::changed(&[plain(tar)], change)
 }
 
 struct Pulled {
@@ -255,50 +70,40 @@ fn refused(server: &Server, why: &str) {
 
 #[test]
 fn a_plain_tar_layer_from_a_plain_server_is_pulled() {
-    let pulled = pull_with(&Files::new().serve(), None);
+    let pulled = pull_with(&files().serve(), None);
     assert!(pulled.result.unwrap().layers[0].join("f").is_file());
 }
 
 #[test]
 fn a_bearer_token_is_fetched_and_the_password_goes_to_the_token_server_alone() {
-    let files = Files::new();
+    let files = files();
     let tokens = Server::start(|request| {
         let basic = "Basic dXNlcjpzZWNyZXQ=";
-        let ok = request.authorization.as_deref() == Some(basic)
+        let ok = request.authorization() == Some(basic)
             && request.path == "/token?service=test%20service&scope=repository%3Ax%3Apull";
         let body = if ok {
             r#"{"access_token":"abc"}"#
         } else {
             "{}"
         };
-        Some(Response::new(
-            if ok { 200 } else { 401 },
-            "application/json",
-            body,
-        ))
+        Answer::new(if ok { 200 } else { 401 }, "application/json", body)
     });
     let realm = format!("http://127.0.0.1:{}/token", tokens.port);
     let server = Server::start(move |request| {
-        if request.path != "/v2/" && request.authorization.as_deref() != Some("Bearer abc") {
+        if request.path != "/v2/" && request.authorization() != Some("Bearer abc") {
             let challenge = format!(
                 "Bearer realm=\"{realm}\",service=\"test service\",scope=\"repository:x:pull\""
             );
-            return Some(
-                Response::new(401, "application/json", "{}").with("WWW-Authenticate", &challenge),
-            );
+            return Answer::new(401, "application/json", "{}").with("WWW-Authenticate", &challenge);
         }
         files.get(&request.path)
     });
     let pulled = pull_with(&server, Some(("user", "secret")));
     pulled.result.unwrap();
     assert_eq!(tokens.count("/token"), 1, "one token serves all requests");
-    assert!(
-        server
-            .authorizations("")
-            .iter()
-            .flatten()
-            .all(|a| a == "Bearer abc")
-    );
+    let requests = server.requests();
+    let mut told = requests.iter().filter_map(|it| it.authorization());
+    assert!(told.all(|it| it == "Bearer abc"));
 
     let error = pull_with(&server, Some(("user", "wrong")))
         .result
@@ -315,49 +120,50 @@ fn a_bearer_token_is_fetched_and_the_password_goes_to_the_token_server_alone() {
 
 #[test]
 fn a_redirect_to_another_host_takes_no_authorization_along() {
-    let files = Files::new();
-    let layer = files.layer.clone();
+    let files = files();
+    let layer = files.layers[0].clone();
     let (path, tar) = (layer.clone(), files.by_path[&layer].1.clone());
-    let storage =
-        Server::start(move |_| Some(Response::new(200, "application/octet-stream", tar.clone())));
+    let storage = Server::start(move |_| Answer::new(200, "application/octet-stream", tar.clone()));
     let to = format!("http://127.0.0.1:{}/stored?signature=1", storage.port);
     let server = Server::start(move |request| {
         if request.path == "/v2/" {
             return files.get("/v2/");
         }
-        if request.authorization.is_none() {
-            return Some(
-                Response::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\""),
-            );
+        if request.authorization().is_none() {
+            return Answer::new(401, "text/plain", "")
+                .with("WWW-Authenticate", "Basic realm=\"x\"");
         }
         match request.path == path {
-            true => Some(Response::new(307, "text/plain", "").with("Location", &to)),
+            true => Answer::new(307, "text/plain", "").with("Location", &to),
             false => files.get(&request.path),
         }
     });
     pull_with(&server, Some(("user", "secret"))).result.unwrap();
-    assert_eq!(storage.authorizations("/stored"), [None]);
-    assert!(server.authorizations(&layer).iter().all(Option::is_some));
+    let stored = storage.requests();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].authorization(), None);
+    let asked = server.requests_for(&layer);
+    assert!(!asked.is_empty() && asked.iter().all(|it| it.authorization().is_some()));
 }
 
 #[test]
 fn endless_redirects_end() {
     let server =
-        Server::start(|_| Some(Response::new(302, "text/plain", "").with("Location", "/v2/again")));
+        Server::start(|_| Answer::new(302, "text/plain", "").with("Location", "/v2/again"));
     refused(&server, "redirects");
 }
 
 #[test]
 fn a_busy_registry_is_asked_again_and_the_user_is_told() {
-    let files = Files::new();
+    let files = files();
     let tries = Mutex::new(0);
     let server = Server::start(move |request| {
         let mut tries = tries.lock().unwrap();
         *tries += 1;
         match (&*request.path, *tries) {
             ("/v2/", _) => files.get("/v2/"),
-            (_, 2) => Some(Response::new(503, "text/plain", "")),
-            (_, 3) => Some(Response::new(429, "text/plain", "").with("Retry-After", "1")),
+            (_, 2) => Answer::new(503, "text/plain", ""),
+            (_, 3) => Answer::new(429, "text/plain", "").with("Retry-After", "1"),
             (path, _) => files.get(path),
         }
     });
@@ -376,8 +182,8 @@ fn a_busy_registry_is_asked_again_and_the_user_is_told() {
 #[test]
 fn a_registry_that_asks_for_a_long_pause_is_an_error_that_says_so() {
     let server = Server::start(|request| match &*request.path {
-        "/v2/" => Some(Response::new(200, "text/plain", "")),
-        _ => Some(Response::new(429, "text/plain", "").with("Retry-After", "3600")),
+        "/v2/" => Answer::new(200, "text/plain", ""),
+        _ => Answer::new(429, "text/plain", "").with("Retry-After", "3600"),
     });
     let error = pull_with(&server, None).result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -386,17 +192,17 @@ fn a_registry_that_asks_for_a_long_pause_is_an_error_that_says_so() {
 
 #[test]
 fn a_download_that_is_cut_begins_again() {
-    let files = Files::new();
+    let files = files();
     let cuts = Mutex::new(2);
-    let path = files.layer.clone();
+    let path = files.layers[0].clone();
     let server = Server::start(move |request| {
-        let mut response = files.get(&request.path)?;
+        let mut response = files.get(&request.path);
         let mut cuts = cuts.lock().unwrap();
         if request.path == path && *cuts > 0 {
             *cuts -= 1;
             response.cut = Some(response.body.len() - 100);
         }
-        Some(response)
+        response
     });
     let pulled = pull_with(&server, None);
     assert!(pulled.result.unwrap().layers[0].join("f").is_file());
@@ -405,12 +211,12 @@ fn a_download_that_is_cut_begins_again() {
 
 #[test]
 fn a_download_that_is_always_cut_fails_and_leaves_nothing() {
-    let files = Files::new();
-    let path = files.layer.clone();
+    let files = files();
+    let path = files.layers[0].clone();
     let server = Server::start(move |request| {
-        let mut response = files.get(&request.path)?;
+        let mut response = files.get(&request.path);
         response.cut = (request.path == path).then_some(1000);
-        Some(response)
+        response
     });
     let pulled = pull_with(&server, None);
     let error = pulled.result.unwrap_err();
@@ -421,35 +227,33 @@ fn a_download_that_is_always_cut_fails_and_leaves_nothing() {
 #[test]
 fn bodies_of_the_wrong_length_are_refused() {
     for (change, why) in [(1_i64, "the manifest says"), (-1, "the manifest says")] {
-        let files = Files::changed(|manifest| {
+        let files = changed(|manifest| {
             let size = manifest["layers"][0]["size"].as_i64().unwrap();
             manifest["layers"][0]["size"] = (size + change).into();
         });
         refused(&files.serve(), why);
     }
     // Without a Content-Length the bytes are counted.
-    let files = Files::changed(|manifest| {
+    let files = changed(|manifest| {
         let size = manifest["layers"][0]["size"].as_i64().unwrap();
         manifest["layers"][0]["size"] = (size - 512).into();
     });
-    let path = files.layer.clone();
+    let path = files.layers[0].clone();
     let server = Server::start(move |request| {
-        let mut response = files.get(&request.path)?;
+        let mut response = files.get(&request.path);
         if request.path == path {
-            let chunk = format!("{:x}\r\n", response.body.len()).into_bytes();
-            response.body = [&chunk, &response.body[..], b"\r\n0\r\n\r\n"].concat();
-            response = response.with("Transfer-Encoding", "chunked");
+            response = response.chunked();
         }
-        Some(response)
+        response
     });
     refused(&server, "it is longer than the");
-    let config = Files::changed(|manifest| manifest["config"]["size"] = 10.into());
+    let config = changed(|manifest| manifest["config"]["size"] = 10.into());
     refused(&config.serve(), "longer than 10 bytes");
 }
 
 #[test]
 fn a_manifest_that_is_not_what_its_digest_says_is_refused() {
-    let mut files = Files::new();
+    let mut files = files();
     let manifest = files.manifest.to_string().into_bytes();
     let wanted = sha256(b"another");
     files.put(
@@ -468,24 +272,24 @@ fn a_manifest_that_is_not_what_its_digest_says_is_refused() {
 #[test]
 fn documents_that_mean_harm_are_refused() {
     let with = |content_type: &str, bytes: Vec<u8>| {
-        let mut files = Files::new();
+        let mut files = files();
         files.put("/v2/x/manifests/1", content_type, bytes);
         files.serve()
     };
-    let both = Files::changed(|manifest| manifest["manifests"] = json!([]));
+    let both = changed(|manifest| manifest["manifests"] = json!([]));
     refused(&both.serve(), "both manifests and layers");
-    let json = Files::new().manifest.to_string().into_bytes();
+    let json = files().manifest.to_string().into_bytes();
     refused(&with(INDEX, json), "was sent as");
     refused(
         &with(MANIFEST, vec![b' '; 5 << 20]),
         "longer than 4194304 bytes",
     );
     refused(&with(MANIFEST, b"<html>".to_vec()), "not a manifest");
-    let traversal = Files::changed(|m| m["layers"][0]["digest"] = "sha256:../../x".into());
+    let traversal = changed(|m| m["layers"][0]["digest"] = "sha256:../../x".into());
     refused(&traversal.serve(), "not a sha256 digest");
-    let foreign = Files::changed(|m| m["layers"][0]["urls"] = json!(["http://127.0.0.1:1/"]));
+    let foreign = changed(|m| m["layers"][0]["urls"] = json!(["http://127.0.0.1:1/"]));
     refused(&foreign.serve(), "come from elsewhere");
-    let twice = Files::changed(|m| {
+    let twice = changed(|m| {
         let layer = m["layers"][0].clone();
         m["layers"].as_array_mut().unwrap().push(layer);
     });
@@ -494,7 +298,7 @@ fn documents_that_mean_harm_are_refused() {
 
 #[test]
 fn indexes_nested_too_deeply_are_refused() {
-    let mut files = Files::new();
+    let mut files = files();
     let manifest = files.manifest.to_string().into_bytes();
     let mut inner = (MANIFEST, manifest);
     for _ in 0..3 {
@@ -515,7 +319,7 @@ fn indexes_nested_too_deeply_are_refused() {
 
 #[test]
 fn a_killed_pulls_staging_goes_with_the_next_one() {
-    let server = Files::new().serve();
+    let server = files().serve();
     let mut store = Store::new();
     let root = store.path().to_owned();
     let dead = root.join("layers/.staging/dead/0");

@@ -4,32 +4,26 @@ mod common;
 #[path = "push/server.rs"]
 mod server;
 
+use common::server::{Answer, Server};
 use common::*;
 use image::push::{PushEvent, PushOptions, push};
 use image::registry::Registries;
 use image::{Error, ErrorKind, Reference, archive};
 use serde_json::Value;
-use server::{Fault, Server};
+use server::{Fault, Registry};
 
 const MIB: usize = 1 << 20;
 
 /// A store with an image of one layer that does not shrink, of some 10 MiB.
-fn image_for(server: &Server) -> (Store, Reference) {
+fn image_for(server: &Registry) -> (Store, Reference) {
     let mut store = Store::new();
     let root = store.path().to_owned();
-    let name = Reference::parse(&format!("127.0.0.1:{}/x:1", server.port)).unwrap();
-    let mut state = 88_172_645_463_325_252_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .take(10 * MIB / 8)
-    .flatten()
-    .collect();
+    let name = server.reference();
     let tar = Tar::new()
-        .add(Tar::header(tar::EntryType::Regular, "noise", 0o644), &noise)
+        .add(
+            Tar::header(tar::EntryType::Regular, "noise", 0o644),
+            &noise(10 * MIB),
+        )
         .finish();
     let options = archive::ImportOptions {
         name: Some(&name),
@@ -56,14 +50,14 @@ fn push_with(
 
 /// Pushes, and finds all that the manifest promises.
 #[track_caller]
-fn arrives(server: &Server, change: impl FnOnce(&mut PushOptions)) {
+fn arrives(server: &Registry, change: impl FnOnce(&mut PushOptions)) {
     let (mut store, name) = image_for(server);
     push_with(&mut store, &name, change).0.unwrap();
     is_whole(server);
 }
 
 #[track_caller]
-fn is_whole(server: &Server) {
+fn is_whole(server: &Registry) {
     let state = server.state();
     let manifest: Value = serde_json::from_slice(&state.manifests["1"]).unwrap();
     for part in [&manifest["config"], &manifest["layers"][0]] {
@@ -73,7 +67,7 @@ fn is_whole(server: &Server) {
 }
 
 fn refused(status: u16) -> Option<Fault> {
-    Some(Fault::Answer(status, Vec::new()))
+    Some(Fault::Answer(Answer::of(status)))
 }
 
 /// True for the one request that this has been asked about `n` requests before.
@@ -85,12 +79,12 @@ fn nth(n: usize) -> impl Fn() -> bool {
 #[test]
 fn an_upload_that_was_cut_goes_on_where_it_was() {
     let second = nth(1);
-    let server = Server::start(move |request, _| {
+    let server = Registry::start(move |request, _| {
         (request.is("PATCH", "/uploads/") && second()).then_some(Fault::CutAfter(1_000_001))
     });
     arrives(&server, |_| {});
     assert_eq!(
-        server.count("POST", "/uploads/"),
+        server.asked("POST", "/uploads/"),
         2,
         "of the layer and of the config"
     );
@@ -101,46 +95,47 @@ fn an_upload_that_was_cut_goes_on_where_it_was() {
 #[test]
 fn an_upload_that_was_lost_begins_again() {
     let (second, first) = (nth(1), nth(0));
-    let server = Server::start(move |request, _| {
+    let server = Registry::start(move |request, _| {
         if request.is("PATCH", "/uploads/") && second() {
             return Some(Fault::CutAfter(0));
         }
-        (request.is("GET", "/uploads/") && first()).then(|| Fault::Answer(404, Vec::new()))
+        (request.is("GET", "/uploads/") && first()).then(|| Fault::Answer(Answer::of(404)))
     });
     arrives(&server, |_| {});
-    assert_eq!(server.count("POST", "/uploads/"), 3);
+    assert_eq!(server.asked("POST", "/uploads/"), 3);
 }
 
 #[test]
 fn a_registry_without_pieces_gets_blobs_whole() {
     for status in [405, 501] {
-        let server = Server::start(move |request, _| {
+        let server = Registry::start(move |request, _| {
             request
                 .is("PATCH", "")
-                .then(|| Fault::Answer(status, Vec::new()))
+                .then(|| Fault::Answer(Answer::of(status)))
         });
         arrives(&server, |_| {});
-        assert_eq!(server.count("PATCH", ""), 1);
+        assert_eq!(server.asked("PATCH", ""), 1);
     }
-    let server = Server::start(|_, _| None);
+    let server = Registry::honest();
     arrives(&server, |options| options.whole = true);
-    assert_eq!(server.count("PATCH", ""), 0);
+    assert_eq!(server.asked("PATCH", ""), 0);
 }
 
 #[test]
 fn a_blob_whole_is_packed_and_sent_again_after_a_cut() {
     let first = nth(0);
-    let server = Server::start(move |request, _| {
+    let server = Registry::start(move |request, _| {
         (request.length > MIB && first()).then_some(Fault::CutAfter(3 * MIB))
     });
     arrives(&server, |options| options.whole = true);
-    assert_eq!(server.count("PUT", "/uploads/"), 3);
+    assert_eq!(server.asked("PUT", "/uploads/"), 3);
 }
 
 #[test]
 fn pieces_shrink_to_what_a_proxy_lets_through() {
-    let server =
-        Server::start(|request, _| (request.length > MIB).then(|| Fault::Answer(413, Vec::new())));
+    let server = Registry::start(|request, _| {
+        (request.length > MIB).then(|| Fault::Answer(Answer::of(413)))
+    });
     arrives(&server, |_| {});
     assert!(
         server
@@ -151,8 +146,9 @@ fn pieces_shrink_to_what_a_proxy_lets_through() {
             >= 10
     );
 
-    let server =
-        Server::start(|request, _| (request.length > 1000).then(|| Fault::Answer(413, Vec::new())));
+    let server = Registry::start(|request, _| {
+        (request.length > 1000).then(|| Fault::Answer(Answer::of(413)))
+    });
     let (mut store, name) = image_for(&server);
     let error = push_with(&mut store, &name, |_| {}).0.unwrap_err();
     assert!(
@@ -163,7 +159,7 @@ fn pieces_shrink_to_what_a_proxy_lets_through() {
 
 #[test]
 fn the_length_that_a_registry_wants_pieces_to_have_is_kept() {
-    let server = Server::start(|_, _| None);
+    let server = Registry::honest();
     server.state().least = Some(5 * MIB);
     arrives(&server, |_| {});
     let lengths = server.lengths("PATCH");
@@ -173,31 +169,31 @@ fn the_length_that_a_registry_wants_pieces_to_have_is_kept() {
         "{lengths:?}"
     );
 
-    let server = Server::start(|_, _| None);
+    let server = Registry::honest();
     server.state().least = Some(100 * MIB);
     arrives(&server, |_| {});
-    assert_eq!(server.count("PATCH", ""), 0);
+    assert_eq!(server.asked("PATCH", ""), 0);
 }
 
 #[test]
 fn a_busy_registry_is_waited_for() {
     let (first, second) = (nth(0), nth(0));
-    let server = Server::start(move |request, _| {
+    let server = Registry::start(move |request, _| {
         let due =
             request.is("PATCH", "") && first() || request.is("PUT", "/manifests/") && second();
-        due.then(|| Fault::Answer(503, vec![("Retry-After", "0".to_owned())]))
+        due.then(|| Fault::Answer(Answer::of(503).with("Retry-After", "0")))
     });
     arrives(&server, |_| {});
 }
 
 #[test]
 fn a_storage_server_sees_no_credentials() {
-    let storage = Server::start(|_, _| None);
+    let storage = Registry::honest();
     let there = storage.clone();
-    let registry = Server::start(move |request, _| {
-        if request.authorization.is_none() {
-            let ask = ("WWW-Authenticate", "Basic realm=\"x\"".to_owned());
-            return Some(Fault::Answer(401, vec![ask]));
+    let registry = Registry::start(move |request, _| {
+        if request.authorization().is_none() {
+            let ask = Answer::of(401).with("WWW-Authenticate", "Basic realm=\"x\"");
+            return Some(Fault::Answer(ask));
         }
         if request.is("POST", "/uploads/") {
             // The other server has it from here on.
@@ -205,7 +201,7 @@ fn a_storage_server_sees_no_credentials() {
             there.state().uploads.insert(upload.clone(), Vec::new());
             there.state().host = format!("http://127.0.0.1:{}", there.port);
             let location = format!("http://127.0.0.1:{}{upload}", there.port);
-            return Some(Fault::Answer(202, vec![("Location", location)]));
+            return Some(Fault::Answer(Answer::of(202).with("Location", &location)));
         }
         None
     });
@@ -218,35 +214,33 @@ fn a_storage_server_sees_no_credentials() {
     };
     push_with(&mut store, &name, credentials).0.unwrap();
     assert_eq!(storage.state().blobs.len(), 2);
-    assert!(
-        storage
-            .state()
-            .requests
-            .iter()
-            .all(|r| r.authorization.is_none())
-    );
+    let seen = storage.requests();
+    assert!(seen.iter().all(|it| it.authorization().is_none()));
 }
 
 #[test]
 fn a_mount_asks_for_a_token_that_is_good_for_both_repositories() {
-    let tokens = Server::start(|request, _| {
-        let body = format!(
-            "{{\"token\":\"{}\"}}",
-            request.path.matches("scope=").count()
-        );
-        Some(Fault::Say(200, body))
+    let tokens = Server::start(|request| {
+        let scopes = request.path.matches("scope=").count();
+        Answer::new(
+            200,
+            "application/json",
+            format!("{{\"token\":\"{scopes}\"}}"),
+        )
     });
     let realm = format!("http://127.0.0.1:{}/token", tokens.port);
-    let server = Server::start(move |request, _| {
+    let server = Registry::start(move |request, _| {
         let needed = match request.path.contains("mount=") {
             true => "Bearer 2",
             false => "Bearer 1",
         };
-        if request.path != "/v2/" && request.authorization.as_deref() < Some(needed) {
+        if request.path != "/v2/" && request.authorization() < Some(needed) {
             let repository = request.path.split('/').nth(2).unwrap();
             let ask =
                 format!("Bearer realm=\"{realm}\",scope=\"repository:{repository}:pull,push\"");
-            return Some(Fault::Answer(401, vec![("WWW-Authenticate", ask)]));
+            return Some(Fault::Answer(
+                Answer::of(401).with("WWW-Authenticate", &ask),
+            ));
         }
         match request.is("POST", "mount=") {
             true => refused(201),
@@ -255,7 +249,7 @@ fn a_mount_asks_for_a_token_that_is_good_for_both_repositories() {
     });
     let (mut store, name) = image_for(&server);
     push_with(&mut store, &name, |_| {}).0.unwrap();
-    let before = server.count("PATCH", "");
+    let before = server.asked("PATCH", "");
     let other = Reference {
         repository: "y".into(),
         ..name.clone()
@@ -268,15 +262,15 @@ fn a_mount_asks_for_a_token_that_is_good_for_both_repositories() {
     let mounted =
         |event: &PushEvent| matches!(event, PushEvent::Mounted { from, .. } if from == "x");
     assert!(events.iter().any(mounted), "{events:?}");
-    assert_eq!(server.count("PATCH", ""), before);
+    assert_eq!(server.asked("PATCH", ""), before);
     let both = "scope=repository%3Ay%3Apull%2Cpush&scope=repository%3Ax%3Apull";
-    assert_eq!(tokens.count("GET", both), 1);
+    assert_eq!(tokens.count(both), 1);
 }
 
 #[test]
 fn a_mount_that_comes_to_nothing_is_an_upload() {
     // 202: the registry begins an upload in its place.
-    let server = Server::start(|_, _| None);
+    let server = Registry::honest();
     let (mut store, name) = image_for(&server);
     push_with(&mut store, &name, |_| {}).0.unwrap();
     server.state().blobs.clear();
@@ -287,7 +281,7 @@ fn a_mount_that_comes_to_nothing_is_an_upload() {
     image::store::name_again(&mut store.conn, &name.full(), &other.full()).unwrap();
     push_with(&mut store, &other, |_| {}).0.unwrap();
     is_whole(&server);
-    assert_eq!(server.count("POST", "mount="), 1);
+    assert_eq!(server.asked("POST", "mount="), 1);
     assert!(
         server.state().uploads.is_empty(),
         "nothing is left half done"
@@ -296,11 +290,11 @@ fn a_mount_that_comes_to_nothing_is_an_upload() {
 
 #[test]
 fn a_manifest_that_was_understood_otherwise_is_an_error() {
-    let server = Server::start(|request, _| {
-        let digest = ("Docker-Content-Digest", sha256(b"another"));
+    let server = Registry::start(|request, _| {
+        let answer = Answer::of(201).with("Docker-Content-Digest", &sha256(b"another"));
         request
             .is("PUT", "/manifests/")
-            .then(|| Fault::Answer(201, vec![digest]))
+            .then_some(Fault::Answer(answer))
     });
     let (mut store, name) = image_for(&server);
     let error = push_with(&mut store, &name, |_| {}).0.unwrap_err();
@@ -309,7 +303,7 @@ fn a_manifest_that_was_understood_otherwise_is_an_error() {
 
 #[test]
 fn a_refusal_is_told_in_dockers_words() {
-    let server = Server::start(|request, _| match request.is("POST", "") {
+    let server = Registry::start(|request, _| match request.is("POST", "") {
         true => refused(403),
         false => None,
     });
@@ -325,7 +319,7 @@ fn a_refusal_is_told_in_dockers_words() {
 
 #[test]
 fn a_damaged_layer_is_not_pushed() {
-    let server = Server::start(|_, _| None);
+    let server = Registry::honest();
     let (mut store, name) = image_for(&server);
     let image = image::store::find(&store.conn, store.path(), &name.full());
     std::fs::write(image.unwrap().unwrap().layers[0].join("noise"), "other").unwrap();

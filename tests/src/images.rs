@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use crate::oci::{Config, Image, hex};
-use crate::{Cmd, oci};
+use crate::{Cmd, Host, oci};
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -160,6 +160,20 @@ pub fn pack(folder: &Path, tar: &Path) {
         .arg(".")
         .run()
         .ok();
+}
+
+/// A layer of what a script makes in an empty folder, as a tar in the host's folder.
+pub fn layer(host: &Host, name: &str, script: &str) -> PathBuf {
+    let folder = host.folder().join(format!("layer-{name}"));
+    fs::create_dir_all(&folder).expect("a folder for a layer");
+    Cmd::new("sh")
+        .args(["-euc", &format!("cd \"$1\"; {script}"), "sh"])
+        .arg(&folder)
+        .run()
+        .ok();
+    let tar = host.folder().join(format!("{name}.tar"));
+    pack(&folder, &tar);
+    tar
 }
 
 /// Makes the root filesystem of a Debian (or Ubuntu) with `redis-server`, from the mirror that apt itself uses, as a tar.

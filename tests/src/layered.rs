@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::oci::{self, Config, Image};
-use crate::{Cmd, Host, Registry, images};
+use crate::{Host, Registry, images};
 
 /// Some hundred files over busybox, some of them with two names; one file of it is taken away.
 const SHARED: &str = r#"
@@ -36,12 +36,12 @@ pub fn push(host: &Host, registry: &Registry<'_>) -> Vec<String> {
         let script = format!(
             "mkdir -p {name}; for i in $(seq 50); do head -c 3000 /dev/urandom >{name}/$i; done; head -c 200000 /dev/urandom >{name}/large"
         );
-        layer(host, name, &script)
+        images::layer(host, name, &script)
     };
     let (base, shared, over) = (
         images::busybox_tar(),
-        layer(host, "shared", SHARED),
-        layer(host, "over", OVER),
+        images::layer(host, "shared", SHARED),
+        images::layer(host, "over", OVER),
     );
     let chains: [Vec<PathBuf>; 4] = [
         vec![base.clone(), shared.clone(), own("a")],
@@ -59,17 +59,4 @@ pub fn push(host: &Host, registry: &Registry<'_>) -> Vec<String> {
         registry.push(&layout, "1", name);
     }
     NAMES.map(|name| registry.image(name)).to_vec()
-}
-
-fn layer(host: &Host, name: &str, script: &str) -> PathBuf {
-    let folder = host.folder().join(format!("layer-{name}"));
-    std::fs::create_dir_all(&folder).expect("a folder for a layer");
-    Cmd::new("sh")
-        .args(["-euc", &format!("cd \"$1\"; {script}"), "sh"])
-        .arg(&folder)
-        .run()
-        .ok();
-    let tar = host.folder().join(format!("{name}.tar"));
-    images::pack(&folder, &tar);
-    tar
 }

@@ -1,7 +1,7 @@
 //! A registry that misbehaves as a test says: a small HTTP server of ours, which remembers what it was asked.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,8 @@ pub struct Request {
     /// With the query.
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// What of it is no text is replaced.
+    pub body: String,
 }
 
 impl Request {
@@ -28,6 +30,10 @@ impl Request {
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn authorization(&self) -> Option<&str> {
+        self.header("authorization")
     }
 }
 
@@ -67,6 +73,15 @@ impl Answer {
         }
     }
 
+    /// Without a body.
+    pub fn of(status: u16) -> Answer {
+        Answer::new(status, "text/plain", "")
+    }
+
+    pub fn json(status: u16, text: impl Into<Vec<u8>>) -> Answer {
+        Answer::new(status, "application/json", text)
+    }
+
     pub fn with(mut self, name: &str, value: &str) -> Answer {
         self.headers.push((name.into(), value.into()));
         self
@@ -104,6 +119,14 @@ impl Answer {
 
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Its last byte is another one.
+    pub fn altered(mut self) -> Answer {
+        if let Some(last) = self.body.last_mut() {
+            *last ^= 1;
+        }
+        self
     }
 
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
@@ -171,8 +194,18 @@ impl Mock {
         ip: &str,
         handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
     ) -> Mock {
+        Mock::listen(inside, (ip, 0), handler)
+    }
+
+    /// The same on a port of the test's choice.
+    #[track_caller]
+    pub fn listen(
+        inside: &Netns,
+        at: impl ToSocketAddrs + Send,
+        handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Mock {
         let listener = inside
-            .enter(|| TcpListener::bind((ip, 0)))
+            .enter(|| TcpListener::bind(at))
             .expect("listen on an address of the namespace");
         let address = listener.local_addr().expect("a bound socket").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -246,29 +279,34 @@ fn serve(mut stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Request>>) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+/// The next request of a connection, if there is one.
+pub fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (words.next()?, words.next()?);
-    let mut headers = Vec::new();
+    let mut request = Request {
+        method: words.next()?,
+        path: words.next()?,
+        headers: Vec::new(),
+        body: String::new(),
+    };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
         let Some((name, value)) = line.trim_end().split_once(':') else {
             break;
         };
-        headers.push((name.to_owned(), value.trim().to_owned()));
+        let pair = (name.to_owned(), value.trim().to_owned());
+        request.headers.push(pair);
     }
-    let request = Request {
-        method,
-        path,
-        headers,
-    };
     let length = request
         .header("content-length")
         .and_then(|text| text.parse().ok());
-    let mut body = reader.take(length.unwrap_or(0));
-    std::io::copy(&mut body, &mut std::io::sink()).ok()?;
+    let mut body = Vec::new();
+    reader
+        .take(length.unwrap_or(0))
+        .read_to_end(&mut body)
+        .ok()?;
+    request.body = String::from_utf8_lossy(&body).into_owned();
     Some(request)
 }

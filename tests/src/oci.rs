@@ -19,6 +19,16 @@ pub struct Config<'a> {
     pub user: &'a str,
 }
 
+/// A shell in the root.
+pub const SHELL: Config = Config {
+    entrypoint: &[],
+    cmd: &["sh"],
+    env: &[],
+    exposed_ports: &[],
+    working_dir: "/",
+    user: "",
+};
+
 /// One image: its layers, as tars from the lowest up.
 #[derive(Clone, Debug)]
 pub struct Image<'a> {

@@ -2,7 +2,6 @@
 //! is never taken.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -82,29 +81,16 @@ fn check_prune(host: &Host, line: &str, announced: u64) -> u64 {
     freed
 }
 
-fn layer(host: &Host, name: &str, script: &str) -> PathBuf {
-    let folder = host.folder().join(format!("layer-{name}"));
-    fs::create_dir_all(&folder).unwrap();
-    Cmd::new("sh")
-        .args(["-euc", &format!("cd \"$1\"; {script}"), "sh"])
-        .arg(&folder)
-        .run()
-        .ok();
-    let tar = host.folder().join(format!("{name}.tar"));
-    images::pack(&folder, &tar);
-    tar
-}
-
 /// Images of busybox and a layer each, in a registry: `image("a:1")` has `/a`.
 fn push_images(host: &Host, registry: &Registry<'_>, names: &[&str]) {
-    let shared = layer(
+    let shared = images::layer(
         host,
         "shared",
         "head -c 300000 /dev/urandom >file; ln file again; truncate -s 50M hole; mkdir -p deep/er; ln -s / link",
     );
     for name in names {
         let script = format!("head -c 123457 /dev/urandom >{name}");
-        let own = layer(host, name, &script);
+        let own = images::layer(host, name, &script);
         let layout = host.folder().join(format!("layout-{name}"));
         let config = Config {
             cmd: &["sh"],

@@ -4,19 +4,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use harness::oci::{self, Config, Image};
+use harness::oci::{self, Image, SHELL};
 use harness::registry::Access;
 use harness::{Cmd, Host, Registry, images};
 use rusqlite::Connection;
-
-const SHELL: Config = Config {
-    entrypoint: &[],
-    cmd: &["sh"],
-    env: &[],
-    exposed_ports: &[],
-    working_dir: "/",
-    user: "",
-};
 
 /// The upper layer: of everything that a tar can have, something.
 const UPPER: &str = r#"

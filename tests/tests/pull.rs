@@ -22,20 +22,6 @@ const SHELL: Config = Config {
     user: "",
 };
 
-/// Builds a layer from a script that is run in an empty folder.
-fn layer(host: &Host, name: &str, script: &str) -> std::path::PathBuf {
-    let folder = host.folder().join(format!("layer-{name}"));
-    fs::create_dir_all(&folder).unwrap();
-    Cmd::new("sh")
-        .args(["-euc", &format!("cd \"$1\"; {script}"), "sh"])
-        .arg(&folder)
-        .run()
-        .ok();
-    let tar = host.folder().join(format!("{name}.tar"));
-    images::pack(&folder, &tar);
-    tar
-}
-
 #[test]
 fn the_image_of_this_machines_platform_is_taken_from_an_index() {
     let host = Host::builder().without_image().build();
@@ -45,7 +31,7 @@ fn the_image_of_this_machines_platform_is_taken_from_an_index() {
     let for_machine = |mark: &str| {
         vec![
             base.clone(),
-            layer(&host, mark, &format!("echo {mark} >mark")),
+            images::layer(&host, mark, &format!("echo {mark} >mark")),
         ]
     };
     let images = [
@@ -89,12 +75,12 @@ fn the_image_of_this_machines_platform_is_taken_from_an_index() {
 fn layers_lie_on_each_other_with_whiteouts_and_opaque_folders() {
     let host = Host::builder().without_image().build();
     let registry = Registry::start(&host, Access::Open);
-    let lower = layer(
+    let lower = images::layer(
         &host,
         "lower",
         "mkdir -p a/deep b opq; echo 1 >a/one; echo 1 >a/deep/gone; echo 1 >b/file; echo 1 >opq/old; echo old >over; ln -s nowhere link; chmod 1777 b",
     );
-    let upper = layer(
+    let upper = images::layer(
         &host,
         "upper",
         "mkdir -p a/deep opq; : >a/.wh.one; : >a/deep/.wh.gone; : >.wh.b; : >opq/.wh..wh..opq; echo new >opq/fresh; echo new >over; mkdir link; echo in >link/in",
@@ -287,7 +273,7 @@ impl Gate {
 /// Pushes an image of busybox and a layer on top whose blob the gate holds back.
 fn gated<'a>(host: &'a Host, layout: &Path) -> (Registry<'a>, Arc<Gate>, String) {
     let registry = Registry::start(host, Access::Open);
-    let top = layer(host, "top", "echo top >top");
+    let top = images::layer(host, "top", "echo top >top");
     oci::write_layout(
         layout,
         "1",
@@ -389,8 +375,8 @@ fn a_disk_that_is_too_small_is_told_in_numbers_and_keeps_what_was_finished() {
     let host = Host::builder().without_image().build();
     let registry = Registry::start(&host, Access::Open);
     let layout = host.folder().join("layout");
-    let zeros = layer(&host, "zeros", "head -c 40000000 /dev/zero >zeros");
-    let noise = layer(&host, "noise", "head -c 30000000 /dev/urandom >noise");
+    let zeros = images::layer(&host, "zeros", "head -c 40000000 /dev/zero >zeros");
+    let noise = images::layer(&host, "noise", "head -c 30000000 /dev/urandom >noise");
     for (tag, top) in [("zeros", zeros), ("noise", noise)] {
         let _ = fs::remove_dir_all(&layout);
         oci::write_layout(

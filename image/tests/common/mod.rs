@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
+pub mod files;
+pub mod server;
+
 pub fn sha256(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()
@@ -31,6 +34,20 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+/// Bytes that do not compress.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// A tar, entry by entry, with names exactly as given.
@@ -161,6 +178,15 @@ pub fn packed(tar: Vec<u8>) -> PackedLayer {
         blob: gzip(&tar),
         media_type: "application/vnd.oci.image.layer.v1.tar+gzip",
         diff_id: sha256(&tar),
+    }
+}
+
+/// A layer that is not packed.
+pub fn plain(tar: Vec<u8>) -> PackedLayer {
+    PackedLayer {
+        diff_id: sha256(&tar),
+        blob: tar,
+        media_type: files::PLAIN_LAYER,
     }
 }
 

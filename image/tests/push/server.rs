@@ -1,170 +1,95 @@
-//! A small registry in this process, which keeps what it is sent and does as each test says.
+//! A registry that keeps what it is sent, and does as each test says.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::common::server::{Answer, Request, Server};
 use super::common::sha256;
-
-/// A request, of which the body has not been read yet.
-pub struct Request {
-    pub method: String,
-    pub path: String,
-    pub authorization: Option<String>,
-    pub range: Option<String>,
-    pub length: usize,
-}
-
-impl Request {
-    pub fn is(&self, method: &str, part: &str) -> bool {
-        self.method == method && self.path.contains(part)
-    }
-}
 
 /// What goes wrong with a request.
 pub enum Fault {
-    Answer(u16, Vec<(&'static str, String)>),
-    /// A status and a body.
-    Say(u16, String),
+    Answer(Answer),
     /// This many bytes of the body are taken, and no answer comes.
     CutAfter(usize),
 }
 
-/// What the registry has, and has been asked.
+/// What the registry has.
 #[derive(Default)]
 pub struct State {
     pub blobs: HashMap<String, Vec<u8>>,
     pub uploads: HashMap<String, Vec<u8>>,
     pub manifests: HashMap<String, Vec<u8>>,
-    pub requests: Vec<Request>,
+    /// Uploads that were begun so far.
+    begun: usize,
     /// Before the path of an upload, in its location.
     pub host: String,
     pub least: Option<usize>,
 }
 
-type Faults = dyn Fn(&Request, &mut State) -> Option<Fault> + Send + Sync;
-
-/// Ends with the test's process; its thread waits in accept(2) until then.
 #[derive(Clone)]
-pub struct Server {
-    pub port: u16,
+pub struct Registry {
+    server: Server,
     state: Arc<Mutex<State>>,
 }
 
-impl Server {
+impl Deref for Registry {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Registry {
     pub fn start(
         faults: impl Fn(&Request, &mut State) -> Option<Fault> + Send + Sync + 'static,
-    ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server {
-            port: listener.local_addr().unwrap().port(),
-            state: Arc::default(),
-        };
-        let (faults, answering): (Arc<Faults>, _) = (Arc::new(faults), server.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (faults, server) = (faults.clone(), answering.clone());
-                std::thread::spawn(move || server.serve(stream, &*faults));
+    ) -> Registry {
+        let state = Arc::new(Mutex::new(State::default()));
+        let kept = state.clone();
+        let server = Server::taking(move |request, body| {
+            let fault = faults(request, &mut kept.lock().unwrap());
+            match fault {
+                Some(Fault::Answer(answer)) => Some(answer),
+                Some(Fault::CutAfter(bytes)) => {
+                    let taken = body.take(bytes);
+                    if let Some(had) = kept.lock().unwrap().uploads.get_mut(&request.path) {
+                        had.extend(taken);
+                    }
+                    None
+                }
+                None => {
+                    let taken = body.all();
+                    // What was cut by the client is no request.
+                    (taken.len() == request.length)
+                        .then(|| kept.lock().unwrap().answer(request, taken))
+                }
             }
         });
-        server
+        Registry { server, state }
+    }
+
+    /// One without faults.
+    pub fn honest() -> Registry {
+        Registry::start(|_, _| None)
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    pub fn count(&self, method: &str, part: &str) -> usize {
-        let state = self.state();
-        state.requests.iter().filter(|r| r.is(method, part)).count()
+    pub fn asked(&self, method: &str, part: &str) -> usize {
+        let requests = self.requests();
+        requests.iter().filter(|it| it.is(method, part)).count()
     }
 
+    /// How long the bodies of an upload's requests were.
     pub fn lengths(&self, method: &str) -> Vec<usize> {
-        let state = self.state();
-        let requests = state.requests.iter();
-        requests
-            .filter(|r| r.is(method, "/blobs/uploads/"))
-            .map(|r| r.length)
-            .collect()
-    }
-
-    fn serve(&self, mut stream: TcpStream, faults: &Faults) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        while let Some(request) = read_head(&mut reader) {
-            let fault = faults(&request, &mut self.state());
-            let taken = match fault {
-                Some(Fault::CutAfter(n)) => n.min(request.length),
-                _ => request.length,
-            };
-            let mut body = vec![0; taken];
-            if reader.read_exact(&mut body).is_err() {
-                return;
-            }
-            let (status, headers, answer) = match fault {
-                Some(Fault::Answer(status, headers)) => (status, headers, Vec::new()),
-                Some(Fault::Say(status, body)) => (status, Vec::new(), body.into_bytes()),
-                Some(Fault::CutAfter(_)) => {
-                    let mut state = self.state();
-                    let upload = request.path.clone();
-                    if let Some(had) = state.uploads.get_mut(&upload) {
-                        had.extend(body);
-                    }
-                    state.requests.push(request);
-                    let _ = stream.shutdown(std::net::Shutdown::Both);
-                    return;
-                }
-                None => self.state().answer(&request, body),
-            };
-            let mut head = format!("HTTP/1.1 {status} X\r\n");
-            if status != 204 {
-                head += &format!("Content-Length: {}\r\n", answer.len());
-            }
-            for (name, value) in headers {
-                head += &format!("{name}: {value}\r\n");
-            }
-            let with_body = request.method != "HEAD";
-            self.state().requests.push(request);
-            let sent = stream.write_all(format!("{head}\r\n").as_bytes());
-            if sent.is_err() || (with_body && stream.write_all(&answer).is_err()) {
-                return;
-            }
-        }
+        let mut requests = self.requests();
+        requests.retain(|it| it.is(method, "/blobs/uploads/"));
+        requests.iter().map(|it| it.length).collect()
     }
 }
-
-fn read_head(reader: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    if reader.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let mut words = line.split(' ');
-    let mut request = Request {
-        method: words.next()?.to_owned(),
-        path: words.next()?.to_owned(),
-        authorization: None,
-        range: None,
-        length: 0,
-    };
-    loop {
-        let mut header = String::new();
-        if reader.read_line(&mut header).ok()? == 0 {
-            return None;
-        }
-        let Some((name, value)) = header.trim().split_once(':') else {
-            return Some(request);
-        };
-        let value = value.trim().to_owned();
-        match name.to_ascii_lowercase().as_str() {
-            "authorization" => request.authorization = Some(value),
-            "content-range" => request.range = Some(value),
-            "content-length" => request.length = value.parse().unwrap(),
-            _ => {}
-        }
-    }
-}
-
-type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
 impl State {
     /// As a registry that does all it should.
@@ -172,33 +97,40 @@ impl State {
         let path = &request.path;
         let bare = path.split('?').next().unwrap();
         let last = bare.rsplit('/').next().unwrap();
-        let location = ("Location", format!("{}{path}", self.host));
+        let location = format!("{}{path}", self.host);
         let uploading = path.contains("/blobs/uploads/");
-        let missing = (404, Vec::new(), Vec::new());
+        let missing = Answer::of(404);
         match request.method.as_str() {
             "POST" => {
-                let upload = format!("{bare}{}?state=a%20b", self.requests.len());
-                let mut headers = vec![("Location", format!("{}{upload}", self.host))];
-                headers.extend(self.least.map(|n| ("OCI-Chunk-Min-Length", n.to_string())));
+                self.begun += 1;
+                let upload = format!("{bare}{}?state=a%20b", self.begun);
+                let answer = Answer::of(202).with("Location", &format!("{}{upload}", self.host));
                 self.uploads.insert(upload, Vec::new());
-                (202, headers, Vec::new())
+                match self.least {
+                    Some(bytes) => answer.with("OCI-Chunk-Min-Length", &bytes.to_string()),
+                    None => answer,
+                }
             }
             "PATCH" => match self.uploads.get_mut(path) {
                 Some(upload) => {
                     let range = format!("{}-{}", upload.len(), upload.len() + body.len() - 1);
-                    if request.range.as_deref() != Some(&range) {
-                        return (416, Vec::new(), Vec::new());
+                    if request.header("content-range") != Some(&range) {
+                        return Answer::of(416);
                     }
                     upload.extend(body);
-                    let range = ("Range", format!("0-{}", upload.len() - 1));
-                    (202, vec![location, range], Vec::new())
+                    let range = format!("0-{}", upload.len() - 1);
+                    Answer::of(202)
+                        .with("Location", &location)
+                        .with("Range", &range)
                 }
                 None => missing,
             },
             "GET" if uploading => match self.uploads.get(path) {
                 Some(upload) => {
                     let range = format!("0-{}", upload.len().saturating_sub(1));
-                    (204, vec![("Range", range), location], Vec::new())
+                    Answer::of(204)
+                        .with("Range", &range)
+                        .with("Location", &location)
                 }
                 None => missing,
             },
@@ -211,25 +143,25 @@ impl State {
                 let digest = digest.replace("%3A", ":");
                 if sha256(&bytes) != digest {
                     let why = r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#;
-                    return (400, Vec::new(), why.into());
+                    return Answer::new(400, "application/json", why);
                 }
                 self.blobs.insert(digest, bytes);
-                (201, Vec::new(), Vec::new())
+                Answer::of(201)
             }
             "PUT" => {
                 let digest = sha256(&body);
                 self.manifests.insert(last.to_owned(), body);
-                (201, vec![("Docker-Content-Digest", digest)], Vec::new())
+                Answer::of(201).with("Docker-Content-Digest", &digest)
             }
             "DELETE" => {
                 self.uploads.remove(path);
-                (202, Vec::new(), Vec::new())
+                Answer::of(202)
             }
             "HEAD" => match self.blobs.get(last) {
-                Some(bytes) => (200, Vec::new(), bytes.clone()),
+                Some(bytes) => Answer::new(200, "application/octet-stream", bytes.clone()),
                 None => missing,
             },
-            "GET" if bare == "/v2/" => (200, Vec::new(), Vec::new()),
+            "GET" if bare == "/v2/" => Answer::of(200),
             _ => missing,
         }
     }

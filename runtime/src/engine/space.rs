@@ -95,26 +95,14 @@ impl DiskUsage {
     }
 
     pub fn of_containers(&self) -> Amount {
-        let (active, over): (Vec<_>, Vec<_>) = self.containers.iter().partition(|c| c.is_active());
-        let sum = |of: &[&ContainerUsage]| of.iter().map(|usage| usage.size).sum::<u64>();
-        Amount {
-            total: self.containers.len(),
-            active: active.len(),
-            size: sum(&active) + sum(&over),
-            reclaimable: sum(&over),
-        }
+        amount(&self.containers, ContainerUsage::is_active, |usage| {
+            usage.size
+        })
     }
 
     pub fn of_volumes(&self) -> Amount {
-        let is_used = |usage: &&VolumeUsage| !usage.volume.users.is_empty();
-        let (used, unused): (Vec<_>, Vec<_>) = self.volumes.iter().partition(is_used);
-        let sum = |of: &[&VolumeUsage]| of.iter().map(|usage| usage.size).sum::<u64>();
-        Amount {
-            total: self.volumes.len(),
-            active: used.len(),
-            size: sum(&used) + sum(&unused),
-            reclaimable: sum(&unused),
-        }
+        let is_used = |usage: &VolumeUsage| !usage.volume.users.is_empty();
+        amount(&self.volumes, is_used, |usage| usage.size)
     }
 
     /// All of ROOT.
@@ -133,6 +121,17 @@ impl DiskUsage {
             self.foreign,
         ];
         parts.iter().sum()
+    }
+}
+
+fn amount<T>(all: &[T], is_active: impl Fn(&T) -> bool, size: impl Fn(&T) -> u64) -> Amount {
+    let (active, others): (Vec<&T>, Vec<&T>) = all.iter().partition(|it| is_active(it));
+    let sum = |of: &[&T]| of.iter().map(|it| size(it)).sum::<u64>();
+    Amount {
+        total: all.len(),
+        active: active.len(),
+        size: sum(&active) + sum(&others),
+        reclaimable: sum(&others),
     }
 }
 

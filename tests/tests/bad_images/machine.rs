@@ -291,6 +291,13 @@ impl Machine {
     }
 }
 
+/// That a text of an image or registry makes no line of its own on a terminal.
+#[track_caller]
+pub fn says_no_line_of(output: &Output, start: &str) {
+    let mut lines = output.stderr.lines();
+    assert!(!lines.any(|line| line.starts_with(start)), "{output}");
+}
+
 fn list(root: &Path, name: &str, listing: &mut Listing) {
     if name == STORE || name == "run/coracle" {
         return;

@@ -10,7 +10,7 @@ use harness::mock::{Answer, Mock, Request};
 
 use super::image::{Image, MANIFEST, TOP, reference};
 use super::layers::ADVICE;
-use super::machine::Machine;
+use super::machine::{Machine, says_no_line_of};
 use super::{ELSEWHERE, REGISTRY, Row, row};
 
 /// `sailor:secret`.
@@ -207,13 +207,7 @@ pub fn rows() -> Vec<Row> {
                 })
             });
             let output = Machine::new(netns).refuses(&reference(&mock), &["pull access denied"]);
-            assert!(
-                !output
-                    .stderr
-                    .lines()
-                    .any(|line| line.starts_with("coracle: all")),
-                "{output}"
-            );
+            says_no_line_of(&output, "coracle: all");
         }),
         row("redirects-without-end", |netns| {
             let mock = Mock::start(netns, "127.0.0.1", |_| {

@@ -4,23 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::oci::{self, Config, Image};
+use harness::mock::{Answer, Mock, Request};
+use harness::oci::{self, Image, SHELL};
 use harness::registry::{PASSWORD, USER};
 use harness::{Cmd, Host, Output, Running, eventually, images, net};
 
-use crate::certificates::Pair;
+use crate::authority::Pair;
 
 /// `htpasswd -nbB` of the harness's user and password.
 const HTPASSWD: &str = "sailor:$2b$05$2RYFAzxvsk5FGH5T2X.jaet7BT0cBh/v.0qv./BDiNL1A5nrzfCX2\n";
-
-const SHELL: Config = Config {
-    entrypoint: &[],
-    cmd: &["sh"],
-    env: &[],
-    exposed_ports: &[],
-    working_dir: "/",
-    user: "",
-};
 
 pub struct World {
     pub host: Host,
@@ -106,6 +98,27 @@ impl World {
             net::connect(&self.host.netns, address)
         });
         server
+    }
+
+    /// One with this certificate, for anybody.
+    pub fn serve_tls(&self, address: &str, pair: &Pair) -> Running {
+        let how = Serve {
+            tls: Some(pair),
+            ..Serve::default()
+        };
+        self.serve(address, &how)
+    }
+
+    /// A server of the test's own on the host.
+    #[track_caller]
+    pub fn mock(
+        &self,
+        address: &str,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Mock {
+        Mock::listen(&self.host.netns, address, move |request| {
+            Some(answer(request))
+        })
     }
 
     /// Puts files into a registry's folder of certificates; the folder of all is what `--cert-dir` takes.

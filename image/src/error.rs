@@ -54,6 +54,12 @@ pub enum Error {
     #[error("{0} is not a valid change command")]
     NotAChange(String),
 
+    /// What a commit would make.
+    #[error(
+        "the image would have {layers} layers, and no more than {most} can be mounted: make one layer of them by `export` and `import`"
+    )]
+    TooManyLayers { layers: usize, most: usize },
+
     #[error(transparent)]
     Pack(crate::layer::pack::PackError),
 
@@ -271,6 +277,7 @@ impl Error {
             | Error::Certificate { .. }
             | Error::Proxy(_)
             | Error::NotAChange(_)
+            | Error::TooManyLayers { .. }
             | Error::InvalidArgument { .. } => ErrorKind::Invalid,
             Error::Conflict(_) => ErrorKind::Conflict,
             Error::AccessDenied { .. }

@@ -26,6 +26,7 @@ pub mod credentials;
 mod cut;
 mod endpoint;
 mod failure;
+mod hops;
 mod http;
 pub mod login;
 pub mod manifest;
@@ -77,8 +78,14 @@ pub trait Watcher: Send + Sync {
 
 /// A client for a web server that is no registry: verified as the host does, through the proxy that is set.
 pub(crate) fn agent_for(url: &str) -> Result<Agent, Error> {
-    let parsed =
-        Url::parse(url).ok_or_else(|| Error::untrusted(url, "it is no URL of http or https"))?;
+    let parsed = Url::parse(url).ok_or_else(|| match url.rsplit_once('@') {
+        // A password must not be shown again.
+        Some((_, rest)) => Error::untrusted(
+            format!("...@{rest}"),
+            "a URL with a user name or password is not taken: pipe what another program fetches into `-`",
+        ),
+        None => Error::untrusted(url, "it is no URL of http or https"),
+    })?;
     let registries = Registries::default();
     let trust = agents::Trust {
         certificates: Default::default(),

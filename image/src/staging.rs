@@ -13,8 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with,
-    unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, openat,
+    renameat_with, unlinkat,
 };
 
 use crate::error::Error;
@@ -71,13 +71,16 @@ impl Staging {
     pub fn subdirectory(&self, name: &str) -> Result<OwnedFd, Error> {
         let path = self.path.join(name);
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        openat(
+        let dir = openat(
             &self.dir,
             name,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(Error::io("open", path))
+        .map_err(Error::io("open", &path))?;
+        // A tar that leaves its root out has this one, which a container sees as `/`: our caller's umask has no say in it.
+        fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(Error::io("change the mode of", path))?;
+        Ok(dir)
     }
 
     /// Bytes on disk of what is in it.

@@ -7,7 +7,7 @@ mod image;
 
 use harness::mock::{Answer, Mock};
 use harness::{Host, Output, Tape};
-use image::{Files, Image, Layer, TOP, reference};
+use image::{Image, Layer, TOP, reference};
 use serde_json::{Value, json};
 
 /// Neither a panic nor anything that a terminal would obey.
@@ -153,6 +153,35 @@ fn a_working_directory_or_volume_behind_a_symlink_stays_in_the_container() {
 }
 
 #[test]
+fn an_import_shows_no_password_of_its_url() {
+    let host = Host::builder().without_image().build();
+    let output = sober(host.coracle(["import", "http://me:geheim@127.0.0.1:1/x.tar"])).exits(1);
+    assert!(output.stderr.contains("password is not taken"), "{output}");
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(!said.contains("geheim"), "{output}");
+}
+
+#[test]
+fn a_config_that_a_thousand_images_share_is_not_read_for_each() {
+    let host = Host::builder().without_image().build();
+    let mut config = with_config(json!({"author": "x".repeat(1 << 20)})).config;
+    config["architecture"] = harness::oci::this_architecture().into();
+    let item = json!({"Config": "c", "Layers": ["l"]});
+    let tar = Tape::new()
+        .file("l", "x")
+        .file("c", &config.to_string())
+        .file("manifest.json", &Value::Array(vec![item; 1000]).to_string())
+        .finish();
+    let path = host.folder().join("many.tar");
+    std::fs::write(&path, tar).unwrap();
+    let output = sober(host.coracle(["load", "-i", path.to_str().unwrap()])).exits(1);
+    assert!(
+        output.stderr.contains("the documents of its images"),
+        "{output}"
+    );
+}
+
+#[test]
 fn errors_without_end_are_read_to_a_limit() {
     let host = Host::builder().without_image().build();
     let mock = Mock::start(&host.netns, "127.0.0.1", |request| {
@@ -162,7 +191,7 @@ fn errors_without_end_are_read_to_a_limit() {
                 .chunked()
         })
     });
-    sober(host.coracle(["pull", &reference(&mock)])).exits(1);
-    let files = Files::default();
-    assert!(files.get(&mock.requests()[0]).is_none());
+    let output = sober(host.coracle(["pull", &reference(&mock)])).exits(1);
+    assert!(output.stderr.contains("400"), "{output}");
+    assert_eq!(mock.asked(TOP).len(), 1, "{:?}", mock.requests());
 }

@@ -41,8 +41,9 @@ pub fn run(context: &Context, options: Import) -> Answer {
     let mut tar: Box<dyn Read> = match options.file.as_str() {
         "-" => Box::new(std::io::stdin()),
         url if is_url => {
+            let download = remote::Download::of(url)?;
             output::print(&format!("Downloading from {url}"))?;
-            remote::open(url)?
+            download.open()?
         }
         file => Box::new(File::open(file).with_context(|| format!("open {file}"))?),
     };

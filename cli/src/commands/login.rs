@@ -30,8 +30,8 @@ pub struct Login {
     server: Option<String>,
 }
 
-/// What registries have to say while they are asked goes to stderr.
-struct Stderr;
+/// What registries and helpers have to say while they are asked goes to stderr.
+pub struct Stderr;
 
 impl Watcher for Stderr {
     fn notice(&self, text: String) {
@@ -49,7 +49,7 @@ pub fn run(context: &Context, options: Login) -> Answer {
     let mut user = options.username.filter(|user| !user.is_empty());
     if user.is_none()
         && password.is_none()
-        && let Some(stored) = login::stored(&server)?
+        && let Some(stored) = login::stored(&server, &Stderr)?
     {
         match with_stored(context, &server, &stored) {
             Ok(()) => return succeeded(&server, &stored),
@@ -173,7 +173,7 @@ fn try_and_keep(context: &Context, server: &Server, credentials: &Credentials) -
 }
 
 fn succeeded(server: &Server, credentials: &Credentials) -> Answer {
-    if let Kept::InFile(path) = login::store(server, credentials)? {
+    if let Kept::InFile(path) = login::store(server, credentials, &Stderr)? {
         eprintln!(
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
              Configure a credential helper to remove this warning. See\n\

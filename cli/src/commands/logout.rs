@@ -4,6 +4,7 @@ use clap::Args;
 use image::registry::login::{self, Server};
 
 use super::Answer;
+use super::login::Stderr;
 use crate::output;
 
 /// Log out from a registry
@@ -17,6 +18,6 @@ pub struct Logout {
 pub fn run(options: Logout) -> Answer {
     let server = Server::parse(options.server.as_deref())?;
     output::print(&format!("Removing login credentials for {}", server.key()))?;
-    login::erase(&server)?;
+    login::erase(&server, &Stderr)?;
     Ok(0)
 }

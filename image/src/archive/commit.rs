@@ -18,6 +18,7 @@ use crate::layer::{LayerError, Limits};
 use crate::lock::{LayerLock, Mode};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::pull::stream;
+use crate::registry::manifest::MAX_LAYERS;
 use crate::staging::Staging;
 use crate::store::{self, ImageToCommit, LayerToCommit};
 use crate::{Image, Reference};
@@ -44,6 +45,11 @@ pub struct Commit<'a> {
 /// Makes the image and returns it. Nothing stays behind where it fails.
 pub fn commit(conn: &mut Connection, root: &Path, request: &Commit<'_>) -> Result<Image, Error> {
     let settings = changes::apply_to(request.config.clone(), request.lines)?;
+    // Else it could be made, and neither run nor be pulled from where it is pushed.
+    let (layers, most) = (request.base.layers.len() + 1, MAX_LAYERS);
+    if layers > most {
+        return Err(Error::TooManyLayers { layers, most });
+    }
     let staging = Staging::create(root)?;
     let dir = staging.subdirectory("0")?;
     let below = request

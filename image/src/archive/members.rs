@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
 use crate::layer::{Entries, Kind, LayerError, Limits};
@@ -23,6 +24,8 @@ use super::packed;
 const MOST_ENTRIES: u64 = 400_000;
 /// Bytes of all names together.
 const MOST_NAMES: usize = 32 << 20;
+/// Bytes of all documents together, each as often as it is read: an archive can name one config as that of a hundred thousand images.
+const MOST_DOCUMENTS: u64 = 64 << 20;
 /// Links that lead from one to the next; old Dockers write one.
 const MOST_LINKS: usize = 8;
 /// A packed archive may become 256 times as long, or this.
@@ -35,6 +38,18 @@ const LONGEST: u64 = 1 << 40;
 pub struct Archive {
     file: File,
     members: BTreeMap<String, Member>,
+    /// Bytes of documents that have been read.
+    documents: AtomicU64,
+}
+
+impl Archive {
+    fn new(file: File, members: BTreeMap<String, Member>) -> Archive {
+        Archive {
+            file,
+            members,
+            documents: AtomicU64::new(0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,10 +104,7 @@ impl Archive {
             .map_err(|e| unreadable(LayerError::Read(e)))?;
         drop(tee);
         drop(plain);
-        Ok(Archive {
-            file: spool,
-            members,
-        })
+        Ok(Archive::new(spool, members))
     }
 
     /// `None` if it is packed.
@@ -117,7 +129,7 @@ impl Archive {
             },
             |input, n| input.pass(n),
         )?;
-        Ok(Some(Archive { file, members }))
+        Ok(Some(Archive::new(file, members)))
     }
 
     /// Whether there is such a member.
@@ -150,6 +162,11 @@ impl Archive {
         if extent.size > MAX_DOCUMENT {
             let why = format!("{} bytes are over the limit of {MAX_DOCUMENT}", extent.size);
             return Err(Error::untrusted(format!("archive member {name:?}"), why));
+        }
+        let before = self.documents.fetch_add(extent.size, Ordering::Relaxed);
+        if before + extent.size > MOST_DOCUMENTS {
+            let why = format!("the documents of its images have more than {MOST_DOCUMENTS} bytes");
+            return Err(Error::untrusted("archive", why));
         }
         let mut bytes = Vec::new();
         self.read(extent)

@@ -9,17 +9,21 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ureq::Agent;
+use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use super::certificates::{self, Certificates};
 use super::cut::Cutter;
+use super::hops;
 use super::proxy::Proxies;
 use super::settings::Registries;
 use super::url::{Url, is_loopback};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+
+/// Bytes.
+const INPUT_BUFFER: usize = 256 << 10;
 
 /// How one server is spoken to.
 #[derive(Clone)]
@@ -102,17 +106,34 @@ impl Agents {
             .timeout_connect(Some(Duration::from_secs(15)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .timeout_per_read(Some(Duration::from_secs(60)))
-            .input_buffer_size(256 << 10)
+            .input_buffer_size(INPUT_BUFFER)
             // The library's own reading of the environment is not Docker's.
             .proxy(via.as_ref().map(|via| via.proxy.clone()));
         if url.scheme == "https" {
             config = config.tls_config(self.tls(&url.authority)?);
         }
-        let connector = DefaultConnector::default().chain(Cutter(self.stop.clone()));
+        let config = config.build();
+        let connector = hops::connector(self.to_proxy(&config)?, Cutter(self.stop.clone()));
         Ok(Route {
-            agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()),
+            agent: Agent::with_parts(config, connector, DefaultResolver::default()),
             via: via.map(|via| via.name),
         })
+    }
+
+    /// The settings for connecting to the proxy of `config`, where that is spoken to by TLS.
+    fn to_proxy(&self, config: &Config) -> Result<Option<Config>, Error> {
+        let proxy = config.proxy().map(|proxy| proxy.uri());
+        let Some(proxy) = proxy.filter(|uri| uri.scheme_str() == Some("https")) else {
+            return Ok(None);
+        };
+        let authority = proxy.authority().map_or("", |it| it.as_str());
+        // Without user and password.
+        let authority = authority.rsplit('@').next().unwrap_or("");
+        let trust = Trust::of(authority, authority, &self.registries)?;
+        let authorities = trust.certificates.authorities.clone();
+        let tls = self.tls_by(&trust, authorities);
+        let config = Agent::config_builder().input_buffer_size(INPUT_BUFFER);
+        Ok(Some(config.tls_config(tls).build()))
     }
 
     fn tls(&self, authority: &str) -> Result<TlsConfig, Error> {
@@ -125,6 +146,11 @@ impl Agents {
         };
         let mut own = trust.certificates.authorities.clone();
         own.extend(self.trust.certificates.authorities.iter().cloned());
+        Ok(self.tls_by(trust, own))
+    }
+
+    /// `own`: the CAs that count beside the host's.
+    fn tls_by(&self, trust: &Trust, mut own: Vec<Certificate<'static>>) -> TlsConfig {
         let mut config = TlsConfig::builder()
             .disable_verification(!trust.verify)
             .client_cert(trust.certificates.client.clone());
@@ -138,7 +164,7 @@ impl Agents {
                 config = config.root_certs(RootCerts::new_with_certs(&own));
             }
         }
-        Ok(config.build())
+        config.build()
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod file;
 mod helper;
+mod output;
 
 use std::fmt;
 use std::path::PathBuf;
 
+use super::Watcher;
 use crate::error::Error;
 use file::ConfigFile;
 use helper::Helper;
@@ -69,25 +71,29 @@ pub fn key(registry: &str) -> &str {
     }
 }
 
-/// What is stored for a registry as references name it; `None` if nothing is.
-pub fn for_registry(registry: &str) -> Result<Option<Credentials>, Error> {
+/// What is stored for a registry as references name it; `None` if nothing is. A helper is waited for as `watcher` says.
+pub fn for_registry(registry: &str, watcher: &dyn Watcher) -> Result<Option<Credentials>, Error> {
     let Some(path) = file::path() else {
         return Ok(None);
     };
     let config = ConfigFile::read(&path)?;
     match config.helper_of(registry) {
-        Some(name) => Helper::named(name)?.get(key(registry)),
+        Some(name) => Helper::named(name, watcher)?.get(key(registry)),
         None => Ok(config.find(registry)),
     }
 }
 
 /// Keeps them for later commands.
-pub fn store(registry: &str, credentials: &Credentials) -> Result<Kept, Error> {
+pub fn store(
+    registry: &str,
+    credentials: &Credentials,
+    watcher: &dyn Watcher,
+) -> Result<Kept, Error> {
     let path = file::path().ok_or(Error::NoHome)?;
     let mut kept = Kept::AsBefore;
     file::edit(&path, |config| {
         if let Some(name) = config.helper_of(registry) {
-            Helper::named(name)?.store(key(registry), credentials)?;
+            Helper::named(name, watcher)?.store(key(registry), credentials)?;
             kept = Kept::WithHelper;
             config.put(registry, None);
         } else if config.find(registry).as_ref() != Some(credentials) {
@@ -100,7 +106,7 @@ pub fn store(registry: &str, credentials: &Credentials) -> Result<Kept, Error> {
 }
 
 /// Forgets what is stored for a registry, if anything is.
-pub fn erase(registry: &str) -> Result<(), Error> {
+pub fn erase(registry: &str, watcher: &dyn Watcher) -> Result<(), Error> {
     let path = file::path().ok_or(Error::NoHome)?;
     if ConfigFile::read(&path)?.is_empty() {
         // No folder is made to forget in.
@@ -108,7 +114,7 @@ pub fn erase(registry: &str) -> Result<(), Error> {
     }
     file::edit(&path, |config| {
         if let Some(name) = config.helper_of(registry) {
-            Helper::named(name)?.erase(key(registry))?;
+            Helper::named(name, watcher)?.erase(key(registry))?;
         }
         config.remove(registry);
         Ok(())

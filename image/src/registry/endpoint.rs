@@ -164,7 +164,7 @@ impl Endpoint {
 
     /// A helper that fails is told, and is no reason to keep a public image from anyone.
     fn stored_credentials(&self, watcher: &dyn Watcher) -> Result<Option<Credentials>, Error> {
-        match credentials::for_registry(&self.registry) {
+        match credentials::for_registry(&self.registry, watcher) {
             Err(e @ Error::CredentialHelper { .. }) => {
                 watcher.notice(format!("{e}: going on without credentials"));
                 Ok(None)

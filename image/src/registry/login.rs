@@ -54,8 +54,8 @@ impl Server {
 }
 
 /// What an earlier login has left.
-pub fn stored(server: &Server) -> Result<Option<Credentials>, Error> {
-    credentials::for_registry(&server.registry)
+pub fn stored(server: &Server, watcher: &dyn Watcher) -> Result<Option<Credentials>, Error> {
+    credentials::for_registry(&server.registry, watcher)
 }
 
 /// Asks the registry whether it takes them. Gives back what is to be kept: a token server may give an identity token in place of the
@@ -125,13 +125,17 @@ fn ask(
 }
 
 /// Keeps them for later commands, for all of them that read Docker's configuration.
-pub fn store(server: &Server, credentials: &Credentials) -> Result<Kept, Error> {
-    credentials::store(&server.registry, credentials)
+pub fn store(
+    server: &Server,
+    credentials: &Credentials,
+    watcher: &dyn Watcher,
+) -> Result<Kept, Error> {
+    credentials::store(&server.registry, credentials, watcher)
 }
 
 /// Forgets what is kept for a registry, if anything is.
-pub fn erase(server: &Server) -> Result<(), Error> {
-    credentials::erase(&server.registry)
+pub fn erase(server: &Server, watcher: &dyn Watcher) -> Result<(), Error> {
+    credentials::erase(&server.registry, watcher)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const DOCKER_V1: [&str; 2] = [
 /// What is asked for; a registry chooses.
 pub const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 
-const MAX_LAYERS: usize = 128;
+pub const MAX_LAYERS: usize = 128;
 
 pub(crate) const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",

@@ -1,32 +1,32 @@
 //! Programs that keep credentials: `docker-credential-NAME get|store|erase`, by the protocol of docker-credential-helpers.
 
-use std::io::{Read, Seek, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::{Seek, Write};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::output::{self, Ended};
 use super::{Credentials, Secret};
 use crate::error::Error;
+use crate::registry::Watcher;
 
 /// What they print, with a code other than 0, for a server that they do not know.
 const NOT_FOUND: &str = "credentials not found in native keychain";
-/// Credentials are shorter by far.
-const MAX_OUTPUT: u64 = 1 << 20;
 /// The user name that says that the secret is an identity token.
 const TOKEN: &str = "<token>";
 
-#[derive(Debug)]
-pub struct Helper {
+pub struct Helper<'a> {
     program: String,
+    watcher: &'a dyn Watcher,
 }
 
-impl Helper {
+impl<'a> Helper<'a> {
     /// The name is a word, which is looked for in PATH: no path leads out of it.
-    pub fn named(name: &str) -> Result<Helper, Error> {
+    pub fn named(name: &str, watcher: &'a dyn Watcher) -> Result<Helper<'a>, Error> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         let program = format!("docker-credential-{name}");
         match !name.is_empty() && name.bytes().all(plain) {
-            true => Ok(Helper { program }),
+            true => Ok(Helper { program, watcher }),
             false => Err(Error::CredentialHelper {
                 program,
                 detail: format!("{name:?} in config.json is not the name of a helper"),
@@ -74,17 +74,24 @@ impl Helper {
         let mut stdin = std::fs::File::from(stdin.map_err(|e| failed(&e))?);
         let written = stdin.write_all(input).and_then(|()| stdin.rewind());
         written.map_err(|e| failed(&e))?;
-        let output = limited(
-            Command::new(&self.program)
-                .arg(action)
-                .stdin(Stdio::from(stdin)),
-        )
-        .map_err(|e| match e.kind() {
+        let mut command = Command::new(&self.program);
+        command.arg(action).stdin(Stdio::from(stdin));
+        let what = format!("{} {action}", self.program);
+        let ended = output::of(&mut command, &what, self.watcher);
+        let output = match ended.map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 self.failed("config.json names it, and it is not in PATH")
             }
             _ => failed(&e),
-        })?;
+        })? {
+            Ended::Itself(output) => output,
+            Ended::Cancelled => return Err(Error::Cancelled),
+            Ended::TooSlow => {
+                let minutes = output::PATIENCE.as_secs() / 60;
+                let why = format!("it has not ended after {minutes} minutes and was killed");
+                return Err(failed(&why));
+            }
+        };
         if output.status.success() {
             return Ok(Some(output.stdout));
         }
@@ -114,51 +121,25 @@ impl Helper {
     }
 }
 
-/// Runs a program whose standard output and error go to memory, up to [`MAX_OUTPUT`] of each: one that prints for ever is ended by
-/// the pipe that nobody reads any more.
-fn limited(command: &mut Command) -> std::io::Result<Output> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = std::thread::scope(|scope| {
-        let stderr = scope.spawn(|| beginning(stderr));
-        (beginning(stdout), stderr.join().unwrap_or_default())
-    });
-    Ok(Output {
-        status: child.wait()?,
-        stdout,
-        stderr,
-    })
-}
-
-fn beginning(stream: Option<impl Read>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(stream) = stream {
-        // What was read before an error is what it has said.
-        let _ = stream.take(MAX_OUTPUT).read_to_end(&mut bytes);
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_helper_that_prints_for_ever_is_cut_off() {
-        let output = limited(Command::new("sh").args(["-c", "yes & exec yes >&2"])).unwrap();
-        assert!(!output.status.success());
-        assert_eq!(output.stdout.len() as u64, MAX_OUTPUT);
-        assert_eq!(output.stderr.len() as u64, MAX_OUTPUT);
+    struct Nobody;
+
+    impl Watcher for Nobody {
+        fn notice(&self, _: String) {}
+
+        fn cancelled(&self) -> bool {
+            false
+        }
     }
 
     #[test]
     fn a_helpers_name_is_a_plain_word() {
-        assert!(Helper::named("osx-keychain_2.exe").is_ok());
+        assert!(Helper::named("osx-keychain_2.exe", &Nobody).is_ok());
         for bad in ["", "../x", "a/b", "a b", "a\0", "é"] {
-            assert!(Helper::named(bad).is_err(), "{bad:?}");
+            assert!(Helper::named(bad, &Nobody).is_err(), "{bad:?}");
         }
     }
 }

@@ -223,7 +223,14 @@ impl<'a> Progress<'a> {
         let (done_text, total_text) = (words::size(done), words::size(total));
         let columns = screen.size().map_or(0, |(_, columns)| columns);
         let state = match bar_width(columns) {
-            0 => format!("{what} {done_text}/{total_text}"),
+            0 => {
+                let text = format!("{what} {done_text}/{total_text}");
+                match layer.len() + ": ".len() + text.len() > columns {
+                    // What would be cut off is what changes.
+                    true => format!("{}%", parts(done, total, 100)),
+                    false => text,
+                }
+            }
             width => format!(
                 "{what} {} {done_text}/{total_text}",
                 bar(done, total, width)
@@ -299,12 +306,17 @@ fn bar_width(columns: usize) -> u64 {
     }
 }
 
+/// How many of so many parts of the whole are done.
+fn parts(done: u64, total: u64, of: u64) -> u64 {
+    match total {
+        0 => 0,
+        total => (u128::from(done.min(total)) * u128::from(of) / u128::from(total)) as u64,
+    }
+}
+
 /// `[=====>    ]`
 fn bar(done: u64, total: u64, width: u64) -> String {
-    let filled = match total {
-        0 => 0,
-        total => (u128::from(done.min(total)) * u128::from(width) / u128::from(total)) as u64,
-    };
+    let filled = parts(done, total, width);
     let cells = (0..width).map(|cell| match cell {
         _ if cell < filled => '=',
         _ if cell == filled => '>',
@@ -469,7 +481,7 @@ mod tests {
     fn lines_are_cut_to_the_width() {
         assert_eq!(
             screen(&halfway(24, 20, 2))[1..],
-            ["000000000000: Pullin", "000000000001: Downlo"]
+            ["000000000000: Pullin", "000000000001: 50%"]
         );
         assert_eq!(
             screen(&halfway(24, 60, 2))[2],

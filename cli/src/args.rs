@@ -7,6 +7,7 @@ pub mod failure;
 pub mod filter;
 pub mod format;
 pub mod glob;
+mod help;
 pub mod image_filter;
 pub mod life;
 pub mod logging;
@@ -261,7 +262,7 @@ pub fn definition() -> clap::Command {
     let command = groups.into_iter().fold(Cli::command(), |command, group| {
         command.mut_subcommand(group, commands::management::name_in_full)
     });
-    positionals::describe(command)
+    help::group(positionals::describe(command))
 }
 
 /// Parses the process's own arguments.

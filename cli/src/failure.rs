@@ -9,6 +9,11 @@ pub enum Failure {
     Refused(anyhow::Error),
     /// The engine's answer.
     Engine(runtime::Error),
+    /// What a file or stdin held is not what it must be; `name` is the user's for it.
+    Input {
+        name: String,
+        error: runtime::Error,
+    },
     /// A text that people script against, printed as it is.
     Plain {
         text: String,
@@ -57,6 +62,17 @@ const NEEDS_ROOT: &str = "coracle needs root to make namespaces, mounts and fire
      (rootless is not built yet)";
 
 impl Failure {
+    /// For what was read from a file or stdin: names it where that is to blame.
+    pub fn of_input(name: &str, error: runtime::Error) -> Failure {
+        match &error {
+            runtime::Error::Image(of_image) if is_of_the_image(of_image) => Failure::Input {
+                name: name.to_owned(),
+                error,
+            },
+            _ => Failure::Engine(error),
+        }
+    }
+
     /// As Docker's client 28 reports it, with our own name.
     pub fn report(&self, verb: Verb) -> Report {
         let own_code = if verb == Verb::Run { 125 } else { 1 };
@@ -78,6 +94,10 @@ impl Failure {
                 (chain(error.as_ref()), code)
             }
             Failure::Own(error) => (chain(error.as_ref()), own_code),
+            Failure::Input { name, error } => {
+                let text = printable(&format!("{name}: {}", chain(error)));
+                (text, own_code)
+            }
             Failure::Engine(error) => {
                 let code = match (verb, error.kind()) {
                     (Verb::Run | Verb::Exec, ErrorKind::NotExecutable) => 126,
@@ -104,6 +124,11 @@ impl Failure {
         {
             text.push_str("\n\n");
             text.push_str(&advice);
+        }
+        if matches!(self, Failure::Input { .. }) {
+            text.push_str(
+                "\n\nNothing of it was kept. Look whether it is the right file, and make it or fetch it again.",
+            );
         }
         let refused_create = verb == Verb::Create && matches!(self, Failure::Refused(_));
         match verb {

@@ -85,6 +85,10 @@ pub enum Error {
     )]
     AccessDenied { repository: String, detail: String },
 
+    /// As Docker says it.
+    #[error("repository {repository} not found: {detail}")]
+    RepositoryUnknown { repository: String, detail: String },
+
     #[error("denied: requested access to the resource is denied: {repository}: {detail}")]
     PushDenied { repository: String, detail: String },
 
@@ -263,6 +267,7 @@ impl Error {
             Error::NotFound(_)
             | Error::ManifestUnknown(_)
             | Error::BlobUnknown { .. }
+            | Error::RepositoryUnknown { .. }
             | Error::NoSuchTag(_)
             | Error::NoSuchRepository(_)
             | Error::NoPlatform { .. }

@@ -25,8 +25,10 @@ mod obtain;
 pub(crate) mod resolve;
 pub(crate) mod space;
 pub(crate) mod stream;
+mod tags;
 
 use obtain::{Layers, Source};
+pub use tags::tags;
 
 /// What to pull, and how.
 #[derive(Clone, Debug, Default)]

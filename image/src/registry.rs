@@ -34,6 +34,7 @@ pub mod platform;
 mod proxy;
 mod retry;
 mod settings;
+mod tags;
 mod upload;
 mod url;
 
@@ -209,10 +210,22 @@ impl<'a> Client<'a> {
         what: &str,
         size: Option<u64>,
     ) -> Result<Document, Error> {
+        Ok(self.page(path, accept, what, size)?.0)
+    }
+
+    /// A document, and the `Link` header that came with it; empty if there was none.
+    fn page(
+        &self,
+        path: &str,
+        accept: &str,
+        what: &str,
+        size: Option<u64>,
+    ) -> Result<(Document, String), Error> {
         let mut backoff = Backoff::new();
         loop {
             let response = self.get(path, accept, what)?;
             let content_type = header_text(response.headers(), header::CONTENT_TYPE);
+            let link = header_text(response.headers(), header::LINK);
             let mut bytes = Vec::new();
             let limit = size.unwrap_or(MAX_DOCUMENT);
             let mut body = response.into_body().into_reader().take(limit + 1);
@@ -226,7 +239,7 @@ impl<'a> Client<'a> {
                     return Err(Error::untrusted(what, why));
                 }
                 Ok(_) => {
-                    return Ok(Document {
+                    let document = Document {
                         digest: Digest::of(&bytes),
                         content_type: content_type
                             .split(';')
@@ -235,7 +248,8 @@ impl<'a> Client<'a> {
                             .trim()
                             .to_owned(),
                         bytes,
-                    });
+                    };
+                    return Ok((document, link));
                 }
                 Err(e) => backoff.wait(self.broken_off(what, &e), None, self.watcher)?,
             }

@@ -113,6 +113,15 @@ pub fn find(conn: &Connection, root: &Path, name: &str) -> Result<Option<Image>,
     Ok(None)
 }
 
+/// For a name that `resolve` has not found: with the tag that was meant; or why it cannot be a name.
+pub fn not_found(name: &str) -> Error {
+    match Reference::parse(name) {
+        Ok(reference) => Error::NotFound(reference.to_string()),
+        Err(Error::HexName(_)) => Error::NotFound(name.to_owned()),
+        Err(error) => error,
+    }
+}
+
 /// Looks at an image whose rows and files are read at different moments, while others remove it and pull it again: what is half an
 /// image is looked at once more. `None`: it has gone.
 pub(crate) fn steady<T>(

@@ -41,6 +41,8 @@ mod namespaces;
 mod nest;
 #[path = "flags/networks.rs"]
 mod networks;
+#[path = "flags/pull.rs"]
+mod pull;
 #[path = "flags/push.rs"]
 mod push;
 #[path = "flags/resources.rs"]
@@ -92,6 +94,7 @@ const SUBJECTS: &[(&str, &[Cell])] = &[
     ("namespaces", namespaces::CELLS),
     ("nest", nest::CELLS),
     ("networks", networks::CELLS),
+    ("pull", pull::CELLS),
     ("push", push::CELLS),
     ("resources", resources::CELLS),
     ("seccomp", seccomp::CELLS),

@@ -8,6 +8,7 @@ use clap::Args;
 use image::archive::{ImportOptions, remote};
 
 use super::{Answer, Context};
+use crate::failure::Failure;
 use crate::output;
 
 /// Import the contents from a tarball to create a filesystem image
@@ -57,7 +58,14 @@ pub fn run(context: &Context, options: Import) -> Answer {
         message: Some(options.message.as_deref().unwrap_or(&origin)),
         platform: options.platform.as_deref().filter(|text| !text.is_empty()),
     };
-    let image = context.engine()?.import(&mut tar, &import)?;
+    let from = match options.file.as_str() {
+        "-" => "stdin",
+        file => file,
+    };
+    let image = context
+        .engine()?
+        .import(&mut tar, &import)
+        .map_err(|error| Failure::of_input(from, error))?;
     output::print(&image.id)?;
     Ok(0)
 }

@@ -202,6 +202,8 @@ fn object(
         }
     }
     let text = match kind {
+        // With the tag that was meant, as all image commands say it.
+        Some(Kind::Image) => return Err(image::store::not_found(name).into()),
         Some(Kind::Volume) => format!("Error: get {name}: no such volume"),
         Some(Kind::Network) => format!("Error: network {name} not found"),
         kind => {

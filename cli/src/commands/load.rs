@@ -29,7 +29,8 @@ pub struct Load {
 }
 
 pub fn run(context: &Context, options: Load) -> Answer {
-    let input = match options.input.as_deref().filter(|path| !path.is_empty()) {
+    let path = options.input.as_deref().filter(|path| !path.is_empty());
+    let input = match path {
         Some(path) => {
             let file = File::open(path).with_context(|| format!("open {path}"))?;
             let is_directory = file.metadata().is_ok_and(|data| data.is_dir());
@@ -61,6 +62,6 @@ pub fn run(context: &Context, options: Load) -> Answer {
     let mut loading = Loading::new(&mut out, style);
     let result = engine.load(input, &load, &mut |event| loading.event(event));
     loading.finish();
-    result?;
+    result.map_err(|error| Failure::of_input(path.unwrap_or("stdin"), error))?;
     Ok(0)
 }

@@ -58,8 +58,8 @@ pub enum Image {
     Push(push::Push),
     #[command(visible_alias = "remove")]
     Rm(rmi::Rmi),
-    Tag(tag::Tag),
     Save(save::Save),
+    Tag(tag::Tag),
 }
 
 /// Display detailed information on one or more containers

@@ -63,6 +63,8 @@ pub struct Progress<'a> {
     layers: Vec<(String, String)>,
     drawn: usize,
     last_redraw: Option<Instant>,
+    /// The last state of a layer has not been drawn: it came too soon after the one before.
+    undrawn: bool,
     /// Said once the registry has answered: a pull that never began is not announced.
     heading: Option<String>,
     /// What the pull took, for stderr.
@@ -77,6 +79,7 @@ impl<'a> Progress<'a> {
             layers: Vec::new(),
             drawn: 0,
             last_redraw: None,
+            undrawn: false,
             heading: None,
             summary: None,
         }
@@ -109,13 +112,13 @@ impl<'a> Progress<'a> {
             PullEvent::PullComplete { layer } => self.layer(layer, "Pull complete".into()),
             // It may hold what a registry said.
             PullEvent::Notice(text) => self.notice(&crate::failure::printable(&text)),
-            PullEvent::Summary(summary) => self.summary = Some(summary),
+            PullEvent::Summary(summary) => self.sum_up(summary),
             PullEvent::Digest(digest) => {
-                self.finish();
+                self.settle();
                 self.line(&format!("Digest: {digest}"));
             }
             PullEvent::Status { newer, reference } => {
-                self.finish();
+                self.settle();
                 let status = match newer {
                     true => "Downloaded newer image for",
                     false => "Image is up to date for",
@@ -137,6 +140,29 @@ impl<'a> Progress<'a> {
             self.redraw();
             self.last_redraw = None;
         }
+    }
+
+    /// The same where all goes on as it should, so that nothing of others stands on the screen: what is drawn is left alone.
+    pub fn settle(&mut self) {
+        match self.undrawn {
+            true => self.finish(),
+            false => self.last_redraw = None,
+        }
+    }
+
+    /// Of several pulls, one after the other, what they took together.
+    fn sum_up(&mut self, summary: Summary) {
+        let before = self.summary.take();
+        self.summary = Some(match before {
+            Some(before) => Summary {
+                downloaded: before.downloaded + summary.downloaded,
+                unpacked: before.unpacked + summary.unpacked,
+                elapsed: before.elapsed + summary.elapsed,
+                cpu: before.cpu + summary.cpu,
+                free: summary.free,
+            },
+            None => summary,
+        });
     }
 
     /// One line for stderr: Docker's output on stdout stays as it is.
@@ -197,7 +223,14 @@ impl<'a> Progress<'a> {
         let (done_text, total_text) = (words::size(done), words::size(total));
         let columns = screen.size().map_or(0, |(_, columns)| columns);
         let state = match bar_width(columns) {
-            0 => format!("{what} {done_text}/{total_text}"),
+            0 => {
+                let text = format!("{what} {done_text}/{total_text}");
+                match layer.len() + ": ".len() + text.len() > columns {
+                    // What would be cut off is what changes.
+                    true => format!("{}%", parts(done, total, 100)),
+                    false => text,
+                }
+            }
             width => format!(
                 "{what} {} {done_text}/{total_text}",
                 bar(done, total, width)
@@ -210,8 +243,9 @@ impl<'a> Progress<'a> {
     pub fn layer(&mut self, layer: String, state: String) {
         match self.style {
             Style::Redraw(_) => {
-                self.set(layer, state);
-                self.redraw();
+                if self.set(layer, state) {
+                    self.redraw();
+                }
             }
             _ => {
                 let _ = writeln!(self.out, "{layer}: {state}");
@@ -219,11 +253,15 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn set(&mut self, layer: String, state: String) {
+    /// Whether that is news.
+    fn set(&mut self, layer: String, state: String) -> bool {
         match self.layers.iter_mut().find(|(known, _)| *known == layer) {
+            Some((_, old)) if *old == state => return false,
             Some((_, old)) => *old = state,
             None => self.layers.push((layer, state)),
         }
+        self.undrawn = true;
+        true
     }
 
     /// All layers from the first line on: up, erase, write. The cursor cannot go above the screen, so of too many
@@ -245,6 +283,7 @@ impl<'a> Progress<'a> {
         text.push_str("\x1b[J");
         self.drawn = self.layers.len() - skipped;
         self.last_redraw = Some(Instant::now());
+        self.undrawn = false;
         let _ = self.out.write_all(text.as_bytes());
         let _ = self.out.flush();
     }
@@ -267,12 +306,17 @@ fn bar_width(columns: usize) -> u64 {
     }
 }
 
+/// How many of so many parts of the whole are done.
+fn parts(done: u64, total: u64, of: u64) -> u64 {
+    match total {
+        0 => 0,
+        total => (u128::from(done.min(total)) * u128::from(of) / u128::from(total)) as u64,
+    }
+}
+
 /// `[=====>    ]`
 fn bar(done: u64, total: u64, width: u64) -> String {
-    let filled = match total {
-        0 => 0,
-        total => (u128::from(done.min(total)) * u128::from(width) / u128::from(total)) as u64,
-    };
+    let filled = parts(done, total, width);
     let cells = (0..width).map(|cell| match cell {
         _ if cell < filled => '=',
         _ if cell == filled => '>',
@@ -437,7 +481,7 @@ mod tests {
     fn lines_are_cut_to_the_width() {
         assert_eq!(
             screen(&halfway(24, 20, 2))[1..],
-            ["000000000000: Pullin", "000000000001: Downlo"]
+            ["000000000000: Pullin", "000000000001: 50%"]
         );
         assert_eq!(
             screen(&halfway(24, 60, 2))[2],

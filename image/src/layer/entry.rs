@@ -281,7 +281,8 @@ impl<R: Read> Entries<R> {
             (i64::from(b), i64::from(b as i8))
         });
         let (unsigned, signed) = sums.fold((0, 0), |(a, b), (x, y)| (a + x, b + y));
-        let written = header_number(&header.as_old().cksum)?;
+        let written = header_number(&header.as_old().cksum)
+            .map_err(|_| LayerError::malformed("a header has no checksum: this is no tar"))?;
         if written != unsigned && written != signed {
             return Err(LayerError::malformed("the checksum of a header is wrong"));
         }

@@ -178,6 +178,10 @@ impl Client<'_> {
         let (code, detail) = registry_errors(response);
         match (status, what.split_once(' ')) {
             (401 | 403, _) => self.denied(&detail),
+            (404, Some(("tags", _))) => Error::RepositoryUnknown {
+                repository: self.familiar.clone(),
+                detail,
+            },
             // Docker says the same of a repository that is missing and of one that is hidden.
             (404, _) if code == "NAME_UNKNOWN" => self.denied(&detail),
             (413, _) => Error::TooLarge {

@@ -31,7 +31,8 @@ pub fn registry_errors(response: Response<Body>) -> (String, String) {
     if code.is_empty() {
         return (code, reason);
     }
-    let detail = format!("{}: {message}", code.to_lowercase());
+    // `NAME_UNKNOWN` is "name unknown", as Docker says it.
+    let detail = format!("{}: {message}", code.to_lowercase().replace('_', " "));
     (code, detail)
 }
 

@@ -31,7 +31,7 @@ pub fn history(
     platform: Option<&str>,
 ) -> Result<Vec<Step>, Error> {
     let asked = platform.map(Platform::parse).transpose()?;
-    let found = resolve(conn, name)?.ok_or_else(|| Error::NotFound(name.to_owned()))?;
+    let found = resolve(conn, name)?.ok_or_else(|| super::not_found(name))?;
     let image = load(conn, root, &found.id)?;
     if asked.is_some() {
         check_platform(&image.config, asked.as_ref(), name)?;

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{Removal, image_path, layer_path, resolve};
-use crate::Reference;
+use super::{Removal, image_path, layer_path, not_found, resolve};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::recipe;
@@ -48,13 +47,7 @@ pub fn remove(
     force: bool,
     in_use: InUse<'_>,
 ) -> Result<Vec<Removal>, Error> {
-    // With the tag that was meant; or why it cannot be a name.
-    let not_found = || match Reference::parse(name) {
-        Ok(reference) => Error::NotFound(reference.to_string()),
-        Err(Error::HexName(_)) => Error::NotFound(name.to_owned()),
-        Err(error) => error,
-    };
-    let id = resolve(conn, name)?.ok_or_else(not_found)?.id;
+    let id = resolve(conn, name)?.ok_or_else(|| not_found(name))?.id;
     let id_digest = Digest::expect(&id, "an image's row")?;
     let image_lock = LayerLock::take(root, &id_digest, Mode::Exclusive)?;
     // Made before the transaction, because it may wait.
@@ -64,7 +57,7 @@ pub fn remove(
         .map_err(Error::db(REMOVE))?;
     // Somebody may have been faster.
     let resolved = resolve(&transaction, name)?.filter(|found| found.id == id);
-    let resolved = resolved.ok_or_else(not_found)?;
+    let resolved = resolved.ok_or_else(|| not_found(name))?;
     let names = names_of(&transaction, &id)?;
     let holders = in_use(&transaction).map_err(Error::db(REMOVE))?;
     let holder = holders.iter().find(|(image, _)| *image == id);

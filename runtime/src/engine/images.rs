@@ -35,6 +35,16 @@ impl Engine {
         Ok(image)
     }
 
+    /// A repository under each tag that its registry has for it: `pull` of each is `pull --all-tags`.
+    pub fn tags_of_repository(
+        &self,
+        repository: &image::Reference,
+        options: &image::pull::PullOptions,
+        progress: &mut dyn FnMut(image::pull::PullEvent),
+    ) -> Result<Vec<image::Reference>, Error> {
+        Ok(image::pull::tags(repository, options, progress)?)
+    }
+
     /// `None` if there is no such image.
     pub fn find_image(&mut self, name: &str) -> Result<Option<image::Image>, Error> {
         Ok(image::store::find(&self.conn, &self.settings.root, name)?)

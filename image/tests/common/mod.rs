@@ -494,7 +494,7 @@ pub fn list_mounted(image: &Image) -> Listing {
 
 /// `layers` are the uppermost first. Runs `look` on the mounted tree.
 pub fn with_mounted<T: Send>(layers: &[PathBuf], look: impl FnOnce(&Path) -> T + Send) -> T {
-    use nix::mount::{MsFlags, mount};
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // A thread may have a mount namespace of its own; it goes with the thread.
@@ -527,8 +527,9 @@ pub fn with_mounted<T: Send>(layers: &[PathBuf], look: impl FnOnce(&Path) -> T +
             )
             .unwrap();
             let result = look(&target);
-            nix::mount::umount(&target).unwrap();
-            nix::mount::umount(at.path()).unwrap();
+            // Detached: a child that another thread forks just now holds what was opened here until its exec.
+            umount2(&target, MntFlags::MNT_DETACH).unwrap();
+            umount2(at.path(), MntFlags::MNT_DETACH).unwrap();
             result
         });
         thread.join().unwrap()

@@ -37,6 +37,8 @@ fn main() {
             std::process::exit(refused.code);
         }
     };
+    // What containers see and the store keeps is not the caller's umask to decide. What is written for the caller has a mode of its own.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     logging::start(cli.global.debug);
     let verb = cli.command.verb();
     let code = match commands::dispatch(cli.command, cli.global) {

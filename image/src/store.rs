@@ -19,6 +19,7 @@ mod blobs;
 mod commit;
 mod history;
 mod hold;
+mod log;
 mod names;
 mod prune;
 mod remove;

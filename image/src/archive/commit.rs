@@ -92,6 +92,10 @@ pub fn commit(conn: &mut Connection, root: &Path, request: &Commit<'_>) -> Resul
     let mut locks = Vec::new();
     for layer in lower {
         locks.push(LayerLock::take(root, layer, Mode::Shared)?);
+        // Container and image may both have been removed meanwhile.
+        if !store::has_layer(conn, root, layer)? {
+            return Err(Error::NotFound(request.base.id.clone()));
+        }
     }
     locks.push(LayerLock::take(root, top, Mode::Exclusive)?);
     let layers = match store::has_layer(conn, root, top)? {
@@ -167,4 +171,54 @@ fn image_config(base: &Value, settings: Value, diff_ids: &[Digest], request: &Co
         config["author"] = request.author.into();
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{ImportOptions, import};
+
+    #[test]
+    fn an_image_that_goes_meanwhile_is_not_built_upon() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let open = || Connection::open(root.join("coracle.db")).unwrap();
+        let (mut conn, mut other) = (open(), open());
+        store::create_tables(&conn).unwrap();
+        let tar = vec![0; 1024];
+        let base = import(&mut conn, root, &mut &*tar, &ImportOptions::default()).unwrap();
+        let layer = store::layers_of(&conn, &base.id).unwrap().remove(0);
+        let upper: OwnedFd = fs::File::open(tempfile::tempdir().unwrap().path())
+            .unwrap()
+            .into();
+        let request = Commit {
+            base: &base,
+            upper: &upper,
+            changes: &[],
+            config: json!({}),
+            lines: &[],
+            author: "",
+            message: "",
+            created_by: "",
+            name: None,
+        };
+        let removing = LayerLock::take(root, &layer.chain_id, Mode::Exclusive).unwrap();
+        let made = std::thread::scope(|scope| {
+            let commit = scope.spawn(|| commit(&mut other, root, &request));
+            // It waits for the lock by then, or finds the layer gone a little sooner.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            conn.execute_batch("DELETE FROM image_layers; DELETE FROM images; DELETE FROM layers")
+                .unwrap();
+            fs::remove_dir_all(store::layer_path(root, &layer.chain_id)).unwrap();
+            drop(removing);
+            commit.join().unwrap()
+        });
+        // Where it came late, the directory was gone before it could open it.
+        let refused = matches!(made, Err(Error::NotFound(_) | Error::Io { .. }));
+        assert!(refused, "{made:?}");
+        let left: u64 = conn
+            .query_row("SELECT count(*) FROM images", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
+    }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::log::Log;
 use super::remove::{self, InUse};
 use super::{Removal, layer_path, raw_config};
 use crate::digest::Digest;
@@ -81,11 +82,14 @@ pub fn prune_layers(
         return Ok(());
     }
     let staging = Staging::create(root)?;
+    let mut gone = Vec::new();
     for chain_id in unused {
-        if let Some((chain_id, _lock)) = remove::delete_layer_row(conn, root, &chain_id)? {
-            remove::discard_layer(&staging, &layer_path(root, &chain_id))?;
-            pruned.layers.push(chain_id.to_string());
-        }
+        gone.extend(remove::delete_layer_row(conn, root, &chain_id)?);
+    }
+    Log::of(conn).sync()?;
+    for (chain_id, _lock) in &gone {
+        remove::discard_layer(&staging, &layer_path(root, chain_id))?;
+        pruned.layers.push(chain_id.to_string());
     }
     pruned.reclaimed += staging.size()?;
     Ok(())

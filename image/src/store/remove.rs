@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::log::Log;
 use super::{Removal, image_path, layer_path, not_found, resolve};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -102,7 +103,9 @@ pub(super) fn delete(
     id: &Digest,
 ) -> Result<Vec<Removal>, Error> {
     let layers = delete_rows(&transaction, root, id.as_str())?;
+    let log = Log::of(&transaction);
     transaction.commit().map_err(Error::db(REMOVE))?;
+    log.sync()?;
     // A kill from here on leaves directories without rows, which the next sweep takes.
     let mut removals = vec![Removal::Deleted(id.to_string())];
     discard(staging, &image_path(root, id), id.hex())?;
@@ -305,11 +308,15 @@ pub(super) fn sweep_with(
         return Ok(());
     }
     let staging = Staging::create(root)?;
+    let mut gone = Vec::new();
     for chain_id in unused {
         let chain_id = Digest::expect(&chain_id, "a layer's row")?;
-        if let Some((chain_id, _lock)) = delete_layer_row(conn, root, &chain_id)? {
-            discard_layer(&staging, &layer_path(root, &chain_id))?;
-        }
+        gone.extend(delete_layer_row(conn, root, &chain_id)?);
+    }
+    // Also for the rows whose directories a killed process has left.
+    Log::of(conn).sync()?;
+    for (chain_id, _lock) in &gone {
+        discard_layer(&staging, &layer_path(root, chain_id))?;
     }
     for (directory, rows, sql) in [
         (

@@ -12,7 +12,7 @@ pub enum Failure {
     /// What a file or stdin held is not what it must be; `name` is the user's for it.
     Input {
         name: String,
-        error: runtime::Error,
+        error: Box<runtime::Error>,
     },
     /// A text that people script against, printed as it is.
     Plain {
@@ -67,7 +67,7 @@ impl Failure {
         match &error {
             runtime::Error::Image(of_image) if is_of_the_image(of_image) => Failure::Input {
                 name: name.to_owned(),
-                error,
+                error: Box::new(error),
             },
             _ => Failure::Engine(error),
         }

@@ -169,8 +169,8 @@ fn a_config_that_a_thousand_images_share_is_not_read_for_each() {
     let item = json!({"Config": "c", "Layers": ["l"]});
     let tar = Tape::new()
         .file("l", "x")
-        .file("c", &config.to_string())
-        .file("manifest.json", &Value::Array(vec![item; 1000]).to_string())
+        .file("c", config.to_string())
+        .file("manifest.json", Value::Array(vec![item; 1000]).to_string())
         .finish();
     let path = host.folder().join("many.tar");
     std::fs::write(&path, tar).unwrap();

@@ -272,3 +272,55 @@ fn ignored_signals_and_open_files_of_the_caller_are_not_passed_on() {
     // 0, 1, 2 and the folder that ls reads.
     assert_eq!(lines[1].trim(), "4", "{output}");
 }
+
+#[test]
+fn the_callers_umask_decides_nothing() {
+    let host = Host::new();
+    // The root of this image's tree is in no entry of its tar.
+    let folder = host.folder().join("tree");
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    fs::copy("/bin/busybox", folder.join("bin/busybox")).expect("Debian's busybox-static");
+    let tar = host.folder().join("tree.tar");
+    let (folder, tar) = (folder.to_str().unwrap(), tar.to_str().unwrap());
+    host.tool("tar", ["-C", folder, "-cf", tar, "bin"]).ok();
+    for umask in ["000", "022", "077", "777"] {
+        let line = format!("umask {umask}; exec \"$@\"");
+        let coracle = |args: &[&str]| {
+            let cmd = host.command(args).wrapped_in("sh", ["-c", &line, "sh"]);
+            cmd.run_in(&host.netns).ok()
+        };
+        let name = format!("tree:{umask}");
+        coracle(&["import", tar, &name]);
+        let look = "busybox() { /bin/busybox \"$@\"; }; busybox stat -c '%a %n' / /etc /etc/hosts \
+                    /etc/hostname /etc/resolv.conf /data; umask";
+        let run = [
+            "run",
+            "--rm",
+            "-v",
+            "/data",
+            &name,
+            "/bin/busybox",
+            "sh",
+            "-c",
+        ];
+        let output = coracle(&[&run[..], &[look]].concat());
+        let modes: Vec<_> = output.stdout.lines().collect();
+        let wanted = [
+            "755 /",
+            "755 /etc",
+            "644 /etc/hosts",
+            "644 /etc/hostname",
+            "644 /etc/resolv.conf",
+            "755 /data",
+            "0022",
+        ];
+        assert_eq!(modes, wanted, "umask {umask}: {output}");
+        host.run(&format!("rmi {name}"));
+    }
+    // Below its root, which is for root alone, others may write to nothing either, but for what the image says.
+    let root = host.root();
+    let root = root.to_str().unwrap();
+    let image = ["!", "-type", "l", "!", "-path", "*/layers/*/*"];
+    let loose = [&[root, "-perm", "/022"][..], &image].concat();
+    host.tool("find", loose).ok().says("");
+}

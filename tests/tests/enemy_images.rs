@@ -6,7 +6,7 @@
 mod image;
 
 use harness::mock::{Answer, Mock};
-use harness::{Host, Output, Tape};
+use harness::{Host, Output, Tape, usage};
 use image::{Image, Layer, TOP, reference};
 use serde_json::{Value, json};
 
@@ -37,6 +37,27 @@ fn ten_thousand_layers_are_refused_before_anything_is_downloaded() {
     let output = sober(host.coracle(["pull", &reference(&mock)])).exits(1);
     assert!(output.stderr.contains("10000 layers"), "{output}");
     assert!(mock.asked("/blobs/").is_empty(), "{:?}", mock.requests());
+}
+
+#[test]
+fn a_commit_on_top_of_as_many_layers_as_can_be_mounted_is_refused() {
+    let host = Host::builder().without_image().build();
+    let layers = (0..128)
+        .map(|number: u32| Layer::plain(Tape::new().file("f", number.to_string()).finish()));
+    let mock = Image::of(layers.collect()).files().serve(&host.netns);
+    let name = reference(&mock);
+    host.coracle(["pull", "-q", &name]).ok();
+    host.coracle(["create", "--name", "deep", &name, "/f"]).ok();
+    let before = usage::du(&host.root(), &[]);
+    let output = sober(host.coracle(["commit", "deep", "more"])).exits(1);
+    output.complains("129 layers, and no more than 128 can be mounted");
+    host.run("images -q more").says("");
+    assert_eq!(usage::du(&host.root(), &[]), before, "something is left");
+    // As many can be mounted indeed: `/f`, which is no program, is found.
+    host.run("cp deep:/f -");
+    host.coracle(["start", "deep"])
+        .exits(1)
+        .complains("permission denied");
 }
 
 #[test]
@@ -81,7 +102,7 @@ fn look_at(host: &Host, name: &str) {
         &["create", "--name", "c", name],
         &["ps", "-a", "--no-trunc"],
         &["inspect", "c"],
-        &["start", "c"],
+        &["start", "deep"],
         &["rm", "-f", "c"],
     ] {
         sober(host.coracle(words));

@@ -2,11 +2,12 @@
 
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use harness::Host;
 use harness::host::HOST;
 use harness::mock::{Request, read_request};
+use harness::{Cmd, Host, eventually, net};
 
 use crate::authority::Authority;
 use crate::world::{Serve, World};
@@ -105,6 +106,52 @@ fn proxies_of_the_environment_are_gone_through() {
                 .iter()
                 .all(|it| it.method == "CONNECT" && it.path == plain)
     );
+}
+
+#[test]
+fn a_proxy_that_speaks_tls_proves_itself_even_where_the_registry_need_not() {
+    let world = World::new();
+    // The registry's certificate is of nobody that is known, and it is listed as insecure.
+    let _registry = world.serve_tls(TLS, &Authority::new("nobody").server(&[HOST]));
+    let ca = Authority::new("a company");
+    let (certificate, key) = ca.server(&[HOST]).write(&world.folder("proxy"), "proxy");
+    let proxy = proxy(&world.host, "127.0.0.1:3128", None);
+    let listen = format!(
+        "OPENSSL-LISTEN:3443,bind={HOST},reuseaddr,fork,verify=0,cert={},key={}",
+        certificate.display(),
+        key.display()
+    );
+    let _tls = Cmd::new("socat")
+        .args([&listen, "TCP:127.0.0.1:3128"])
+        .spawn_in(&world.host.netns);
+    eventually("the proxy listens", || {
+        net::connect(&world.host.netns, "192.0.2.1:3443")
+    });
+    let pull = |certs: &Path| {
+        let certs = certs.to_str().unwrap();
+        let words = [
+            "--cert-dir",
+            certs,
+            "--insecure-registry",
+            TLS,
+            "pull",
+            IMAGE,
+        ];
+        let command = world.host.command(words);
+        let command = command.env("HTTPS_PROXY", "https://192.0.2.1:3443");
+        command.run_in(&world.host.netns)
+    };
+    let unknown = pull(&world.certificates(TLS, &[])).exits(1);
+    unknown
+        .complains("https://192.0.2.1:3443")
+        .complains("certificate");
+    assert!(proxy.all().is_empty(), "{:?}", proxy.all());
+    pull(&world.certificates("192.0.2.1:3443", &[("ca.crt", &ca.pem)])).ok();
+    let seen = proxy.all();
+    let all_go_through = seen
+        .iter()
+        .all(|it| it.method == "CONNECT" && it.path == TLS);
+    assert!(!seen.is_empty() && all_go_through, "{seen:?}");
 }
 
 /// What a proxy was asked, in order.

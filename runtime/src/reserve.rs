@@ -7,10 +7,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_SHMSIZE};
 use rustix::fs::FallocateFlags;
 
 /// Bytes. A removal writes some dozens of pages of 4 KiB to the database's log.
 const SIZE: u64 = 1 << 20;
+
+/// Bytes of it that are given up at a time for opening the database, which needs 32 KiB: a program that fills the disk may be faster.
+const PART: u64 = SIZE / 8;
 
 /// Bytes that must be free before they are set aside.
 const PLENTY: u64 = 16 * SIZE;
@@ -21,7 +25,7 @@ fn path(root: &Path) -> PathBuf {
 
 /// Sets the space aside, if it is not and there is plenty. Cheap when it is.
 pub fn keep(root: &Path) {
-    if fs::metadata(path(root)).is_ok() {
+    if fs::metadata(path(root)).is_ok_and(|kept| kept.len() == SIZE) {
         return;
     }
     let free = rustix::fs::statvfs(root).map(|fs| fs.f_bavail * fs.f_frsize);
@@ -46,6 +50,17 @@ pub fn release(root: &Path) -> bool {
     released
 }
 
+/// Gives a part of it up; false if there is none left.
+pub fn release_part(root: &Path) -> bool {
+    let kept = File::options().write(true).open(path(root));
+    let length = |kept: &File| kept.metadata().map_or(0, |kept| kept.len());
+    match kept {
+        Ok(kept) if length(&kept) > PART => kept.set_len(length(&kept) - PART).is_ok(),
+        Ok(_) => release(root),
+        Err(_) => false,
+    }
+}
+
 /// Whether a disk without space, or a quota, is at the bottom of it.
 pub fn is_wanted(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -55,8 +70,10 @@ pub fn is_wanted(error: &(dyn std::error::Error + 'static)) -> bool {
         {
             return true;
         }
-        if let Some(error) = error.downcast_ref::<rusqlite::Error>()
-            && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        let error_of_sqlite = error.downcast_ref::<rusqlite::Error>();
+        if let Some(error) = error_of_sqlite.and_then(rusqlite::Error::sqlite_error)
+            // The second: whoever opens the database first makes its index in shared memory, a file beside it, anew.
+            && matches!(error.extended_code, SQLITE_FULL | SQLITE_IOERR_SHMSIZE)
         {
             return true;
         }
@@ -124,5 +141,18 @@ mod tests {
         assert_eq!(kept.len(), SIZE);
         assert!(release(folder.path()));
         assert!(!release(folder.path()));
+    }
+
+    #[test]
+    fn it_is_given_up_in_parts_and_made_whole_again() {
+        let folder = tempfile::tempdir().unwrap();
+        keep(folder.path());
+        assert!(release_part(folder.path()));
+        let kept = || fs::metadata(path(folder.path())).unwrap().len();
+        assert_eq!(kept(), SIZE - PART);
+        keep(folder.path());
+        assert_eq!(kept(), SIZE);
+        let parts = (0..100).take_while(|_| release_part(folder.path()));
+        assert_eq!(parts.count() as u64, SIZE / PART);
     }
 }

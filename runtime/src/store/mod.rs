@@ -20,6 +20,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use crate::error::Error;
+use crate::reserve;
 
 /// Bumped with the schema; a database that says the same is not looked at again.
 const SCHEMA: i64 = 4;
@@ -77,8 +78,17 @@ ALTER TABLE containers ADD COLUMN health TEXT;
 ALTER TABLE volumes ADD COLUMN options TEXT NOT NULL DEFAULT '[]';
 ";
 
-/// Opens the database of `root` and makes it on first use.
+/// Opens the database of `root` and makes it on first use; on a full disk with the space that is set aside.
 pub fn open(root: &Path) -> Result<Connection, Error> {
+    loop {
+        match connect(root) {
+            Err(error) if reserve::is_wanted(&error) && reserve::release_part(root) => {}
+            opened => return opened,
+        }
+    }
+}
+
+fn connect(root: &Path) -> Result<Connection, Error> {
     let path = root.join("coracle.db");
     let failed = |source| Error::OpenDatabase {
         path: path.clone(),

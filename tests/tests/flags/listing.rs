@@ -229,9 +229,9 @@ fn inspect_looks_among_kinds_and_adds_sizes() {
             "inspect --type bogus c1",
             "unknown type: \"bogus\": must be one of \"container\"",
         ),
-        ("inspect --type image c1", "Error: No such image: c1"),
+        ("inspect --type image c1", "No such image: c1"),
         ("container inspect nope", "Error: No such container: nope"),
-        ("image inspect nope", "Error: No such image: nope"),
+        ("image inspect nope", "No such image: nope"),
         ("inspect --type volume nope", "get nope: no such volume"),
         ("inspect --type network nope", "network nope not found"),
     ] {

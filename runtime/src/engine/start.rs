@@ -208,11 +208,16 @@ fn run(
             return Err(running.monitor.broke("was told to go on"));
         }
         running.monitor.go(responder.as_ref())?;
-        tell_of_start(engine, &id, init)?;
         Ok(init)
     });
     match begun {
-        Ok(init) => Ok(running.into_session(&container, init)),
+        Ok(init) => {
+            // It runs: it may have filled the disk by now, and that is no reason to have it ended.
+            if let Err(error) = tell_of_start(engine, &id, init) {
+                tracing::warn!(container = id, %error, "no event tells of the start");
+            }
+            Ok(running.into_session(&container, init))
+        }
         Err(error) => {
             // Dropped, the monitor ends; it has when this returns.
             drop(running);

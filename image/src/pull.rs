@@ -108,6 +108,12 @@ struct Shared {
 }
 
 impl Shared {
+    fn new() -> (Shared, mpsc::Receiver<Message>) {
+        let (messages, receiver) = mpsc::channel();
+        let stop = Interrupt::default();
+        (Shared { messages, stop }, receiver)
+    }
+
     fn send(&self, event: PullEvent) {
         // The receiver lives as long as the threads do.
         let _ = self.messages.send(Message::Event(event));
@@ -157,11 +163,7 @@ pub fn pull(
         return Ok(image);
     }
     let (begun, cpu) = (Instant::now(), cpu_time());
-    let (messages, receiver) = mpsc::channel();
-    let shared = Shared {
-        messages,
-        stop: Interrupt::default(),
-    };
+    let (shared, receiver) = Shared::new();
     let client = Client::new(reference, &options.registries, Access::Pull, &shared)?;
     let source = Source {
         client: &client,

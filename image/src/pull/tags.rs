@@ -1,11 +1,8 @@
 //! All tags of a repository, for a pull of each.
 
-use std::sync::mpsc;
-
 use super::{PullEvent, PullOptions, Shared, Source, pump};
 use crate::Reference;
 use crate::error::Error;
-use crate::interrupt::Interrupt;
 use crate::registry::{Access, Client};
 
 /// The repository under each tag that the registry has for it, in the registry's order. Of the reference only the
@@ -15,11 +12,7 @@ pub fn tags(
     options: &PullOptions,
     progress: &mut dyn FnMut(PullEvent),
 ) -> Result<Vec<Reference>, Error> {
-    let (messages, receiver) = mpsc::channel();
-    let shared = Shared {
-        messages,
-        stop: Interrupt::default(),
-    };
+    let (shared, receiver) = Shared::new();
     let client = Client::new(reference, &options.registries, Access::Pull, &shared)?;
     let source = Source {
         client: &client,
